@@ -1,0 +1,5 @@
+"""``python -m tabkit``."""
+
+from tabkit.cli import main
+
+main()

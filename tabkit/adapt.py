@@ -1,0 +1,201 @@
+"""Make every candidate: pretrain the bases, adapt them each way the recipe asks, fit the baselines.
+
+Nothing here ever sees a holdout row. The strategies themselves live with the models.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tabkit.data.encode import Features
+from tabkit.errors import UsageError, nearest
+from tabkit.models.base import Budget, Candidate, Cost, Kind, Model, Predictions, candidate_name, installed, model_class
+from tabkit.recipe import Recipe
+from tabkit.seed import stream
+
+BASELINES = (("prior", "scratch"), ("linear", "scratch"), ("lgbm", "scratch"), ("lgbm", "tuned"))
+"""Always in the table. CatBoost joins them where it is installed and the recipe does not leave it out."""
+
+CURVE_SHARES = {"quick": (0.5,), "standard": (0.125, 0.25, 0.5), "thorough": (0.0625, 0.125, 0.25, 0.5)}
+"""Shares of the train rows at which the learning curve is measured, by budget."""
+
+Watch = Callable[[str, float, str], None]
+"""Progress: (candidate, fraction done, note)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One candidate to be made."""
+
+    base: str
+    how: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """The candidate's name in tables and files."""
+        return candidate_name(self.base, self.how)
+
+
+def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wanted, ...]:
+    """Return the candidates of a recipe: baselines first, then each base untouched and its adaptations.
+
+    Raises
+    ------
+    UsageError
+        An unknown base or strategy, one that does not fit the task, or one that needs a source table.
+    """
+    out = [Wanted(base, how, "baseline") for base, how in BASELINES]
+    if "catboost" not in recipe.candidates.without and installed(model_class("catboost")):
+        out.append(Wanted("catboost", "scratch", "baseline"))
+    for base, hows in recipe.candidates.adapt.items():
+        model = model_class(base)
+        if recipe.task not in model.tasks:
+            raise UsageError(f"{where}: base '{base}' cannot do {recipe.task} tasks; it does {', '.join(sorted(model.tasks))}.")
+        strategies = [how for how, kind in model.hows.items() if kind == "adapted"]
+        for how in hows:
+            if how not in strategies:
+                raise UsageError(f"{where}: table [candidates.adapt], base '{base}' has no strategy '{how}'.{nearest(how, strategies)}")
+            if how in model.needs_source and not has_source:
+                raise UsageError(
+                    f"{where}: '{base}' can only be adapted by '{how}' with a source table to pretrain on. "
+                    "Add [source] to the recipe, give --source FILE, or remove the strategy."
+                )
+        untouched = [how for how, kind in model.hows.items() if kind in ("base", "baseline")]
+        out += [Wanted(base, how, model.hows[how]) for how in [*untouched, *hows]]
+    return tuple(dict.fromkeys(out))
+
+
+def adapt_all(
+    todo: tuple[Wanted, ...],
+    train: Features,
+    valid: Features,
+    source: Features | None,
+    unlabelled: Features | None,
+    seed: int,
+    budget: Budget,
+    watch: Watch,
+) -> tuple[Candidate, ...]:
+    """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
+
+    Parameters
+    ----------
+    source
+        Labelled rows of the source table, in the layout of ``train``; None without one.
+    unlabelled
+        Rows of the target without a label, for self-supervised pretraining; None without any.
+    """
+    rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
+    pretrained: dict[str, Model] = {}
+    out = []
+    for item in todo:
+        if item.kind != "baseline" and item.base not in pretrained:
+            own = replace(budget, progress=lambda f, note, b=item.base: watch(f"{b} (pretraining)", f, note))
+            base = model_class(item.base).pretrain(source, rows, stream(seed, "pretrain", item.base), own)
+            assert base is not None, f"{item.base} made no base, and wanted() should have refused it"
+            pretrained[item.base] = base
+            watch(f"{item.base} (pretraining)", 1.0, "")
+        origin = model_class(item.base)() if item.kind == "baseline" else pretrained[item.base]
+        out.append(_make(item, origin, train, valid, seed, budget, watch))
+    return tuple(out)
+
+
+def _make(item: Wanted, origin: Model, train: Features, valid: Features, seed: int, budget: Budget, watch: Watch) -> Candidate:
+    own = replace(budget, progress=lambda fraction, note: watch(item.name, fraction, note))
+    with measured() as cost:
+        adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)
+    on_train, on_valid = adapted.model.predict_train(train), adapted.model.predict(valid)
+    watch(item.name, 1.0, "")
+    return Candidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
+
+
+def again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Model:
+    """Run a candidate's procedure again on other rows with the settings found; nothing is chosen anew."""
+    rng = stream(seed, "adapt", candidate.name)
+    return candidate.origin.adapt(rows, None, candidate.how, rng, budget, candidate.adapted.settings).model
+
+
+def shuffled(candidate: Candidate, train: Features, valid: Features, seed: int, budget: Budget) -> Predictions:
+    """Run the procedure on shuffled labels and predict valid: a pipeline without a leak now knows nothing."""
+    assert train.y is not None
+    labels = stream(seed, "shuffle").permutation(train.y)
+    return again(candidate, train.with_y(labels), seed, budget).predict(valid)
+
+
+def without_columns(
+    name: str, columns: list[str], candidate: Candidate, train: Features, valid: Features, seed: int, budget: Budget
+) -> Candidate:
+    """Fit a baseline again without some columns, its search included."""
+    item = Wanted(candidate.base, candidate.how, candidate.kind)
+    made = _make(item, candidate.origin, train.without(columns), valid.without(columns), seed, budget, lambda *_: None)
+    return replace(made, name=name)
+
+
+def learning_curve(
+    candidates: tuple[Candidate, ...], train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
+) -> list[tuple[int, dict[str, Predictions]]]:
+    """Predict valid after training on nested shares of train, choices included; the last point is all of train."""
+    assert train.y is not None
+    points: list[tuple[int, dict[str, Predictions]]] = []
+    order = _nested_order(train, stream(seed, "curve"))
+    smaller = replace(budget, trials=max(1, budget.trials // 4), seconds=budget.seconds / 4)
+    shares = CURVE_SHARES[budget.level]
+    for done, share in enumerate(shares):
+        rows = np.sort(order[: max(2, round(share * len(train)))])
+        predicted = {}
+        for candidate in candidates:
+            watch("learning curve", done / len(shares), f"{candidate.name} on {len(rows):,} rows")
+            rng = stream(seed, "adapt", candidate.name)
+            model = candidate.origin.adapt(train.take(rows), valid, candidate.how, rng, smaller).model
+            predicted[candidate.name] = model.predict(valid)
+        points.append((len(rows), predicted))
+    watch("learning curve", 1.0, "")
+    return [*points, (len(train), {c.name: c.valid for c in candidates})]
+
+
+def _nested_order(train: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Order rows at random, a row of each class first, so that every share has every class."""
+    order = rng.permutation(len(train))
+    if train.layout.task == "regression":
+        return order
+    assert train.y is not None
+    _, first = np.unique(train.y[order], return_index=True)
+    return np.concatenate([order[first], np.delete(order, first)])
+
+
+@contextmanager
+def measured() -> Iterator[list[Cost]]:
+    """Measure wall seconds, CPU seconds (all threads) and peak resident memory of a block.
+
+    The peak is that of the block on Linux, where it can be reset; elsewhere that of the process so far.
+    """
+    out: list[Cost] = []
+    _reset_peak()
+    start, cpu = time.perf_counter(), time.process_time()
+    yield out
+    out.append(Cost(time.perf_counter() - start, time.process_time() - cpu, _peak_mb()))
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass  # not Linux, or not allowed: the peak is then the process's own
+
+
+def _peak_mb() -> float:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

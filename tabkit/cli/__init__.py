@@ -1,0 +1,217 @@
+"""The command line: verbs that parse and print, nothing else."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, TabkitError, UsageError
+
+app = typer.Typer(
+    name="tabkit",
+    help="Adapt pretrained tabular models to your domain, and prove whether it paid.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Recipe = Annotated[str, typer.Argument(help="A shipped recipe (finance/loan_default) or a recipe file.", metavar="RECIPE")]
+
+
+class BudgetLevel(StrEnum):
+    """How long to search; the harness is the same."""
+
+    quick = "quick"
+    standard = "standard"
+    thorough = "thorough"
+
+
+class Device(StrEnum):
+    """Where networks are trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Things(StrEnum):
+    """What can be listed."""
+
+    recipes = "recipes"
+    models = "models"
+    metrics = "metrics"
+    checks = "checks"
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Things, typer.Argument(help="What to list.")] = Things.recipes,
+    as_json: Json = False,
+) -> None:
+    """List recipes, models, metrics or checks."""
+    from tabkit.cli import printing
+
+    printing.listing(what.value, as_json)
+
+
+@app.command()
+def show(
+    recipe: Recipe,
+    as_json: Json = False,
+    frictionless: Annotated[bool, typer.Option("--frictionless", help="Print the schema as Frictionless JSON.")] = False,
+) -> None:
+    """Show what a recipe asks, of which data, and how it decides."""
+    from tabkit.cli import printing
+    from tabkit.recipe import load_recipe
+
+    printing.recipe(load_recipe(recipe), as_json, frictionless)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    data: Annotated[Path | None, typer.Option(help="CSV, Parquet or Arrow file, folder or glob. Default: the recipe's sample.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Related rows to pretrain on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make. Default: runs/NAME-TIMESTAMP.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
+    budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
+    device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
+    as_json: Json = False,
+) -> None:
+    """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
+    from tabkit.cli import printing
+
+    with printing.progress(quiet=as_json) as watch:
+        from tabkit.run import run as run_
+
+        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command())
+    printing.verdict(done.result, done.folder, as_json)
+
+
+@app.command()
+def score(
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
+    data: Annotated[Path, typer.Argument(help="CSV, Parquet or Arrow file, folder or glob.")],
+    out: Annotated[Path, typer.Option(help="Where scores go: .csv or .parquet.")],
+    rejects: Annotated[Path | None, typer.Option(help="Where rows that do not fit go. Default: OUT.rejects.csv.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score new records with a bundle."""
+    from tabkit.cli import printing
+
+    with printing.progress(quiet=as_json) as watch:
+        from tabkit.score import score as score_
+
+        done = score_(bundle, data, out, rejects, resume, watch=lambda rows: watch("scoring", 0.0, f"{rows:,} rows"))
+    printing.scored(done, as_json)
+
+
+@app.command()
+def check(
+    recipe: Recipe,
+    data: Annotated[Path, typer.Argument(help="CSV, Parquet or Arrow file, folder or glob.")],
+    as_json: Json = False,
+) -> None:
+    """Check a table against a recipe's schema: every kind of failure, its count and first rows."""
+    from tabkit.cli import printing
+    from tabkit.data.source import open_input
+    from tabkit.data.validate import check as check_
+    from tabkit.recipe import load_recipe
+
+    plan = load_recipe(recipe)
+    found = check_(plan, open_input(data, plan.schema.dialect))
+    printing.checked(found, as_json)
+    if not found.ok:
+        raise typer.Exit(EXIT_DATA)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="VERTICAL/NAME of the recipe to write.")],
+    data: Annotated[Path, typer.Option(help="The table to learn the schema from.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    task: Annotated[str | None, typer.Option(help="binary, multiclass or regression. Default: from the target.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The column that names a row.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column to split by time.")] = None,
+    group: Annotated[str | None, typer.Option(help="The column whose rows stay together.")] = None,
+    folder: Annotated[Path, typer.Option("--dir", help="Where domains/ and data_schemas/ are written.")] = Path("."),
+    as_json: Json = False,
+) -> None:
+    """Write a recipe and a schema for your own table; they run as they are."""
+    from tabkit.cli import printing
+    from tabkit.draft import new as new_
+
+    printing.drafted(new_(name, data, target, task=task, id=id_, time=time, group=group, folder=folder), data, as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    as_json: Json = False,
+) -> None:
+    """Compare runs side by side, and say whether their numbers can be compared."""
+    from tabkit.cli import printing
+    from tabkit.report import compare_runs
+
+    printing.comparison(compare_runs(runs), as_json)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
+    """Write a run's report.html again."""
+    from tabkit.report import write_report
+
+    typer.echo(write_report(run_folder))
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Adapt pretrained tabular models to your domain, and prove whether it paid."""
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"tabkit {metadata.version('tabkit-ml')}")
+        raise typer.Exit()
+
+
+def _command() -> str:
+    return " ".join(["tabkit", *map(shlex.quote, sys.argv[1:])])
+
+
+def main() -> None:
+    """Run the command line; every way out has its exit code (DESIGN: 0, 1, 2, 3, 4, 130)."""
+    try:
+        app()
+    except TabkitError as fault:
+        _say(str(fault))
+        sys.exit(fault.exit_code)
+    except KeyboardInterrupt:
+        _say("Interrupted; nothing half-written was left. Run the command again, or `tabkit score … --resume`.")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tabkit list | head`: no error at exit
+        sys.exit(0)
+    except OSError as problem:
+        fault = UsageError(f"{problem.filename or 'A file'} cannot be read or written: {problem.strerror or problem}. Check space and permissions.")
+        if os.environ.get("TABKIT_DEBUG"):
+            traceback.print_exc()
+        _say(str(fault))
+        sys.exit(fault.exit_code)
+    except Exception:
+        traceback.print_exc()
+        _say("This is a fault of tabkit, not yours. Please report it with the lines above.")
+        sys.exit(EXIT_OUR_FAULT)
+
+
+def _say(text: str) -> None:
+    typer.secho(f"tabkit: {text}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)

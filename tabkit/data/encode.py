@@ -1,0 +1,315 @@
+"""The encoder: typed columns to ``x_num`` and ``x_cat``. Fitted on train rows only, saved as JSON.
+
+A row's features depend on that row and the fitted statistics alone, so the same row gives the same
+features in training and in scoring, whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tabkit.errors import DataError
+
+MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
+"""Category codes: missing value, value not seen (or too rare) in training, first known category."""
+
+MAX_CATEGORIES = 200
+"""Most categories kept per column, by frequency; the rest share UNKNOWN and a frequency column is added."""
+
+MIN_ROWS_PER_CATEGORY = 2
+"""A category seen once teaches nothing and stands for what scoring will meet as unknown."""
+
+Form = Literal["number", "date", "category", "frequency"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of the arrays are: shared by every part of a table, and by its source tables.
+
+    ``num_source`` and ``cat_source`` name the table column each encoded column was made from.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    num_names: tuple[str, ...]
+    cat_names: tuple[str, ...]
+    cat_sizes: tuple[int, ...]
+    num_source: tuple[str, ...]
+    cat_source: tuple[str, ...]
+
+    @property
+    def n_features(self) -> int:
+        """Number of encoded columns."""
+        return len(self.num_names) + len(self.cat_names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The table columns that reach the model, in order of first use."""
+        return tuple(dict.fromkeys((*self.num_source, *self.cat_source)))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows as a model sees them.
+
+    Attributes
+    ----------
+    x_num
+        float32 (n_rows, n_num), standardised with train statistics; NaN is missing.
+    x_cat
+        int64 (n_rows, n_cat); 0 is missing, 1 unknown, from 2 on the known categories.
+    y
+        Class index int64 (n_rows,), or target float64 (n_rows,); None for rows without labels.
+    """
+
+    x_num: npt.NDArray[np.float32]
+    x_cat: npt.NDArray[np.int64]
+    y: npt.NDArray[Any] | None
+    layout: Layout
+
+    def __len__(self) -> int:
+        return int(self.x_num.shape[0])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Features:
+        """Return the rows at these positions, in this order."""
+        y = None if self.y is None else self.y[rows]
+        return replace(self, x_num=self.x_num[rows], x_cat=self.x_cat[rows], y=y)
+
+    def without(self, columns: Iterable[str]) -> Features:
+        """Return the same rows without what was encoded from these table columns."""
+        gone = set(columns)
+        layout = self.layout
+        num = [i for i, source in enumerate(layout.num_source) if source not in gone]
+        cat = [i for i, source in enumerate(layout.cat_source) if source not in gone]
+        if not num and not cat:
+            raise ValueError(f"no feature is left without {sorted(gone)}")
+        smaller = replace(
+            layout,
+            num_names=tuple(layout.num_names[i] for i in num),
+            num_source=tuple(layout.num_source[i] for i in num),
+            cat_names=tuple(layout.cat_names[i] for i in cat),
+            cat_source=tuple(layout.cat_source[i] for i in cat),
+            cat_sizes=tuple(layout.cat_sizes[i] for i in cat),
+        )
+        return replace(self, x_num=self.x_num[:, num], x_cat=self.x_cat[:, cat], layout=smaller)
+
+    def with_y(self, y: npt.NDArray[Any] | None) -> Features:
+        """Return the same rows with other labels."""
+        assert y is None or len(y) == len(self)
+        return replace(self, y=y)
+
+    def stack(self, below: Features) -> Features:
+        """Return these rows with those of ``below`` under them; both must share a layout."""
+        assert self.layout == below.layout
+        y = None if self.y is None or below.y is None else np.concatenate([self.y, below.y])
+        x_num, x_cat = np.vstack([self.x_num, below.x_num]), np.vstack([self.x_cat, below.x_cat])
+        return replace(self, x_num=x_num, x_cat=x_cat, y=y)
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one encoded column is made from one table column."""
+
+    name: str
+    source: str
+    form: Form
+    mean: float = 0.0
+    std: float = 1.0
+    part: str = ""
+    categories: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Fitted encoder. ``dropped`` says which columns carry nothing, and why."""
+
+    task: str
+    target: str
+    classes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    dropped: dict[str, str]
+    infinite: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of every :class:`Features` this encoder makes."""
+        num = [c for c in self.columns if c.form != "category"]
+        cat = [c for c in self.columns if c.form == "category"]
+        return Layout(
+            self.task,
+            self.classes,
+            tuple(c.name for c in num),
+            tuple(c.name for c in cat),
+            tuple(FIRST_KNOWN + len(c.categories) for c in cat),
+            tuple(c.source for c in num),
+            tuple(c.source for c in cat),
+        )
+
+    def encode(self, frame: pl.DataFrame) -> Features:
+        """Encode rows. Labels are read where the target column is there; a row without one makes ``y`` None.
+
+        Raises
+        ------
+        DataError
+            A label that is none of ``classes``.
+        """
+        num = [c for c in self.columns if c.form != "category"]
+        cat = [c for c in self.columns if c.form == "category"]
+        x_num = np.empty((frame.height, len(num)), dtype=np.float32)
+        for i, column in enumerate(num):
+            values = _numbers(frame[column.source], column)
+            x_num[:, i] = (values - column.mean) / column.std
+        x_cat = np.empty((frame.height, len(cat)), dtype=np.int64)
+        for i, column in enumerate(cat):
+            x_cat[:, i] = _codes(frame[column.source], column.categories)
+        return Features(x_num, x_cat, self._labels(frame), self.layout)
+
+    def _labels(self, frame: pl.DataFrame) -> npt.NDArray[Any] | None:
+        if self.target not in frame.columns or frame[self.target].null_count() > 0:
+            return None
+        values = frame[self.target]
+        if self.task == "regression":
+            return values.cast(pl.Float64).to_numpy()
+        names = as_text(values)
+        unknown = set(names.unique()) - set(self.classes)
+        if unknown:
+            raise DataError(
+                f"Target '{self.target}' has {sorted(unknown)}, which training did not: expected one of {list(self.classes)}."
+            )
+        return names.replace_strict(list(self.classes), range(len(self.classes)), return_dtype=pl.Int64).to_numpy()
+
+    def to_json(self) -> str:
+        """Return the encoder as JSON text; :meth:`from_json` restores it exactly."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Encoder:
+        """Restore an encoder from :meth:`to_json`."""
+        values = json.loads(text)
+        columns = [
+            Column(**{**c, "categories": tuple(c["categories"]), "counts": tuple(c["counts"])}) for c in values["columns"]
+        ]
+        return cls(**{**values, "classes": tuple(values["classes"]), "columns": tuple(columns)})
+
+
+def fit_encoder(frame: pl.DataFrame, columns: list[str], task: str, target: str, classes: tuple[str, ...]) -> Encoder:
+    """Fit an encoder on train rows (of the target, and of its source tables where there are any).
+
+    Parameters
+    ----------
+    frame
+        Typed rows; only ``columns`` are read.
+    columns
+        The feature columns of the table.
+    classes
+        Class names in order, the positive class last for a binary task; empty for regression.
+
+    Raises
+    ------
+    DataError
+        No column carries anything a model could learn from.
+    """
+    made: list[Column] = []
+    dropped: dict[str, str] = {}
+    infinite = 0
+    for name in columns:
+        values = frame[name]
+        present = values.drop_nulls()
+        if values.dtype.is_float():
+            infinite += int(present.is_infinite().sum())
+            present = present.filter(present.is_finite())
+        if present.is_empty():
+            dropped[name] = "no value in any training row"
+        elif present.n_unique() == 1 and present.len() == values.len():
+            dropped[name] = f"constant ({present[0]})"
+        elif values.dtype == pl.String:
+            if present.n_unique() > max(20, 0.9 * present.len()):
+                dropped[name] = f"nearly every row has its own text ({present.n_unique():,} values)"
+            else:
+                made += _fit_categories(name, present)
+        elif values.dtype.is_temporal():
+            made += [_fit_number(f"{name}.{part}", name, "date", values, part) for part in _parts(values)]
+        else:
+            made.append(_fit_number(name, name, "number", values, ""))
+    if not made:
+        reasons = "; ".join(f"{name}: {why}" for name, why in dropped.items()) or "the recipe leaves none"
+        raise DataError(f"No feature column is left to learn from ({reasons}). Expected at least one that varies.")
+    return Encoder(task, target, classes, tuple(made), dropped, infinite)
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Return class names as text: booleans as ``true``/``false``, whole floats without the fraction."""
+    if values.dtype.is_float() and (values.drop_nulls() == values.drop_nulls().round()).all():
+        values = values.cast(pl.Int64)
+    return values.cast(pl.String)
+
+
+def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str) -> Column:
+    numbers = _numbers(values, Column(name, source, form, part=part))
+    finite = numbers[np.isfinite(numbers)]
+    std = float(finite.std()) if finite.size else 0.0
+    # A column whose spread is rounding noise (or none: only its missingness varies) is centred, not scaled.
+    tiny = not math.isfinite(std) or std <= 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0)))
+    return Column(name, source, form, mean=float(finite.mean()), std=1.0 if tiny else std, part=part)
+
+
+def _fit_categories(name: str, present: pl.Series) -> list[Column]:
+    counts = present.value_counts(name="n").sort(["n", name], descending=[True, False])
+    kept = counts.filter(pl.col("n") >= MIN_ROWS_PER_CATEGORY).head(MAX_CATEGORIES)
+    names, numbers = tuple(kept[name].to_list()), tuple(kept["n"].to_list())
+    made = [Column(name, name, "category", categories=names)]
+    if counts.height > MAX_CATEGORIES:
+        frequency = Column(f"{name}.frequency", name, "frequency", categories=names, counts=numbers)
+        log_counts = _numbers(present, frequency)
+        made.append(replace(frequency, mean=float(log_counts.mean()), std=float(log_counts.std()) or 1.0))
+    return made
+
+
+def _numbers(values: pl.Series, column: Column) -> npt.NDArray[np.float64]:
+    match column.form:
+        case "date":
+            out = _date_part(values, column.part)
+        case "frequency":
+            table = pl.Series([math.log1p(n) for n in column.counts], dtype=pl.Float64)
+            codes = _codes(values, column.categories)
+            known = np.where(codes >= FIRST_KNOWN, codes - FIRST_KNOWN, 0)
+            logs = table.to_numpy()[known] if column.counts else np.zeros(len(codes))
+            return np.where(codes == MISSING, np.nan, np.where(codes == UNKNOWN, 0.0, logs))
+        case _:
+            out = values.cast(pl.Float64)
+    numbers = out.to_numpy().astype(np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _codes(values: pl.Series, categories: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    known = values.replace_strict(
+        list(categories), range(FIRST_KNOWN, FIRST_KNOWN + len(categories)), default=UNKNOWN, return_dtype=pl.Int64
+    )
+    codes = known.to_numpy().astype(np.int64)
+    return np.where(values.is_null().to_numpy(), MISSING, codes)
+
+
+def _parts(values: pl.Series) -> list[str]:
+    parts = ["days", "month", "weekday"]
+    return [*parts, "hour"] if isinstance(values.dtype, pl.Datetime) else parts
+
+
+def _date_part(values: pl.Series, part: str) -> pl.Series:
+    match part:
+        case "days":
+            return values.dt.epoch("d").cast(pl.Float64)
+        case "month":
+            return values.dt.month().cast(pl.Float64)
+        case "weekday":
+            return values.dt.weekday().cast(pl.Float64)
+        case _:
+            return values.dt.hour().cast(pl.Float64)

@@ -1,0 +1,62 @@
+"""What can go wrong, and the exit code it ends with.
+
+A user's fault is a :class:`TabkitError`: its message says what happened and where, what was
+expected, and how to fix it. It reaches the terminal as that message alone, never as a traceback.
+Anything else that escapes is our own fault (exit code 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_DONE, EXIT_OUR_FAULT, EXIT_USAGE, EXIT_DATA, EXIT_BUNDLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class TabkitError(Exception):
+    """A fault of the user's, told in one message. Each subclass carries its exit code."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(TabkitError):
+    """The command line, a recipe or a schema asks for something that cannot be done."""
+
+
+class DataError(TabkitError):
+    """The data does not fit its schema, or cannot answer the recipe's question."""
+
+    exit_code = EXIT_DATA
+
+
+class BundleError(TabkitError):
+    """A bundle is incomplete, changed, or of another format version."""
+
+    exit_code = EXIT_BUNDLE
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Name the closest known names, to be appended to an error.
+
+    >>> nearest("int_rat", ["int_rate", "term"])
+    " Did you mean 'int_rate'?"
+    >>> nearest("zzz", ["int_rate", "term"])
+    " Known: 'int_rate', 'term'."
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    if close:
+        return f" Did you mean {' or '.join(map(repr, close))}?"
+    if not names:
+        return ""
+    shown = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return f" Known: {shown}."
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """Spell a counted noun.
+
+    >>> count(1, "row"), count(9857, "row")
+    ('1 row', '9,857 rows')
+    """
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -1,0 +1,255 @@
+"""The planned comparison and the verdict.
+
+One comparison is fixed before the holdout is opened: the adapted candidate chosen on valid, against its own
+base untouched and against the best baseline on valid. Both lower bounds must clear the worthwhile gain: an
+intersection-union test (Berger 1982), so neither needs a correction. The rest is exploratory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tabkit.errors import count
+from tabkit.evaluate.intervals import Interval, holm, paired
+from tabkit.evaluate.metrics import Floats, Metric
+from tabkit.models.base import Candidate
+
+Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
+
+MOST_ROWS = 100
+"""A forecast beyond this many times today's rows is not made: it would be a guess."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What valid chose, before the holdout was opened. Names of candidates."""
+
+    adapted: str | None
+    base: str | None
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Against:
+    """The gain over one opponent of the planned comparison; positive is better."""
+
+    name: str
+    role: str
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The planned comparison, carried out."""
+
+    candidate: str
+    metric: str
+    against: tuple[Against, ...]
+
+
+@dataclass(frozen=True)
+class Exploratory:
+    """One unplanned comparison, its p-value adjusted for all of them."""
+
+    candidate: str
+    against: str
+    gain: Interval
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do, in one sentence, with the numbers behind it.
+
+    ``rows_needed`` is how many more labelled rows would likely settle it; None where that is not the question,
+    or where no reachable number would.
+    """
+
+    decision: Decision
+    sentence: str
+    reason: str
+    rows_needed: int | None
+    champion: str
+
+
+def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric) -> Chosen:
+    """Choose on valid alone: the best adapted candidate, its base, and the best baseline.
+
+    Parameters
+    ----------
+    candidates
+        Those whose proof was accepted.
+    on_valid
+        The primary metric on valid, by candidate.
+    """
+
+    def best(kind: str) -> Candidate | None:
+        # Ties go to the candidate with fewer trained parameters.
+        those = [c for c in candidates if c.kind == kind]
+        return max(
+            those,
+            key=lambda c: (metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters),
+            default=None,
+        )
+
+    baseline, adapted = best("baseline"), best("adapted")
+    assert baseline is not None, "baselines are always in the table"
+    base = next((c for c in candidates if adapted and c.kind == "base" and c.base == adapted.base), None)
+    return Chosen(adapted.name if adapted else None, base.name if base else None, baseline.name)
+
+
+def _or_worst(value: float, metric: Metric) -> float:
+    return value if math.isfinite(value) else -metric.sign * math.inf
+
+
+def compare(
+    chosen: Chosen, primary: str, metric: Metric, scores: dict[str, tuple[float, Floats]]
+) -> tuple[Planned | None, tuple[Exploratory, ...]]:
+    """Carry out the planned comparison, and every other against the best baseline.
+
+    Parameters
+    ----------
+    scores
+        The primary metric on holdout and its distribution over the common resamples, by candidate.
+    """
+    planned = None
+    if chosen.adapted is not None:
+        opponents = [(chosen.base, "its own base, untouched"), (chosen.baseline, "the best baseline on valid")]
+        planned = Planned(
+            chosen.adapted,
+            primary,
+            tuple(
+                Against(name, role, paired(metric, scores[chosen.adapted], scores[name])[0])
+                for name, role in opponents
+                if name is not None
+            ),
+        )
+    others = [name for name in scores if name not in (chosen.baseline, chosen.adapted)]
+    gains = [paired(metric, scores[name], scores[chosen.baseline]) for name in others]
+    adjusted = holm([p for _, p in gains])
+    table = (
+        Exploratory(name, chosen.baseline, gain, p, p_holm)
+        for name, (gain, p), p_holm in zip(others, gains, adjusted, strict=True)
+    )
+    return planned, tuple(table)
+
+
+def decide(
+    planned: Planned | None,
+    chosen: Chosen,
+    on_valid: dict[str, float],
+    metric: Metric,
+    worthwhile: float,
+    n_rows: dict[str, int],
+    curve: dict[str, list[tuple[int, float]]],
+    titles: dict[str, str],
+) -> Verdict:
+    """Turn the planned comparison into a verdict.
+
+    Parameters
+    ----------
+    on_valid
+        The primary metric on valid, by candidate: it decides between base and baseline where adapting did not.
+    n_rows
+        Rows of train, valid and holdout.
+    curve
+        Per opponent, the gain on valid at each number of train rows: whether the gain shrinks as rows grow.
+    titles
+        What each candidate is called in a sentence.
+    """
+    baseline = titles[chosen.baseline]
+    if planned is None:
+        sentence = f"Nothing was adapted: use {baseline}, the best baseline."
+        return Verdict("use_baseline", sentence, "The recipe names no strategy to adapt by.", None, chosen.baseline)
+    gains = {a.name: a.gain for a in planned.against}
+    numbers = "; ".join(f"against {titles[a.name]} ({a.role}): {_signed(a.gain)}" for a in planned.against)
+    reason = f"Gain of {titles[planned.candidate]} in {metric.title} on {n_rows['holdout']:,} untouched rows, with 95% intervals: {numbers}."
+    if worthwhile:
+        reason += f" A gain counts from {worthwhile:g}."
+    name = titles[planned.candidate]
+    if len(planned.against) == 2 and all(gain.low > worthwhile for gain in gains.values()):
+        weakest = min(planned.against, key=lambda a: a.gain.value)
+        sentence = (
+            f"Fine-tuning paid: {name} beats both its own untouched base and the best baseline, {baseline}, on rows nobody "
+            f"had touched (by at least {_plain(weakest.gain.low)} {metric.title}, at 95% confidence)."
+        )
+        return Verdict("adapt", sentence, reason, None, planned.candidate)
+    stay = _better_on_valid(chosen, on_valid, metric)
+    if all(gain.value > worthwhile for gain in gains.values()):
+        needed = rows_needed(gains, worthwhile, sum(n_rows.values()), curve)
+        more = f"collect about {count(needed, 'more row')}" if needed else "more rows of this kind are unlikely to prove it"
+        sentence = (
+            f"Not enough evidence: {name} looks better, but the holdout cannot tell its gain from chance; {more}. "
+            f"Until then use {titles[stay]}."
+        )
+        return Verdict("not_enough_evidence", sentence, reason, needed, stay)
+    worst = min(planned.against, key=lambda a: a.gain.value)
+    shown = _plain(abs(worst.gain.value))
+    against = titles[worst.name]
+    if worst.gain.value <= 0:
+        finding = f"{name} scored {shown} {metric.title} worse than {against}" if shown != "0" else f"{name} scored the same as {against}"
+    else:
+        finding = f"{name} gained only {shown} {metric.title} over {against}, below the {worthwhile:g} that would matter"
+    if stay == chosen.base:
+        return Verdict("keep_base", f"Keep the base: fine-tuning did not pay. {finding}; use {titles[stay]}.", reason, None, stay)
+    return Verdict("use_baseline", f"Fine-tuning did not pay: use {titles[stay]}. {finding}.", reason, None, stay)
+
+
+def _better_on_valid(chosen: Chosen, on_valid: dict[str, float], metric: Metric) -> str:
+    if chosen.base is None:
+        return chosen.baseline
+    base, baseline = (metric.sign * _or_worst(on_valid[name], metric) for name in (chosen.base, chosen.baseline))
+    return chosen.base if base > baseline else chosen.baseline
+
+
+def rows_needed(
+    gains: dict[str, Interval], worthwhile: float, rows_now: int, curve: dict[str, list[tuple[int, float]]]
+) -> int | None:
+    """Forecast how many more rows would bring every lower bound above ``worthwhile``.
+
+    The interval narrows with the square root of the rows. A gain that shrinks along the learning curve is
+    forecast to go on shrinking; one that grows is not counted on, so the forecast does not promise.
+
+    >>> rows_needed({"lgbm": Interval(0.02, -0.02, 0.06)}, 0.0, 1000, {})
+    3100
+    """
+    slopes = {name: min(0.0, _slope(curve.get(name, []))) for name in gains}
+    steps = 1000
+    for step in range(steps + 1):
+        times = MOST_ROWS ** (step / steps)
+        lows = (
+            gain.value + slopes[name] * math.log2(times) - (gain.value - gain.low) / math.sqrt(times)
+            for name, gain in gains.items()
+        )
+        if all(low > worthwhile for low in lows):
+            return _two_digits((times - 1.0) * rows_now)
+    return None
+
+
+def _slope(points: list[tuple[int, float]]) -> float:
+    """Return the least-squares change of the gain per doubling of the train rows."""
+    if len(points) < 2:
+        return 0.0
+    xs = [math.log2(n) for n, _ in points]
+    ys = [gain for _, gain in points]
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+
+
+def _two_digits(number: float) -> int:
+    if number < 1:
+        return 1
+    unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return int(math.ceil(number / unit - 1e-9) * unit)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _signed(gain: Interval) -> str:
+    return f"{gain.value:+.4g} [{gain.low:+.4g}, {gain.high:+.4g}]"

@@ -1,0 +1,368 @@
+"""The harness: plan on valid, open the holdout once, measure every candidate on the same resamples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tabkit.data.encode import Features
+from tabkit.data.split import Split
+from tabkit.evaluate import explain, value
+from tabkit.evaluate.checks import MIN_GROUP_ROWS, Evidence, Outcome, run_checks, sensitive_groups
+from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, choose, compare, decide
+from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.metrics import Floats, Metric
+from tabkit.evaluate.proof import contradiction
+from tabkit.models.base import Candidate, Predictions, candidate_name
+from tabkit.recipe import Plan
+
+PARTS = ("train", "valid", "holdout")
+RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
+WATTS_PER_CORE = 10.0
+"""Assumed power of a busy core, for the energy estimate; stated beside the figure."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of a table by part; the holdout is sealed."""
+
+    train: Features
+    valid: Features
+    holdout: Sealed
+    frame: pl.DataFrame
+    split: Split
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What else adaptation ran for the harness: learning curve, ablations, the shuffled control."""
+
+    curve: list[tuple[int, dict[str, Predictions]]]
+    ablations: tuple[tuple[Candidate, list[str]], ...]
+    shuffled: Predictions
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What valid chose, and the candidates that the harness refused, with why. Made before the holdout opens."""
+
+    chosen: Chosen
+    on_valid: dict[str, float]
+    refused: dict[str, str]
+    accepted: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One candidate, measured."""
+
+    candidate: Candidate
+    refused: str | None
+    scores: dict[str, dict[str, Interval]]
+    overfit_gap: float | None = None
+    excess_gap: float | None = None
+    selection_optimism: float | None = None
+    calibration: dict[str, Any] | None = None
+    score_cpu_seconds_per_row: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """All that the harness measured."""
+
+    primary: str
+    metrics: dict[str, Metric]
+    scores: tuple[Score, ...]
+    chosen: Chosen
+    planned: Planned | None
+    exploratory: tuple[Exploratory, ...]
+    verdict: Verdict
+    checks: tuple[Outcome, ...]
+    curve: list[tuple[int, dict[str, float]]]
+    value: dict[str, object] | None
+    importance: tuple[str, list[tuple[str, Interval]]]
+    slices: list[dict[str, Any]]
+    ablations: list[dict[str, Any]]
+    holdout_predictions: dict[str, Predictions] = field(repr=False)
+    interval_coverage: float | None
+    opened: int | None
+    resamples: int
+
+    def score(self, name: str) -> Score:
+        """Return the score of a candidate by name."""
+        return next(s for s in self.scores if s.candidate.name == name)
+
+
+def choose_on_valid(candidates: tuple[Candidate, ...], valid: Features, metric: Metric) -> Choice:
+    """Check every proof and choose on valid; nothing here sees the holdout."""
+    assert valid.y is not None
+    faults = {c.name: contradiction(c.adapted, c.base) for c in candidates}
+    refused = {name: fault for name, fault in faults.items() if fault is not None}
+    accepted = tuple(c for c in candidates if c.name not in refused)
+    on_valid = {c.name: metric.value(valid.y, c.valid) for c in accepted}
+    return Choice(choose(accepted, on_valid, metric), on_valid, refused, accepted)
+
+
+def evaluate(
+    plan: Plan,
+    candidates: tuple[Candidate, ...],
+    choice: Choice,
+    parts: Parts,
+    extras: Extras,
+    metrics: dict[str, Metric],
+    level: str,
+    seed: int,
+    watch: Callable[[float, str], None] = lambda fraction, note: None,
+) -> Scorecard:
+    """Open the holdout and measure everything.
+
+    Parameters
+    ----------
+    choice
+        What valid chose; fixed from here on.
+    metrics
+        The metrics reported, the primary one first.
+    level
+        The budget's level, which sets the number of resamples.
+    """
+    primary = next(iter(metrics))
+    metric = metrics[primary]
+    split, train, valid = parts.split, parts.train, parts.valid
+    assert train.y is not None and valid.y is not None
+    resamplers = {
+        part: Resampler(len(rows), None if split.groups is None else split.groups[rows], RESAMPLES[level], seed)
+        for part, rows in (("train", split.train), ("valid", split.valid), ("holdout", split.holdout))
+    }
+    holdout, opened = parts.holdout.open()
+    assert holdout.y is not None
+
+    scores: list[Score] = []
+    spread: dict[str, tuple[float, Floats]] = {}
+    predictions: dict[str, Predictions] = {}
+    for done, candidate in enumerate(candidates):
+        watch(done / len(candidates), f"measuring {candidate.name}")
+        if candidate.name in choice.refused:
+            scores.append(Score(candidate, choice.refused[candidate.name], {}))
+            continue
+        predicted, cpu_per_row = _timed_predict(candidate, holdout)
+        predictions[candidate.name] = predicted
+        by_part = {}
+        for part, rows, p in (("train", train, candidate.train), ("valid", valid, candidate.valid), ("holdout", holdout, predicted)):
+            drawn = resamplers[part].distributions(metrics, rows.y, p)
+            by_part[part] = {n: interval(m.value(rows.y, p), drawn[n]) for n, m in metrics.items()}
+            if part == "holdout":
+                spread[candidate.name] = (by_part[part][primary].value, drawn[primary])
+        at = {part: by_part[part][primary].value for part in PARTS}
+        scores.append(
+            Score(
+                candidate,
+                None,
+                by_part,
+                overfit_gap=metric.sign * (at["train"] - at["holdout"]),
+                selection_optimism=metric.sign * (at["valid"] - at["holdout"]),
+                calibration=explain.calibration(holdout.y, predicted[:, 1]) if plan.recipe.task == "binary" else None,
+                score_cpu_seconds_per_row=cpu_per_row,
+            )
+        )
+    baseline_gap = next(s.overfit_gap for s in scores if s.candidate.name == choice.chosen.baseline)
+    scores = [replace(s, excess_gap=None if s.overfit_gap is None else s.overfit_gap - baseline_gap) for s in scores]
+
+    watch(1.0, "comparing")
+    planned, exploratory = compare(choice.chosen, primary, metric, spread)
+    curve = [(n, {name: metric.value(valid.y, p) for name, p in by.items()}) for n, by in extras.curve]
+    verdict = decide(
+        planned,
+        choice.chosen,
+        choice.on_valid,
+        metric,
+        plan.recipe.metrics.worthwhile,
+        split.sizes(),
+        _gain_curve(curve, choice.chosen, metric),
+        {c.name: c.title for c in candidates},
+    )
+    by_name = {s.candidate.name: s for s in scores}
+    shown = [n for n in dict.fromkeys((verdict.champion, choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline)) if n]
+    frame = parts.frame[split.holdout]
+    groups, slices = _slices(plan, frame, holdout, shown, verdict.champion, predictions, metric, resamplers["holdout"], split)
+    champion = by_name[verdict.champion].candidate
+    columns = explain.importance(champion.adapted.model, train, valid, holdout, metric, resamplers["holdout"])
+    checks = run_checks(
+        Evidence(
+            plan=plan,
+            frame=parts.frame,
+            split=split,
+            train=train,
+            valid=valid,
+            holdout=holdout,
+            metric=metric,
+            scores={n: {part: s.scores[part][primary].value for part in PARTS} for n, s in by_name.items() if s.scores},
+            kinds={c.name: c.kind for c in candidates},
+            champion=verdict.champion,
+            baseline=choice.chosen.baseline,
+            champion_gain=(
+                None
+                if verdict.champion == choice.chosen.baseline
+                else paired(metric, spread[verdict.champion], spread[choice.chosen.baseline])[0]
+            ),
+            shuffled=_against_prior(extras.shuffled, candidates, valid, metric, resamplers["valid"]),
+            calibration=by_name[verdict.champion].calibration,
+            envelopes={c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(train))},
+            groups=groups,
+            opened=opened,
+            seed=seed,
+        )
+    )
+    return Scorecard(
+        primary=primary,
+        metrics=metrics,
+        scores=tuple(scores),
+        chosen=choice.chosen,
+        planned=planned,
+        exploratory=exploratory,
+        verdict=verdict,
+        checks=checks,
+        curve=curve,
+        value=_value(plan, choice, candidates, parts, predictions, by_name, resamplers["holdout"]),
+        importance=(verdict.champion, columns),
+        slices=slices,
+        ablations=_ablations(extras, spread, holdout, metric, resamplers["holdout"]),
+        holdout_predictions=predictions,
+        interval_coverage=_coverage(champion, valid, holdout, predictions[champion.name]),
+        opened=opened,
+        resamples=RESAMPLES[level],
+    )
+
+
+def conformal_half_width(y: npt.NDArray[np.float64], predicted: Predictions, level: float = 0.9) -> float:
+    """Return the split-conformal half-width: the residual that covers ``level`` of new rows.
+
+    Source: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018.
+    """
+    residuals = np.sort(np.abs(y - predicted))
+    rank = int(np.ceil(level * (len(residuals) + 1))) - 1
+    return float(residuals[min(rank, len(residuals) - 1)])
+
+
+def _coverage(champion: Candidate, valid: Features, holdout: Features, predicted: Predictions) -> float | None:
+    if valid.layout.task != "regression":
+        return None
+    assert valid.y is not None and holdout.y is not None
+    return float(np.mean(np.abs(holdout.y - predicted) <= conformal_half_width(valid.y, champion.valid)))
+
+
+def _timed_predict(candidate: Candidate, rows: Features) -> tuple[Predictions, float]:
+    start = time.process_time()
+    predicted = candidate.adapted.model.predict(rows)
+    return predicted, (time.process_time() - start) / max(1, len(rows))
+
+
+def _gain_curve(
+    curve: list[tuple[int, dict[str, float]]], chosen: Chosen, metric: Metric
+) -> dict[str, list[tuple[int, float]]]:
+    opponents = [name for name in (chosen.base, chosen.baseline) if name]
+    if chosen.adapted is None:
+        return {}
+    return {
+        name: [(n, metric.sign * (by[chosen.adapted] - by[name])) for n, by in curve if chosen.adapted in by and name in by]
+        for name in opponents
+    }
+
+
+def _against_prior(
+    shuffled: Predictions, candidates: tuple[Candidate, ...], valid: Features, metric: Metric, resampler: Resampler
+) -> Interval:
+    prior = next(c for c in candidates if c.name == "prior").valid
+    assert valid.y is not None
+    both = [(metric.value(valid.y, p), resampler.distribution(metric, valid.y, p)) for p in (shuffled, prior)]
+    return paired(metric, both[0], both[1])[0]
+
+
+def _slices(
+    plan: Plan,
+    frame: pl.DataFrame,
+    holdout: Features,
+    shown: list[str],
+    champion: str,
+    predictions: dict[str, Predictions],
+    metric: Metric,
+    resampler: Resampler,
+    split: Split,
+) -> tuple[dict[str, dict[str, tuple[float, int]]], list[dict[str, Any]]]:
+    """Score the recipe's slices and the groups of sensitive fields; the latter also as the fairness check wants them."""
+    assert holdout.y is not None
+    named = [(s.name, explain.in_slice(frame, s.where), None) for s in plan.recipe.slices]
+    for column, schema_field in plan.schema.fields.items():
+        if schema_field.sensitive and column in frame.columns and column != plan.recipe.target:
+            values = sensitive_groups(frame, column)
+            for group in values.drop_nulls().unique().sort():
+                inside = (values == group).fill_null(False).to_numpy()
+                if inside.sum() >= MIN_GROUP_ROWS:
+                    named.append((f"{column}: {group}", inside, column))
+    groups: dict[str, dict[str, tuple[float, int]]] = {}
+    out: list[dict[str, Any]] = []
+    for name, inside, column in named:
+        rows = np.flatnonzero(inside)
+        y = holdout.y[rows]
+        enough = len(rows) >= 20 and (holdout.layout.task == "regression" or len(np.unique(y)) > 1)
+        entry: dict[str, Any] = {"name": name, "rows": len(rows), "too_few": not enough, "scores": {}}
+        if enough:
+            clusters = None if split.groups is None else split.groups[split.holdout][rows]
+            few = replace(resampler, n_rows=len(rows), groups=clusters, resamples=min(500, resampler.resamples))
+            for candidate in shown:
+                p = predictions[candidate][rows]
+                entry["scores"][candidate] = interval(metric.value(y, p), few.distribution(metric, y, p))
+            if column is not None:
+                groups.setdefault(column, {})[name.split(": ", 1)[1]] = (entry["scores"][champion].value, len(rows))
+        out.append(entry)
+    return {column: values for column, values in groups.items() if len(values) > 1}, out
+
+
+def _ablations(
+    extras: Extras, spread: dict[str, tuple[float, Floats]], holdout: Features, metric: Metric, resampler: Resampler
+) -> list[dict[str, Any]]:
+    assert holdout.y is not None
+    out = []
+    for candidate, dropped in extras.ablations:
+        full_name = candidate_name(candidate.base, candidate.how)
+        predicted = candidate.adapted.model.predict(holdout.without(dropped))
+        own = (metric.value(holdout.y, predicted), resampler.distribution(metric, holdout.y, predicted))
+        gain, _ = paired(metric, own, spread[full_name])
+        out.append({"name": candidate.name, "drop": dropped, "candidate": full_name, "score": interval(*own), "gain": gain})
+    return out
+
+
+def _value(
+    plan: Plan,
+    choice: Choice,
+    candidates: tuple[Candidate, ...],
+    parts: Parts,
+    predictions: dict[str, Predictions],
+    scores: dict[str, Score],
+    resampler: Resampler,
+) -> dict[str, object] | None:
+    if plan.recipe.value is None:
+        return None
+    on_valid = value.Payoffs(parts.frame[parts.split.valid], plan.recipe.value)
+    on_holdout = value.Payoffs(parts.frame[parts.split.holdout], plan.recipe.value)
+    by_name = {c.name: c for c in candidates}
+    shown = [n for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, "prior")) if n]
+    worths = {}
+    for name in shown:
+        threshold = value.best_threshold(on_valid, by_name[name].valid)
+        worths[name] = value.worth(name, on_holdout, predictions[name], threshold, resampler)
+    return value.summary(
+        plan.recipe,
+        worths,
+        choice.chosen.adapted or choice.chosen.baseline,
+        choice.chosen.baseline,
+        resampler,
+        {c.name: c.cost for c in candidates},
+        {name: scores[name].score_cpu_seconds_per_row for name in shown},
+    )

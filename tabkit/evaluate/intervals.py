@@ -1,0 +1,115 @@
+"""Bootstrap intervals, paired by construction: every candidate is scored on the same resamples.
+
+Percentile bootstrap (Efron & Tibshirani 1993) over rows, or over groups where rows of one group belong
+together; Holm's step-down adjustment (Holm 1979) for what is exploratory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tabkit.evaluate.metrics import Floats, Labels, Metric
+from tabkit.seed import stream
+
+LEVEL = 0.95
+_CHUNK_BYTES = 48_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """The resamples of one part of the table.
+
+    Attributes
+    ----------
+    n_rows
+        Rows of the part.
+    groups
+        Codes (n_rows,) of what is drawn together, or None to draw rows.
+    resamples
+        How many.
+    """
+
+    n_rows: int
+    groups: npt.NDArray[np.int64] | None
+    resamples: int
+    seed: int
+
+    def weights(self) -> Iterator[Floats]:
+        """Yield row counts (B, n_rows) chunk by chunk, within bounded memory; the same on every call."""
+        rng = stream(self.seed, "bootstrap")
+        if self.groups is None:
+            units, unit_of_row = self.n_rows, None
+        else:
+            names, unit_of_row = np.unique(self.groups, return_inverse=True)
+            units = len(names)
+        chunk = max(1, _CHUNK_BYTES // (8 * max(1, self.n_rows)))
+        for start in range(0, self.resamples, chunk):
+            size = min(chunk, self.resamples - start)
+            drawn = np.stack([np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(size)])
+            yield (drawn if unit_of_row is None else drawn[:, unit_of_row]).astype(np.float64)
+
+    def distribution(self, metric: Metric, y: Labels, predicted: Floats) -> Floats:
+        """Return the metric on every resample (resamples,)."""
+        return np.concatenate([metric.function(y, predicted, w) for w in self.weights()])
+
+    def distributions(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Floats]:
+        """Return several metrics on every resample, drawing the resamples once."""
+        parts: dict[str, list[Floats]] = {name: [] for name in metrics}
+        for w in self.weights():
+            for name, metric in metrics.items():
+                parts[name].append(metric.function(y, predicted, w))
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def interval(value: float, distribution: Floats) -> Interval:
+    """Return ``value`` with the percentile interval of its resamples; undefined resamples are left out."""
+    defined = distribution[np.isfinite(distribution)]
+    if defined.size == 0:
+        return Interval(value, float("nan"), float("nan"))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def paired(metric: Metric, a: tuple[float, Floats], b: tuple[float, Floats]) -> tuple[Interval, float]:
+    """Return the gain of a over b (positive is better, whatever the metric) and its two-sided p-value.
+
+    Parameters
+    ----------
+    a, b
+        Each a value and its distribution over the same resamples.
+    """
+    difference = metric.sign * (a[1] - b[1])
+    gain = interval(metric.sign * (a[0] - b[0]), difference)
+    defined = difference[np.isfinite(difference)]
+    below, above = (defined <= 0).sum(), (defined >= 0).sum()
+    p = min(1.0, 2.0 * (min(below, above) + 1) / (defined.size + 1))
+    return gain, float(p)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return Holm-adjusted p-values, in the order given.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return [float(p) for p in adjusted]

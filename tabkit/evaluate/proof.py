@@ -1,0 +1,75 @@
+"""The strategy asked for is the strategy that ran, or the candidate is refused."""
+
+from __future__ import annotations
+
+from tabkit.models.base import Adapted, Proof
+
+
+def contradiction(adapted: Adapted, base: str) -> str | None:
+    """Return why a proof contradicts its ``how``, or None where it agrees.
+
+    Parameters
+    ----------
+    adapted
+        What a model returned.
+    base
+        The model's name, for the sentence.
+    """
+    proof, how = adapted.proof, adapted.how
+    rule = _RULES.get(how)
+    if rule is None:
+        return f"no rule says what '{how}' may train, so its proof cannot be checked"
+    fault = rule(proof)
+    return None if fault is None else f"{base} was asked for '{how}', but {fault}"
+
+
+def _as_is(proof: Proof) -> str | None:
+    moved = [b.name for b in proof.blocks if b.trained or b.change]
+    return f"its blocks {moved} moved" if moved else None
+
+
+def _whole(proof: Proof) -> str | None:
+    idle = [b.name for b in proof.blocks if b.total and not b.trained]
+    return f"its blocks {idle} were never trained" if idle else None
+
+
+def _head(proof: Proof) -> str | None:
+    moved = [b.name for b in proof.blocks if b.name != "head" and (b.trained or b.change)]
+    if moved:
+        return f"blocks below the head moved: {moved}"
+    return None if any(b.name == "head" and b.trained for b in proof.blocks) else "its head was never trained"
+
+
+def _refit(proof: Proof) -> str | None:
+    blocks = {b.name: b for b in proof.blocks}
+    if blocks["splits"].trained or blocks["splits"].change:
+        return "it changed splits"
+    return None if blocks["leaves"].trained else "no leaf value was re-estimated"
+
+
+def _continue(proof: Proof) -> str | None:
+    blocks = {b.name: b for b in proof.blocks}
+    if blocks["base_trees"].trained or blocks["base_trees"].change:
+        return "it changed the base's trees"
+    return None if blocks["new_trees"].trained else "it grew no tree"
+
+
+def _lora(proof: Proof) -> str | None:
+    adapters = [b for b in proof.blocks if b.name.startswith("lora")]
+    if not any(b.trained for b in adapters):
+        return "it trained no low-rank adapter"
+    moved = [b.name for b in proof.blocks if b not in adapters and b.name != "head" and (b.trained or b.change)]
+    return f"blocks outside the adapters moved: {moved}" if moved else None
+
+
+_RULES = {
+    "as_is": _as_is,
+    "scratch": _whole,
+    "tuned": _whole,
+    "full": _whole,
+    "gradual": _whole,
+    "head": _head,
+    "refit": _refit,
+    "continue": _continue,
+    "lora": _lora,
+}

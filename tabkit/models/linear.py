@@ -1,0 +1,113 @@
+"""Logistic and ridge regression on standardised numbers, missing indicators and one-hot categories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tabkit.data.encode import Features
+from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, one_hot
+
+STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+"""L2 penalties tried (scikit-learn's 1/C, and ridge's alpha), strongest first; valid chooses."""
+
+
+class Linear(Model):
+    """L2-regularised linear model; the penalty is chosen on valid.
+
+    A missing number is the train mean plus an indicator of its own. An unknown category has weight zero
+    unless rare training categories have taught one.
+    """
+
+    title = "Linear"
+    hows = {"scratch": "baseline"}
+
+    def __init__(self, weights: dict[str, npt.NDArray[np.float64]] | None = None, task: str = "binary") -> None:
+        self.weights_ = weights or {}
+        self.task = task
+
+    def adapt(
+        self,
+        train: Features,
+        valid: Features | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Adapted:
+        """Fit one model per penalty and keep the best on valid. See :meth:`Model.adapt`."""
+        if how not in self.hows:
+            raise ValueError(f"linear knows {sorted(self.hows)}, not {how!r}")
+        strengths = STRENGTHS if settings is None else (float(settings["strength"]),)
+        fitted = [(strength, self._fit(train, strength)) for strength in strengths]
+        tried = [(0.0 if valid is None else loss(valid, model.predict(valid)), s, model) for s, model in fitted]
+        _, strength, best = min(tried, key=lambda entry: entry[0])
+        history = tuple(
+            Step(i, loss(train, model.predict(train)), on_valid, f"penalty {s:g}") for i, (on_valid, s, model) in enumerate(tried)
+        )
+        coef, bias = best.weights_["coef"], best.weights_["bias"]
+        blocks = (
+            Block("coefficients", coef.size, coef.size, float(np.linalg.norm(coef))),
+            Block("intercept", bias.size, bias.size, float(np.linalg.norm(bias))),
+        )
+        return Adapted(best, how, Proof(blocks), {"strength": strength}, history if valid is not None else ())
+
+    def _fit(self, train: Features, strength: float) -> Linear:
+        assert train.y is not None
+        indicated = np.flatnonzero(np.isnan(train.x_num).any(axis=0))
+        x = _design(train, indicated)
+        task = train.layout.task
+        if task == "regression":
+            ridge = Ridge(alpha=strength).fit(x, train.y)
+            coef, bias = ridge.coef_[None, :], np.array([ridge.intercept_])
+        else:
+            # A class may be absent from a learning curve's first rows: its score then stays at the prior's floor.
+            n_classes = len(train.layout.classes)
+            present = np.unique(train.y)
+            coef, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, -30.0)
+            if len(present) == 1:
+                bias[present] = 0.0
+            else:
+                logistic = LogisticRegression(C=1.0 / strength, max_iter=1000).fit(x, train.y)
+                if len(present) == 2:
+                    coef[present[1]], bias[present[1]] = logistic.coef_[0], logistic.intercept_[0]
+                    bias[present[0]] = 0.0
+                else:
+                    coef[present], bias[present] = logistic.coef_, logistic.intercept_
+        weights = {"coef": coef.astype(np.float64), "bias": bias.astype(np.float64), "indicated": indicated}
+        return Linear(weights, task)
+
+    def predict(self, features: Features) -> Predictions:
+        """Predict row by row: sums run along a row's own columns, so rows beside it cannot change a bit."""
+        coef, bias = self.weights_["coef"], self.weights_["bias"]
+        x = _design(features, self.weights_["indicated"].astype(np.int64))
+        scores = np.column_stack([(x * coef[k]).sum(axis=1) + bias[k] for k in range(len(bias))])
+        if self.task == "regression":
+            return np.asarray(scores[:, 0])
+        scores -= scores.max(axis=1, keepdims=True)
+        odds = np.exp(scores)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def save(self, folder: Path) -> None:
+        """Write ``weights.safetensors`` and ``config.json``."""
+        save_file({k: np.ascontiguousarray(v) for k, v in self.weights_.items()}, folder / "weights.safetensors")
+        (folder / "config.json").write_text(json.dumps({"task": self.task}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        task = json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"]
+        return cls(load_file(folder / "weights.safetensors"), task)
+
+
+def _design(features: Features, indicated: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    x_num = features.x_num.astype(np.float64)
+    missing = np.isnan(x_num)
+    codes = one_hot(features.x_cat, features.layout.cat_sizes)
+    return np.ascontiguousarray(np.hstack([np.where(missing, 0.0, x_num), missing[:, indicated], codes]))

@@ -1,0 +1,252 @@
+"""A domain recipe says what we do with the rows of a schema: target, roles, split, candidates, metrics, value.
+
+A recipe is one TOML file, ``domains/<vertical>/<name>.toml``. It names its schema; the schema never names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field as Key
+from pydantic import model_validator
+
+from tabkit import shipped
+from tabkit.errors import UsageError, nearest
+from tabkit.schema import Schema, read_schema
+from tabkit.strict import Strict, read_toml
+
+Task = Literal["binary", "multiclass", "regression"]
+SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
+
+
+class Source(Strict):
+    """Related rows with the same columns, to pretrain a base on: another product, period, site."""
+
+    sample: str | None = None
+    where: str | None = None
+    description: str = ""
+
+
+class SplitRule(Strict):
+    """How rows become train, valid and holdout. Without ``kind``, the time and group columns decide.
+
+    ``column`` is for ``kind = "given"``: a column with the values train, valid (optional) and holdout.
+    """
+
+    kind: SplitKind | None = None
+    holdout: float = Key(default=0.25, gt=0, lt=1)
+    valid: float = Key(default=0.2, gt=0, lt=1)
+    column: str | None = None
+
+
+class Metrics(Strict):
+    """``primary`` decides; ``report`` is shown beside it; ``worthwhile`` is the gain that would change a decision."""
+
+    primary: str
+    report: list[str] = []
+    worthwhile: float = Key(default=0.0, ge=0)
+
+
+class Candidates(Strict):
+    """Which bases to adapt, and how. The baselines are always in the table, but for those in ``without``."""
+
+    adapt: dict[str, list[str]] = {"tabnet": ["head", "gradual", "full"]}
+    without: list[Literal["catboost"]] = []
+
+
+class Value(Strict):
+    """What a decision is worth, by Polars SQL over the row's columns (the target among them).
+
+    With ``act_when``, a decision is taken when the probability of the positive class is above or below a
+    threshold chosen on valid: ``acted`` is its payoff, ``not_acted`` that of leaving it. For regression,
+    ``payoff`` is an expression over ``prediction`` and the target.
+    """
+
+    unit: str
+    action: str = ""
+    act_when: Literal["above", "below"] | None = None
+    acted: str | None = None
+    not_acted: str = "0"
+    payoff: str | None = None
+    per: int = Key(default=1000, gt=0)
+    decisions_per_year: int = Key(default=100_000, gt=0)
+    cpu_hour_cost: float = Key(default=0.05, ge=0)
+    assumptions: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Value:
+        if (self.payoff is None) == (self.act_when is None or self.acted is None):
+            raise ValueError("give either act_when and acted (a decision at a threshold), or payoff (regression).")
+        return self
+
+
+class Slice(Strict):
+    """Rows that are scored apart, by a Polars SQL condition over the table's columns."""
+
+    name: str
+    where: str
+
+
+class Ablation(Strict):
+    """What the baselines score when these columns are taken away."""
+
+    name: str
+    drop: list[str] = Key(min_length=1)
+
+
+class BundleRule(Strict):
+    """Whether the bundle holds the champion's procedure run again on all rows, or the very model measured."""
+
+    train_on: Literal["all", "train"] = "all"
+
+
+class Recipe(Strict):
+    """One question on one kind of row. See the module's text and ``tabkit show RECIPE``."""
+
+    name: str = Key(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")
+    title: str
+    question: str = ""
+    schema_name: str = Key(alias="schema")
+    task: Task
+    target: str
+    positive: str | int | float | bool | None = None
+    id: str | None = None
+    time: str | None = None
+    group: str | None = None
+    sample: str | None = None
+    where: str | None = None
+    exclude: list[str] = []
+    derived: dict[str, str] = {}
+    max_rejected: float = Key(default=0.05, ge=0, le=1)
+    source: Source | None = None
+    split: SplitRule = SplitRule()
+    metrics: Metrics
+    candidates: Candidates = Candidates()
+    value: Value | None = None
+    slices: list[Slice] = []
+    ablations: list[Ablation] = []
+    bundle: BundleRule = BundleRule()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Recipe:
+        if self.positive is not None and self.task != "binary":
+            raise ValueError(f"positive is for binary tasks; task is '{self.task}'. Remove it.")
+        if self.split.kind == "grouped" and self.group is None:
+            raise ValueError("split.kind = 'grouped' needs a group column; add group = \"COLUMN\".")
+        if self.split.kind == "temporal" and self.time is None:
+            raise ValueError("split.kind = 'temporal' needs a time column; add time = \"COLUMN\".")
+        if (self.split.kind == "given") != (self.split.column is not None):
+            raise ValueError("split.kind = 'given' and split.column go together; give both or neither.")
+        if self.split.kind == "stratified" and self.task == "regression":
+            raise ValueError("split.kind = 'stratified' needs classes; use 'random' for regression.")
+        if self.value is not None and (self.value.payoff is None) == (self.task == "regression"):
+            raise ValueError("value: regression takes payoff; classification takes act_when and acted.")
+        if self.value is not None and self.task == "multiclass":
+            raise ValueError("value needs a binary or a regression task.")
+        for name in self.derived:
+            if name in (self.target, self.id, self.time, self.group):
+                raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe together with the schema it names and the files both came from."""
+
+    recipe: Recipe
+    schema: Schema
+    path: Path
+    schema_path: Path
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Columns that have a role and are therefore no features: column -> role."""
+        recipe = self.recipe
+        named = [
+            (recipe.target, "target"),
+            (recipe.id, "id"),
+            (recipe.time, "time"),
+            (recipe.group, "group"),
+            (recipe.split.column, "split"),
+        ]
+        return {column: role for column, role in named if column is not None}
+
+    def is_feature(self, column: str) -> bool:
+        """Tell whether ``column`` may be a feature: described or derived, no role, not excluded, known before."""
+        if column in self.roles or column in self.recipe.exclude:
+            return False
+        if column in self.recipe.derived:
+            return True
+        field = self.schema.field(column)
+        return field is not None and field.known == "before"
+
+
+def load_recipe(name: str) -> Plan:
+    """Load a recipe by shipped name (``finance/loan_default``) or by path, with its schema.
+
+    A recipe file finds its schema in the ``data_schemas/`` beside its ``domains/`` before the shipped ones.
+
+    Raises
+    ------
+    UsageError
+        Unknown recipe or schema, or a file that does not fit; the message names file, table and key.
+    """
+    path = _find(name)
+    recipe = read_toml(path, Recipe)
+    schema_path = _find_schema(recipe.schema_name, path)
+    plan = Plan(recipe, read_schema(schema_path), path, schema_path)
+    check_names(plan)
+    return plan
+
+
+def check_names(plan: Plan) -> None:
+    """Check that every column the recipe names is described by its schema.
+
+    Raises
+    ------
+    UsageError
+        A role, exclusion or ablation names an unknown column, or a field known at the outcome only.
+    """
+    recipe, schema = plan.recipe, plan.schema
+    known = [*schema.fields, *recipe.derived]
+
+    def known_or_raise(column: str, key: str) -> None:
+        if column not in recipe.derived and schema.field(column) is None:
+            raise UsageError(f"{plan.path}: {key} names '{column}', which {plan.schema_path} does not describe.{nearest(column, known)}")
+
+    for column, role in plan.roles.items():
+        known_or_raise(column, "split.column" if role == "split" else role)
+    for column in recipe.exclude:
+        known_or_raise(column, "exclude")
+    for ablation in recipe.ablations:
+        for column in ablation.drop:
+            known_or_raise(column, f"ablation '{ablation.name}'")
+            if not plan.is_feature(column):
+                raise UsageError(f"{plan.path}: ablation '{ablation.name}' drops '{column}', which is no feature.")
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"Recipe file {name} does not exist. Expected a .toml file, or a shipped recipe (tabkit list recipes).")
+        return path
+    names = shipped.recipe_names()
+    if name not in names:
+        raise UsageError(f"Unknown recipe '{name}'.{nearest(name, names)} See: tabkit list recipes.")
+    return shipped.domains() / f"{name}.toml"
+
+
+def _find_schema(name: str, recipe_path: Path) -> Path:
+    # Beside the recipe: DIR/domains/VERTICAL/x.toml -> DIR/data_schemas; a bundle keeps both in one folder.
+    local = recipe_path.resolve().parent.parent.parent / "data_schemas"
+    for folder in (local, shipped.data_schemas()):
+        if (found := folder / f"{name}.toml").is_file():
+            return found
+    shipped_names = [p.stem for p in shipped.data_schemas().glob("*.toml")]
+    raise UsageError(
+        f"{recipe_path}: schema '{name}' was found neither in {local} nor among the shipped schemas.{nearest(name, shipped_names)}"
+    )

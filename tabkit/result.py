@@ -1,0 +1,323 @@
+"""The run folder: ``result.json`` (documented by ``result.schema.json``), two Parquet tables, the model card."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tabkit.data.encode import Encoder
+from tabkit.data.split import Split
+from tabkit.data.validate import Table
+from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Score, Scorecard
+from tabkit.models.base import Predictions
+from tabkit.recipe import Plan
+
+FORMAT = 1
+DISTRIBUTION = "tabkit-ml"
+PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "polars", "numpy")
+CPU_HOUR_COST = 0.05
+"""Price assumed for a CPU hour where the recipe states none."""
+
+
+def assemble(
+    plan: Plan,
+    table: Table,
+    n_unlabelled: int,
+    n_source: int,
+    split: Split,
+    encoder: Encoder,
+    scorecard: Scorecard,
+    budget: str,
+    seed: int,
+    seconds: float,
+    command: str,
+) -> dict[str, Any]:
+    """Return the content of ``result.json``."""
+    recipe = plan.recipe
+    price = recipe.value.cpu_hour_cost if recipe.value else CPU_HOUR_COST
+    importance_of, columns = scorecard.importance
+    layout = encoder.layout
+    document = {
+        "format": FORMAT,
+        "tabkit": version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.name,
+        "vertical": recipe.name.split("/")[0],
+        "title": recipe.title,
+        "question": recipe.question,
+        "row": plan.schema.row,
+        "task": recipe.task,
+        "target": recipe.target,
+        "classes": list(encoder.classes),
+        "positive": encoder.classes[-1] if recipe.task == "binary" else None,
+        "primary": scorecard.primary,
+        "worthwhile": recipe.metrics.worthwhile,
+        "metrics": {
+            name: {"title": m.title, "greater_is_better": m.greater_is_better, "unit": _unit(m.unit, plan)}
+            for name, m in scorecard.metrics.items()
+        },
+        "rows": {
+            "input": table.n_input,
+            "rejected": table.n_input - table.n_out_of_scope - table.frame.height,
+            "out_of_scope": table.n_out_of_scope,
+            "unlabelled": n_unlabelled,
+            **split.sizes(),
+            "source": n_source,
+        },
+        "split": {
+            "kind": split.kind,
+            "holdout": recipe.split.holdout,
+            "valid": recipe.split.valid,
+            "column": recipe.split.column,
+            "seed": seed,
+            "text": split.text,
+        },
+        "features": {
+            "columns": list(layout.columns),
+            "numeric": len(layout.num_names),
+            "categorical": len(layout.cat_names),
+            "dropped": encoder.dropped,
+            "ignored": list(table.ignored),
+            "infinite": encoder.infinite,
+        },
+        "candidates": [_candidate(score, price) for score in scorecard.scores],
+        "chosen": asdict(scorecard.chosen),
+        "planned": None
+        if scorecard.planned is None
+        else {
+            "candidate": scorecard.planned.candidate,
+            "metric": scorecard.planned.metric,
+            "against": [
+                {"name": a.name, "role": a.role, "gain": a.gain.value, "low": a.gain.low, "high": a.gain.high}
+                for a in scorecard.planned.against
+            ],
+        },
+        "exploratory": [
+            {"candidate": e.candidate, "against": e.against, "gain": e.gain.value, "low": e.gain.low, "high": e.gain.high,
+             "p": e.p, "p_holm": e.p_holm}
+            for e in scorecard.exploratory
+        ],
+        "verdict": {
+            "decision": scorecard.verdict.decision,
+            "sentence": scorecard.verdict.sentence,
+            "reason": scorecard.verdict.reason,
+            "rows_needed": scorecard.verdict.rows_needed,
+        },
+        "champion": scorecard.verdict.champion,
+        "curve": {"metric": scorecard.primary, "points": [{"rows": n, "scores": by} for n, by in scorecard.curve]}
+        if scorecard.curve
+        else None,
+        "value": scorecard.value,
+        "importance": {
+            "candidate": importance_of,
+            "metric": scorecard.primary,
+            "columns": [{"name": name, "drop": i.value, "low": i.low, "high": i.high} for name, i in columns],
+        },
+        "slices": scorecard.slices,
+        "ablations": scorecard.ablations,
+        "checks": scorecard.checks,
+        "intervals": {
+            "method": "percentile bootstrap, paired on common resamples",
+            "resamples": scorecard.resamples,
+            "level": 0.95,
+            "unit": "row" if split.groups is None else "group",
+        },
+        "interval_coverage": scorecard.interval_coverage,
+        "bundle": {
+            "train_on": recipe.bundle.train_on,
+            "rows": table.frame.height - n_unlabelled if recipe.bundle.train_on == "all" else len(split.train),
+            "members": [scorecard.verdict.champion],
+        },
+        "holdout_opened": scorecard.opened,
+        "seed": seed,
+        "budget": budget,
+        "seconds_total": seconds,
+        "command": command,
+        "data_fingerprint": table.fingerprint,
+        "versions": {"python": platform.python_version(), "tabkit": version(), **_versions()},
+        "machine": {"cpus": os.cpu_count() or 1, "system": f"{platform.system()} {platform.machine()}"},
+    }
+    plain: dict[str, Any] = _plain(document)
+    return plain
+
+
+def _candidate(score: Score, price: float) -> dict[str, Any]:
+    candidate = score.candidate
+    adapted, cost = candidate.adapted, candidate.cost
+    per_million = score.score_cpu_seconds_per_row * 1e6
+    return {
+        "name": candidate.name,
+        "base": candidate.base,
+        "how": candidate.how,
+        "kind": candidate.kind,
+        "title": candidate.title,
+        "trained_parameters": adapted.proof.trained_parameters,
+        "total_parameters": adapted.proof.total_parameters,
+        "proof": adapted.proof.blocks,
+        "refused": score.refused,
+        "scores": score.scores,
+        "overfit_gap": score.overfit_gap,
+        "excess_gap": score.excess_gap,
+        "selection_optimism": score.selection_optimism,
+        "calibration": score.calibration,
+        "history": adapted.history,
+        "settings": adapted.settings,
+        "notes": adapted.notes,
+        "seconds": cost.seconds,
+        "cpu_seconds": cost.cpu_seconds,
+        "peak_mb": cost.peak_mb,
+        "energy_wh": cost.cpu_seconds * WATTS_PER_CORE / 3600,
+        "score_cpu_seconds_per_million": per_million,
+        "cost_per_million": per_million / 3600 * price,
+    }
+
+
+def scorecard_table(result: dict[str, Any]) -> pl.DataFrame:
+    """Return every score in long form: candidate, base, how, kind, part, metric, value, low, high."""
+    rows = [
+        {"candidate": c["name"], "base": c["base"], "how": c["how"], "kind": c["kind"], "part": part, "metric": metric, **score}
+        for c in result["candidates"]
+        for part in PARTS
+        for metric, score in c["scores"].get(part, {}).items()
+    ]
+    text, number = pl.String(), pl.Float64()
+    schema = {n: text for n in ("candidate", "base", "how", "kind", "part", "metric")} | {n: number for n in ("value", "low", "high")}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def prediction_table(plan: Plan, table: Table, split: Split, encoder: Encoder, predictions: dict[str, Predictions]) -> pl.DataFrame:
+    """Return the holdout's predictions: input row, id, target, and a column per candidate (per class if multiclass)."""
+    rows = split.holdout
+    frame = table.frame[rows]
+    columns: list[pl.Series] = [pl.Series("row", table.rows[rows], dtype=pl.Int64)]
+    if plan.recipe.id is not None:
+        columns.append(frame[plan.recipe.id].alias(plan.recipe.id))
+    target = frame[plan.recipe.target]
+    columns.append((target.cast(pl.Float64) if plan.recipe.task == "regression" else target.cast(pl.String)).alias("target"))
+    for name, predicted in predictions.items():
+        match plan.recipe.task:
+            case "binary":
+                columns.append(pl.Series(name, predicted[:, 1]))
+            case "multiclass":
+                columns += [pl.Series(f"{name}:{c}", predicted[:, k]) for k, c in enumerate(encoder.classes)]
+            case _:
+                columns.append(pl.Series(name, predicted))
+    return pl.DataFrame(columns)
+
+
+def card(result: dict[str, Any], plan: Plan) -> str:
+    """Return the model card: intended use, data, results, limits, biases (Mitchell et al. 2019)."""
+    champion = next(c for c in result["candidates"] if c["name"] == result["champion"])
+    failed = [c for c in result["checks"] if c["outcome"] == "fail"]
+    scores = "\n".join(
+        f"| {result['metrics'][m]['title']} | {_range(champion['scores']['train'][m])} | {_range(champion['scores']['valid'][m])} | {_range(s)} |"
+        for m, s in champion["scores"]["holdout"].items()
+    )
+    sensitive = [name for name, field in plan.schema.fields.items() if field.sensitive]
+    sliced = "\n".join(
+        f"- {s['name']} ({s['rows']:,} rows): {_range(s['scores'][result['champion']])}"
+        for s in result["slices"]
+        if result["champion"] in s["scores"]
+    )
+    trained = (
+        f"The model here is that procedure run again on all {result['bundle']['rows']:,} labelled rows, with the settings found. "
+        "The figures above are those of held-out rows under the same procedure."
+        if result["bundle"]["train_on"] == "all"
+        else "The model here is the very one that was measured."
+    )
+    nothing = "- none"
+    return f"""# {result["title"]}: {champion["title"]}
+
+{result["verdict"]["sentence"]}
+
+## Intended use
+{result["question"] or result["title"]} One row is {result["row"] or "a record"}. Recipe `{result["recipe"]}`, task {result["task"]},
+target `{result["target"]}`{f" (positive: {result['positive']})" if result["positive"] else ""}. It is meant for rows like those it was trained on, and supports a
+decision; it does not replace the person who answers for it.
+
+## Data
+{result["split"]["text"]} Fingerprint `{result["data_fingerprint"][:16]}`. Features: {", ".join(result["features"]["columns"][:40])}.
+
+## Results
+{result["verdict"]["reason"]}
+
+| metric | train | valid | holdout (95% interval) |
+|---|---|---|---|
+{scores}
+
+{trained}
+
+## Limits
+{chr(10).join(f"- {c['title']}: {c['message']}" for c in failed) or nothing}
+
+## Biases
+Sensitive fields in the schema: {", ".join(sensitive) or "none marked"}. {result["metrics"][result["primary"]]["title"]} by slice:
+{sliced or nothing}
+
+## How to repeat it
+`{result["command"]}` with tabkit {result["tabkit"]}, seed {result["seed"]}, Python {result["versions"]["python"]}.
+"""
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON without NaN, in place of what was there, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def version() -> str:
+    """Return tabkit's version."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _unit(unit: str, plan: Plan) -> str:
+    if unit != "target":
+        return unit
+    field = plan.schema.field(plan.recipe.target)
+    return field.unit if field else ""
+
+
+def _range(score: dict[str, Any]) -> str:
+    if score["low"] is None or score["value"] is None:
+        return "undefined"
+    return f"{score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}]"
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON types; a number that is not finite becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {k: _plain(getattr(value, k)) for k in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

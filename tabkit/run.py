@@ -1,0 +1,326 @@
+"""From a table to a verdict. :func:`run` reads top to bottom as the picture of the flow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from tabkit import adapt, bundle, report, result
+from tabkit.data.encode import Encoder, Features, as_text, fit_encoder
+from tabkit.data.source import Input, from_frame, open_input
+from tabkit.data.split import Split, split_rows
+from tabkit.data.validate import Table, read_table
+from tabkit.errors import DataError, UsageError, nearest
+from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.metrics import resolve
+from tabkit.models.base import BUDGETS, Budget, Candidate, Model
+from tabkit.recipe import Plan, load_recipe
+from tabkit.samples import load_sample
+
+Watch = Callable[[str, float, str], None]
+"""Progress: (stage, fraction done, note)."""
+
+MIN_ROWS = 30
+"""Fewer labelled rows cannot be cut into three parts that say anything."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and the content of ``result.json``."""
+
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def decision(self) -> str:
+        """The verdict's decision."""
+        return str(self.result["verdict"]["decision"])
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The rows of a run: labelled and not, and those of the source."""
+
+    table: Table
+    labelled: Table
+    unlabelled: pl.DataFrame
+    source: pl.DataFrame | None
+    classes: tuple[str, ...]
+
+
+def run(
+    recipe: str,
+    data: str | Path | None = None,
+    source: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    budget: str = "standard",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    watch: Watch = lambda stage, fraction, note: None,
+    command: str | None = None,
+) -> Run:
+    """Run a recipe: adapt, compare, decide, report, bundle.
+
+    Parameters
+    ----------
+    recipe
+        A shipped name (``finance/loan_default``) or a path to a recipe file.
+    data
+        CSV, Parquet, Arrow, a folder or a glob; the recipe's sample where None.
+    source
+        Rows of a source table, to pretrain on; the recipe's where None.
+    out
+        Folder to make; ``runs/NAME-TIMESTAMP`` where None.
+    budget
+        ``quick``, ``standard`` or ``thorough``.
+    watch
+        Called with (stage, fraction, note) as the run goes on.
+
+    Raises
+    ------
+    UsageError, DataError
+        The recipe or the data cannot be used; the message says where, what was expected, and how to fix it.
+    """
+    started = time.perf_counter()
+    plan = load_recipe(recipe)
+    allowance = _allowance(budget, device)
+    metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
+    todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
+    folder = _new_folder(out, plan)
+
+    watch("data", 0.0, "reading")
+    rows = _read(plan, data, source, folder)
+    (split,) = split_rows(rows.labelled.frame, plan.recipe, seed)
+    encoder = _encoder(plan, rows, split)
+    parts = _parts(plan, rows, split, encoder, seed)
+    watch("data", 1.0, "")
+
+    candidates = adapt.adapt_all(todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch)
+    choice = choose_on_valid(candidates, parts.valid, next(iter(metrics.values())))
+    extras = _extras(plan, choice, parts, seed, allowance, watch)
+    scorecard = evaluate(
+        plan, candidates, choice, parts, extras, metrics, budget, seed, lambda f, note: watch("harness", f, note)
+    )
+    watch("bundle", 0.0, scorecard.verdict.champion)
+    model = _champion(plan, scorecard, rows, encoder, seed, allowance)
+
+    document = result.assemble(
+        plan, rows.table, rows.unlabelled.height, 0 if rows.source is None else rows.source.height, split, encoder, scorecard,
+        budget, seed, time.perf_counter() - started, command or f"tabkit run {recipe} --budget {budget} --seed {seed}",
+    )
+    _write(folder, plan, rows, split, encoder, scorecard, model, document)
+    watch("bundle", 1.0, "")
+    return Run(folder, document)
+
+
+def _allowance(budget: str, device: Literal["auto", "cpu", "cuda"]) -> Budget:
+    if budget not in BUDGETS:
+        raise UsageError(f"Unknown budget '{budget}'.{nearest(budget, BUDGETS)}")
+    return replace(BUDGETS[budget], device=device)
+
+
+def _metric_names(plan: Plan) -> list[str]:
+    asked = plan.recipe.metrics
+    return list(dict.fromkeys([asked.primary, *asked.report]))
+
+
+def _new_folder(out: str | Path | None, plan: Plan) -> Path:
+    """Return the folder to make, after making sure that it can be made."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(out) if out is not None else Path("runs") / f"{plan.recipe.name.replace('/', '-')}-{stamp}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--out {folder} exists already and is not empty. Choose another folder, or remove it.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as problem:
+        raise UsageError(f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to.") from None
+    return folder
+
+
+def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder: Path) -> _Data:
+    recipe = plan.recipe
+    here = _input(data, recipe.sample, "--data FILE", plan)
+    try:
+        table = read_table(plan, here, recipe.where)
+        source_frame = None
+        if recipe.source is not None or source is not None:
+            where = recipe.source.where if recipe.source else None
+            sample = recipe.source.sample if recipe.source else None
+            there = _input(source, sample, "--source FILE", plan) if source is not None or sample else here
+            source_frame = read_table(plan, there, where).frame
+    except DataError as problem:
+        rejects = getattr(problem, "rejects", None)
+        if rejects is None:
+            raise
+        folder.mkdir(parents=True, exist_ok=True)
+        rejects.write_csv(folder / "rejects.csv")
+        raise DataError(f"{problem} All rejected rows and their reasons are in {folder / 'rejects.csv'}.") from None
+    labelled = _with_label(table.frame[recipe.target])
+    kept = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
+    classes = _classes(plan, kept.frame)
+    if source_frame is not None:
+        source_frame = source_frame.filter(_with_label(source_frame[recipe.target]))
+        if source_frame.height < MIN_ROWS:
+            raise DataError(f"The source has {source_frame.height:,} labelled rows. Expected at least {MIN_ROWS} to pretrain on.")
+    return _Data(table, kept, table.frame.filter(~labelled), source_frame, classes)
+
+
+def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -> Input:
+    if path is not None:
+        return open_input(path, plan.schema.dialect)
+    if sample is None:
+        raise UsageError(f"Recipe {plan.recipe.name} has no sample of its own: give {flag}.")
+    return from_frame(load_sample(sample), sample)
+
+
+def _with_label(target: pl.Series) -> pl.Series:
+    return target.is_not_null() & target.is_finite().fill_null(False) if target.dtype.is_float() else target.is_not_null()
+
+
+def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
+    """Return the classes in order, the positive one last; check that the target can be learned at all."""
+    recipe, target = plan.recipe, frame[plan.recipe.target]
+    if frame.height < MIN_ROWS:
+        raise DataError(f"{frame.height:,} labelled rows are in scope. Expected at least {MIN_ROWS} to train, choose and hold out.")
+    if recipe.task == "regression":
+        if not target.dtype.is_numeric():
+            raise DataError(f"Target '{recipe.target}' is {target.dtype}, and the task is regression. Expected a number; or set task.")
+        if target.n_unique() < 2:
+            raise DataError(f"Target '{recipe.target}' is {target[0]} in every row: nothing can be learned. Expected values that vary.")
+        return ()
+    names = sorted(as_text(target).unique())
+    if len(names) < 2:
+        raise DataError(f"Target '{recipe.target}' has one class only ({names[0]!r}): nothing can be learned. Expected two or more.")
+    if recipe.task == "multiclass":
+        return tuple(names)
+    if len(names) > 2:
+        shown = ", ".join(map(repr, names[:6]))
+        raise DataError(f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\".")
+    positive = names[-1] if recipe.positive is None else as_text(pl.Series([recipe.positive]))[0]
+    if positive not in names:
+        raise DataError(f"Target '{recipe.target}' never is {positive!r}, the recipe's positive class.{nearest(positive, names)}")
+    return (next(n for n in names if n != positive), positive)
+
+
+def _encoder(plan: Plan, rows: _Data, split: Split) -> Encoder:
+    """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
+    columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
+    train = rows.labelled.frame[split.train].select(columns)
+    known = train if rows.source is None else pl.concat([train, rows.source.select(columns)])
+    return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes)
+
+
+def _parts(plan: Plan, rows: _Data, split: Split, encoder: Encoder, seed: int) -> Parts:
+    frame = rows.labelled.frame
+    key = hashlib.sha256(
+        json.dumps([rows.table.fingerprint, plan.recipe.target, plan.recipe.where]).encode() + split.holdout.tobytes()
+    ).hexdigest()
+    train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
+    return Parts(train, valid, Sealed(holdout, key), frame, split)
+
+
+def _pretraining(rows: _Data, encoder: Encoder) -> tuple[Features | None, Features | None]:
+    """Return the source's rows and the target's unlabelled ones, encoded."""
+    source = None if rows.source is None else encoder.encode(rows.source)
+    return source, encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+
+
+def _extras(plan: Plan, choice: Choice, parts: Parts, seed: int, budget: Budget, watch: Watch) -> Extras:
+    """Run what the harness measures beside the candidates, on train and valid alone."""
+    by_name = {c.name: c for c in choice.accepted}
+    chosen = choice.chosen
+    rivals = tuple(by_name[name] for name in (chosen.adapted, chosen.base, chosen.baseline) if name)
+    watch("controls", 0.0, "shuffled labels")
+    shuffled = adapt.shuffled(by_name[chosen.baseline], parts.train, parts.valid, seed, budget)
+    ablations: list[tuple[Candidate, list[str]]] = []
+    for ablation in plan.recipe.ablations:
+        dropped = [c for c in ablation.drop if c in parts.train.layout.columns]
+        if dropped and len(dropped) < len(parts.train.layout.columns):
+            watch("controls", 0.5, ablation.name)
+            baseline = by_name[chosen.baseline]
+            made = adapt.without_columns(ablation.name, dropped, baseline, parts.train, parts.valid, seed, budget)
+            ablations.append((made, dropped))
+    watch("controls", 1.0, "")
+    curve = adapt.learning_curve(rivals, parts.train, parts.valid, seed, budget, watch)
+    return Extras(curve, tuple(ablations), shuffled)
+
+
+def _champion(plan: Plan, scorecard: Scorecard, rows: _Data, encoder: Encoder, seed: int, budget: Budget) -> Model:
+    """Return the model to bundle: the champion's procedure on all rows, or the very model that was measured."""
+    champion = scorecard.score(scorecard.verdict.champion).candidate
+    if plan.recipe.bundle.train_on == "train":
+        return champion.adapted.model
+    return adapt.again(champion, encoder.encode(rows.labelled.frame), seed, budget)
+
+
+def _write(
+    folder: Path,
+    plan: Plan,
+    rows: _Data,
+    split: Split,
+    encoder: Encoder,
+    scorecard: Scorecard,
+    model: Model,
+    document: dict[str, Any],
+) -> None:
+    """Write the run folder whole: an interrupted run leaves none."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        result.write_json(temporary / "result.json", document)
+        result.scorecard_table(document).write_parquet(temporary / "scorecard.parquet")
+        predicted = result.prediction_table(plan, rows.labelled, split, encoder, scorecard.holdout_predictions)
+        predicted.write_parquet(temporary / "holdout_predictions.parquet")
+        if rows.table.rejects.height:
+            rows.table.rejects.write_csv(temporary / "rejects.csv")
+        champion = scorecard.score(scorecard.verdict.champion).candidate
+        facts = {
+            "tabkit": document["tabkit"],
+            "created": document["created"],
+            "recipe": plan.recipe.name,
+            "task": plan.recipe.task,
+            "classes": list(encoder.classes),
+            "champion": champion.name,
+            "model": champion.base,
+            "how": champion.how,
+            "decision": scorecard.verdict.decision,
+            "trained_on": document["bundle"]["train_on"],
+            "threshold": _threshold(plan, document),
+            "half_width": _half_width(plan, rows, split, scorecard),
+            "data_fingerprint": rows.table.fingerprint,
+            "versions": document["versions"],
+        }
+        bundle.save_bundle(temporary / "bundle", plan, encoder, model, facts, document, result.card(document, plan))
+        report.write_report(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _threshold(plan: Plan, document: dict[str, Any]) -> float | None:
+    """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
+    if plan.recipe.task != "binary":
+        return None
+    worths = (document["value"] or {}).get("candidates", [])
+    return next((w["threshold"] for w in worths if w["name"] == document["champion"]), 0.5)
+
+
+def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard) -> float | None:
+    if plan.recipe.task != "regression":
+        return None
+    y = rows.labelled.frame[plan.recipe.target][split.holdout].cast(pl.Float64).to_numpy().astype(np.float64)
+    return conformal_half_width(y, scorecard.holdout_predictions[scorecard.verdict.champion])

