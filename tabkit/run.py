@@ -21,7 +21,8 @@ from tabkit import adapt, bundle, report, result
 from tabkit.data.encode import Encoder, Features, as_text, fit_encoder
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
-from tabkit.data.validate import Table, read_table
+from tabkit.data.validate import CheckReport, Table, read_table
+from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, nearest
 from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
 from tabkit.evaluate.ledger import Sealed
@@ -124,6 +125,18 @@ def run(
     _write(folder, plan, rows, split, encoder, scorecard, model, document)
     watch("bundle", 1.0, "")
     return Run(folder, document)
+
+
+def check(recipe: str, data: str | Path) -> CheckReport:
+    """Check a table against a recipe's schema: every kind of failure, its count and first rows.
+
+    Raises
+    ------
+    UsageError, DataError
+        The recipe or the file as a whole cannot be read.
+    """
+    plan = load_recipe(recipe)
+    return check_table(plan, open_input(data, plan.schema.dialect))
 
 
 def _allowance(budget: str, device: Literal["auto", "cpu", "cuda"]) -> Budget:

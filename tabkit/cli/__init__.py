@@ -124,12 +124,9 @@ def check(
 ) -> None:
     """Check a table against a recipe's schema: every kind of failure, its count and first rows."""
     from tabkit.cli import printing
-    from tabkit.data.source import open_input
-    from tabkit.data.validate import check as check_
-    from tabkit.recipe import load_recipe
+    from tabkit.run import check as check_
 
-    plan = load_recipe(recipe)
-    found = check_(plan, open_input(data, plan.schema.dialect))
+    found = check_(recipe, data)
     printing.checked(found, as_json)
     if not found.ok:
         raise typer.Exit(EXIT_DATA)

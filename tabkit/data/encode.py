@@ -27,6 +27,9 @@ MAX_CATEGORIES = 200
 MIN_ROWS_PER_CATEGORY = 2
 """A category seen once teaches nothing and stands for what scoring will meet as unknown."""
 
+Z_LIMIT = 1e9
+"""Standardised numbers are clipped here: far beyond any real value, and safe in float32."""
+
 Form = Literal["number", "date", "category", "frequency"]
 
 
@@ -167,7 +170,7 @@ class Encoder:
         x_num = np.empty((frame.height, len(num)), dtype=np.float32)
         for i, column in enumerate(num):
             values = _numbers(frame[column.source], column)
-            x_num[:, i] = (values - column.mean) / column.std
+            x_num[:, i] = np.clip((values - column.mean) / column.std, -Z_LIMIT, Z_LIMIT)
         x_cat = np.empty((frame.height, len(cat)), dtype=np.int64)
         for i, column in enumerate(cat):
             x_cat[:, i] = _codes(frame[column.source], column.categories)

@@ -1,0 +1,359 @@
+"""Where rows come from: CSV, Parquet, Arrow, a folder or a glob of them, streamed in bounded memory.
+
+A CSV's cells stay text here; :mod:`tabkit.data.validate` types them by the schema, so that nothing is guessed
+twice. Row numbers are 0-based over the whole input and count malformed rows too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import glob
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.feather as pa_feather
+import pyarrow.parquet as pq
+
+from tabkit.errors import DataError, UsageError, nearest
+from tabkit.schema import Dialect
+
+REJECTS = {"file": pl.String, "row": pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
+"""Schema of a rejects table: a line per failing cell; a malformed row has no column."""
+
+KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+
+_DELIMITERS = ",;\t|"
+_HEAD_BYTES = 1 << 18
+_DECIMAL_COMMA = re.compile(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$")
+_DECIMAL_POINT = re.compile(r"^[+-]?\d+\.\d+$")
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of one file, untyped where the file is CSV.
+
+    ``rows`` numbers those of ``frame``; ``malformed`` holds the rows between them that could not be cut into cells.
+    """
+
+    frame: pl.DataFrame
+    file: str
+    rows: npt.NDArray[np.int64]
+    malformed: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Input:
+    """An opened input: its files, its columns, and how its CSV is written."""
+
+    name: str
+    files: tuple[Path, ...]
+    columns: tuple[str, ...]
+    kind: Literal["csv", "parquet", "arrow", "frame"]
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    decimal: str = "."
+    frame: pl.DataFrame | None = field(default=None, repr=False)
+
+    def batches(self, chunk_rows: int) -> Iterator[RawBatch]:
+        """Yield batches of at most ``chunk_rows`` rows in order; a batch never spans two files."""
+        if self.frame is not None:
+            yield from _cut(iter([(self.frame, [])]), self.name, 0, chunk_rows)
+            return
+        start = 0
+        for path in self.files:
+            for batch in _cut(self._pieces(path, chunk_rows), str(path), start, chunk_rows):
+                yield batch
+                start += len(batch.rows) + batch.malformed.height
+        if start == 0:
+            raise DataError(f"{self.name} has a header and no rows. Expected at least one row of data.")
+
+    def _pieces(self, path: Path, chunk_rows: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+        """Yield (rows, malformed so far as (row number, text)) of one file, columns in the input's order."""
+        if self.kind == "csv":
+            yield from self._csv_pieces(path)
+        elif self.kind == "parquet":
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=chunk_rows, columns=list(self.columns)):
+                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), []
+        else:
+            with pa.memory_map(str(path)) as mapped:
+                table = pa_feather.read_table(mapped, columns=list(self.columns))
+                for batch in table.to_batches(max_chunksize=chunk_rows):
+                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), []
+
+    def _csv_pieces(self, path: Path) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+        malformed: list[tuple[int, str, str]] = []
+
+        def keep(row: Any) -> str:
+            reason = f"expected {row.expected_columns} cells, found {row.actual_columns}"
+            malformed.append((row.number, row.text, reason))
+            return "skip"
+
+        names = _header(path, self.delimiter, self.encoding)
+        try:
+            reader = pa_csv.open_csv(
+                path,
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=1 << 22, encoding=self.encoding),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=keep
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+            for batch in reader:
+                found = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
+                malformed.clear()
+                yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), found
+        except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
+            raise DataError(f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}.") from None
+        if malformed:
+            rest = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
+            yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), rest
+
+
+def open_input(path: str | Path, dialect: Dialect) -> Input:
+    """Open a file, a folder or a glob.
+
+    Parameters
+    ----------
+    dialect
+        What the schema states about CSV files; the rest is found from the first file.
+
+    Raises
+    ------
+    UsageError
+        An unknown ending, or ``-``.
+    DataError
+        Missing, empty, unreadable or damaged files, files of different columns, text in another encoding.
+    """
+    files, name = _files(path), str(path)
+    kinds = {_kind(file) for file in files}
+    if len(kinds) > 1:
+        raise DataError(f"{name} holds files of different kinds ({', '.join(sorted(kinds))}). Expected one kind.")
+    (kind,) = kinds
+    for file in files:
+        _readable(file)
+    if kind == "csv":
+        encoding = dialect.encoding or _encoding(files[0])
+        head = _head(files[0], encoding)
+        delimiter = dialect.delimiter or _delimiter(head, files[0])
+        decimal = dialect.decimal or _decimal(head, delimiter)
+        headers = [_header(file, delimiter, dialect.encoding or _encoding(file)) for file in files]
+    else:
+        encoding, delimiter, decimal = "utf-8", ",", "."
+        headers = [_binary_columns(file, kind) for file in files]
+    for file, header in zip(files, headers, strict=True):
+        repeated = sorted({c for c in header if header.count(c) > 1})
+        if repeated:
+            raise DataError(f"{file} has the column {repeated[0]!r} more than once. Expected every name once; rename one.")
+        if set(header) != set(headers[0]):
+            odd = sorted(set(header) ^ set(headers[0]))
+            raise DataError(f"{file} and {files[0]} differ in the columns {odd[:6]}. Expected the same columns in every file.")
+    return Input(name, files, tuple(headers[0]), kind, delimiter, encoding, decimal)
+
+
+def from_frame(frame: pl.DataFrame, name: str) -> Input:
+    """Treat a table in memory as an input, for samples."""
+    return Input(name, (), tuple(frame.columns), "frame", frame=frame)
+
+
+def _files(path: str | Path) -> tuple[Path, ...]:
+    if str(path) == "-":
+        raise UsageError("Standard input ('-') is not read, since rows are read twice. Give a file.")
+    here = Path(path)
+    if here.is_dir():
+        found = sorted(f for f in here.iterdir() if f.is_file() and f.suffix.lower() in KINDS)
+        if not found:
+            raise DataError(f"Folder {here} holds no data file. Expected files ending in {', '.join(KINDS)}.")
+    elif here.exists():
+        found = [here]
+    elif glob.has_magic(str(path)):
+        found = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if Path(f).is_file())
+        if not found:
+            raise DataError(f"No file matches {path}. Check the pattern.")
+    else:
+        beside = [f.name for f in here.parent.iterdir()] if here.parent.is_dir() else []
+        raise DataError(f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob.")
+    return tuple(found)
+
+
+def _kind(path: Path) -> Literal["csv", "parquet", "arrow"]:
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"{path}: files ending in '{path.suffix}' are not read. Expected {', '.join(KINDS)}.")
+    return KINDS[path.suffix.lower()]
+
+
+def _readable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise DataError(f"{path} is empty (0 bytes). Expected a header and rows.")
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read ({problem.strerror}). Check its permissions.") from None
+
+
+def _encoding(path: Path) -> str:
+    """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    with path.open("rb") as file:
+        start = file.read(4)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        file.seek(0)
+        row = 0
+        while block := file.read(1 << 22):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as problem:
+                pending = problem.start  # relative to the decoder's buffer: find the byte in this block
+                bad = next((i for i in range(max(0, pending - 4), len(block)) if _breaks(block, i)), 0)
+                row += block[:bad].count(b"\n")
+                around = block[max(0, bad - 12) : bad + 8].split(b"\n")[0].decode("cp1252", errors="replace")
+                raise DataError(
+                    f"{path}, line {row + 1}: byte 0x{block[bad]:02x} at offset {done + bad:,} is not UTF-8 (in cp1252 it would read {around!r}). "
+                    'Expected UTF-8: convert the file, or state encoding = "cp1252" under [dialect] in the schema.'
+                ) from None
+            row += block.count(b"\n")
+            done += len(block)
+    return "utf-8"
+
+
+def _breaks(block: bytes, i: int) -> bool:
+    if block[i] < 0x80:
+        return False
+    length = next((n for n in (2, 3, 4) if _decodes(block[i : i + n])), 0)
+    return length == 0 and not (0x80 <= block[i] < 0xC0 and i > 0 and block[i - 1] >= 0x80 and _decodes_before(block, i))
+
+
+def _decodes_before(block: bytes, i: int) -> bool:
+    return any(_decodes(block[i - back : i - back + n]) for back in (1, 2, 3) for n in (2, 3, 4) if i >= back and n > back)
+
+
+def _decodes(piece: bytes) -> bool:
+    try:
+        return len(piece.decode("utf-8")) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+def _head(path: Path, encoding: str) -> str:
+    with path.open("rb") as file:
+        text = file.read(_HEAD_BYTES).decode(encoding, errors="ignore").lstrip("\ufeff")
+    whole = text.rsplit("\n", 1)[0] if len(text) >= _HEAD_BYTES // 4 and "\n" in text else text
+    return whole
+
+
+def _delimiter(head: str, path: Path) -> str:
+    """Return the delimiter that cuts the first lines into the most cells, equally many in every line."""
+    best, most = ",", 1
+    for delimiter in _DELIMITERS:
+        widths = [len(row) for row in list(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))[:50] if row]
+        if widths and widths[0] > most and sum(w == widths[0] for w in widths) >= 0.8 * len(widths):
+            best, most = delimiter, widths[0]
+    return "\t" if most == 1 and path.suffix.lower() == ".tsv" else best
+
+
+def _decimal(head: str, delimiter: str) -> str:
+    """Return the decimal mark: a comma where cells look like 1.234,5 or 1,5 and none like 1.5 in the same column."""
+    rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))[1:1001]
+    commas: set[int] = set()
+    points: set[int] = set()
+    for row in rows:
+        for i, cell in enumerate(row):
+            if _DECIMAL_COMMA.match(cell.strip()):
+                commas.add(i)
+            elif _DECIMAL_POINT.match(cell.strip()) and not re.match(r"^[+-]?\d{1,3}\.\d{3}$", cell.strip()):
+                points.add(i)
+    return "," if commas and len(commas) > len(points) else "."
+
+
+def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
+    first = next(csv.reader(io.StringIO(_head(path, encoding), newline=""), delimiter=delimiter), [])
+    if not any(cell.strip() for cell in first):
+        raise DataError(f"{path} has an empty first line. Expected the column names there.")
+    return first
+
+
+def _binary_columns(path: Path, kind: str) -> list[str]:
+    try:
+        if kind == "parquet":
+            return list(pq.read_schema(path).names)
+        with pa.memory_map(str(path)) as mapped:
+            return list(pa_feather.read_table(mapped).schema.names)
+    except (pa.ArrowInvalid, OSError) as problem:
+        raise DataError(f"{path} is damaged or is no {kind} file ({str(problem).splitlines()[0]}). Copy or write it again.") from None
+
+
+def _from_arrow(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _cut(
+    pieces: Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]], file: str, start: int, chunk_rows: int
+) -> Iterator[RawBatch]:
+    """Cut pieces of any size into batches of ``chunk_rows`` rows, malformed rows put where they stood."""
+    kept: list[pl.DataFrame] = []
+    waiting = 0
+    bad: dict[int, str] = {}
+    position = 0  # row number in the file of the next row to be given out
+
+    def take(n: int) -> RawBatch:
+        nonlocal kept, waiting, position
+        frame = pl.concat(kept) if len(kept) != 1 else kept[0]
+        head, kept = frame[:n], [frame[n:]] if frame.height > n else []
+        waiting -= n
+        rows, here = [], []
+        while len(rows) < n:
+            (here if position in bad else rows).append(position)
+            position += 1
+        while position in bad:
+            here.append(position)
+            position += 1
+        malformed = pl.DataFrame(
+            {
+                "file": [file] * len(here),
+                "row": [start + r for r in here],
+                "column": [""] * len(here),
+                "value": [bad[r].split(": ", 1)[1] for r in here],
+                "reason": [bad[r].split(": ", 1)[0] for r in here],
+            },
+            schema=REJECTS,
+        )
+        for r in here:
+            del bad[r]
+        return RawBatch(head, file, np.array(rows, dtype=np.int64) + start, malformed)
+
+    for frame, malformed in pieces:
+        bad.update(malformed)
+        if frame.height:
+            kept.append(frame)
+            waiting += frame.height
+        while waiting > chunk_rows:
+            yield take(chunk_rows)
+    if waiting or bad:
+        if not kept:
+            kept = [frame[:0]]
+        yield take(waiting)

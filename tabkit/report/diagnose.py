@@ -1,0 +1,141 @@
+"""Curves and tables from the holdout's predictions, by numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Floats = npt.NDArray[np.float64]
+MOST_POINTS = 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a curve, thinned for drawing."""
+
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts (n_classes, n_classes): rows are what was observed, columns what was predicted."""
+
+    classes: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+
+    def recall(self) -> list[float | None]:
+        """Return, per class, the share of its rows that were found."""
+        return _shares(np.diag(self.counts), self.counts.sum(axis=1))
+
+    def precision(self) -> list[float | None]:
+        """Return, per class, the share of its predictions that were right."""
+        return _shares(np.diag(self.counts), self.counts.sum(axis=0))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one tenth of the predictions: their number, mean prediction and mean observation."""
+
+    rows: int
+    predicted: float
+    observed: float
+
+
+def ranked(y: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Return true and false positives (n_thresholds + 1,) as the threshold falls, ties taken together, from zero.
+
+    >>> ranked(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
+    (array([0., 1., 2.]), array([0., 0., 1.]))
+    """
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
+    found = np.cumsum(y[order], dtype=np.float64)[last]
+    return np.r_[0.0, found], np.r_[0.0, last + 1.0 - found]
+
+
+def roc(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
+    """Return the ROC curve (false positive rate, true positive rate); None where a class is missing."""
+    tp, fp = ranked(y, score)
+    if not tp[-1] or not fp[-1]:
+        return None
+    return _thinned(fp / fp[-1], tp / tp[-1])
+
+
+def precision_recall(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
+    """Return the precision-recall curve (recall, precision), from the first threshold that finds a positive."""
+    tp, fp = ranked(y, score)
+    if not tp[-1]:
+        return None
+    found = tp > 0
+    return _thinned(tp[found] / tp[-1], tp[found] / (tp[found] + fp[found]))
+
+
+def _thinned(x: Floats, y: Floats) -> Curve:
+    """Keep at most ``MOST_POINTS`` points, evenly along the drawn length, first and last among them."""
+    if len(x) > MOST_POINTS:
+        along = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
+        wanted = np.linspace(0, along[-1], MOST_POINTS)
+        keep = np.unique(np.r_[0, np.searchsorted(along, wanted).clip(0, len(x) - 1), len(x) - 1])
+        keep = keep if len(keep) <= MOST_POINTS else np.r_[keep[: MOST_POINTS - 1], len(x) - 1]
+        x, y = x[keep], y[keep]
+    return Curve(x, y)
+
+
+def at_grid(curve: Curve, grid: Floats) -> Floats:
+    """Return a curve's y at x values, between its points."""
+    return np.asarray(np.interp(grid, curve.x, curve.y))
+
+
+def confusion(frame: pl.DataFrame, name: str, classes: list[str]) -> Confusion | None:
+    """Return the confusion matrix of a candidate's most likely classes; None without its columns."""
+    columns = [f"{name}:{c}" for c in classes]
+    if not set(columns) <= set(frame.columns):
+        return None
+    predicted = frame.select(columns).to_numpy().argmax(axis=1)
+    code = {c: k for k, c in enumerate(classes)}
+    observed = np.array([code.get(str(v), -1) for v in frame["target"]])
+    known = observed >= 0
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (observed[known], predicted[known]), 1)
+    return Confusion(tuple(classes), counts)
+
+
+def tenths(y: Floats, predicted: Floats) -> list[Group]:
+    """Return ten groups of rows by prediction, lowest first (fewer where there are fewer rows)."""
+    parts = [p for p in np.array_split(np.argsort(predicted, kind="stable"), 10) if len(p)]
+    return [Group(len(p), float(predicted[p].mean()), float(y[p].mean())) for p in parts]
+
+
+def sample(y: Floats, predicted: Floats, most: int = 500) -> tuple[Floats, Floats]:
+    """Return at most ``most`` (observed, predicted) pairs, evenly over the ranks of what was observed."""
+    order = np.argsort(y, kind="stable")
+    if len(order) > most:
+        order = order[np.linspace(0, len(order) - 1, most).round().astype(int)]
+    return y[order], predicted[order]
+
+
+def histogram(values: Floats, bins: int = 25) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Return counts and edges over the middle 98% of the values; what lies beyond is counted in the end bins."""
+    low, high = np.quantile(values, [0.01, 0.99])
+    if high <= low:
+        low, high = values.min() - 0.5, values.max() + 0.5
+    counts, edges = np.histogram(values.clip(low, high), bins=bins, range=(float(low), float(high)))
+    return counts.astype(np.int64), edges
+
+
+def _shares(top: npt.NDArray[np.int64], bottom: npt.NDArray[np.int64]) -> list[float | None]:
+    return [float(t / b) if b else None for t, b in zip(top, bottom, strict=True)]
+
+
+def shown(result: dict[str, Any]) -> dict[str, str]:
+    """Return the candidates that the curves show, each with its role: its line style."""
+    chosen = result["chosen"]
+    roles = {chosen["adapted"]: "adapted", chosen["base"]: "base", chosen["baseline"]: "baseline"}
+    scored = {c["name"] for c in result["candidates"] if c["scores"]}
+    names = dict.fromkeys((result["champion"], chosen["adapted"], chosen["base"], chosen["baseline"]))
+    return {name: roles.get(name, "champion") for name in names if name in scored}

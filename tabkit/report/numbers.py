@@ -1,0 +1,175 @@
+"""Numbers for people: three or four significant digits, thousands separators, a true minus, never a false zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MISSING = "–"
+_MINUS = "−"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format one number by itself, to ``digits`` significant digits.
+
+    >>> number(0.012345), number(9857), number(1.8e-5), number(-0.5), number(0.0), number(None)
+    ('0.0123', '9,857', '1.8 × 10⁻⁵', '−0.5', '0', '–')
+    >>> number(1234567.8), number(59.6), number(0.0001)
+    ('1,234,568', '59.6', '0.0001')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{_trimmed(mantissa)} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return _trimmed(f"{value:,.{decimals}f}").replace("-", _MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Format a change, with its sign.
+
+    >>> signed(0.01), signed(-0.0129), signed(0.0)
+    ('+0.01', '−0.0129', '0')
+    """
+    text = number(value, digits)
+    return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
+
+
+def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
+    """Format a number of a column with its common decimals; a number too small for them keeps two digits.
+
+    >>> fixed(0.5, 3), fixed(0.00004, 3), fixed(0.00012, 3), fixed(-0.25, 2, sign=True), fixed(0.0, 3)
+    ('0.500', '4 × 10⁻⁵', '0.00012', '−0.25', '0')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    text = f"{value:,.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        text = number(value, 2)
+    text = text.replace("-", _MINUS)
+    return f"+{text}" if sign and value > 0 else text
+
+
+def decimals_for(scores: Iterable[Mapping[str, Any] | None]) -> int:
+    """Return the decimals that a column of scores deserves: two digits of the narrowest interval, 3 or 4 in all.
+
+    >>> decimals_for([{"value": 0.72, "low": 0.65, "high": 0.78}])
+    3
+    >>> decimals_for([{"value": 0.7212, "low": 0.7182, "high": 0.7241}])
+    4
+    >>> decimals_for([{"value": 4321.0, "low": 4300.0, "high": 4350.0}])
+    0
+    """
+    there = [s for s in scores if s and s.get("value") is not None]
+    sizes = [abs(s["value"]) for s in there if s["value"]]
+    if not sizes:
+        return 3
+    magnitude = math.floor(math.log10(max(sizes)))
+    widths = [(s["high"] - s["low"]) / 2 for s in there if s.get("low") is not None and s.get("high") is not None]
+    widths = [w for w in widths if w > 1e-12]
+    wanted = 1 - math.floor(math.log10(min(widths))) if widths else 3 - magnitude
+    return max(0, min(max(wanted, 2 - magnitude), 3 - magnitude))
+
+
+def interval(score: Mapping[str, Any] | None, decimals: int | None = None, key: str = "value", sign: bool = False) -> str:
+    """Format a value with its interval.
+
+    >>> interval({"value": 0.7212, "low": 0.65, "high": 0.7819})
+    '0.721 [0.650, 0.782]'
+    >>> interval({"gain": 0.01, "low": -0.002, "high": 0.02}, key="gain", sign=True)
+    '+0.0100 [−0.0020, +0.0200]'
+    """
+    if score is None or score.get(key) is None:
+        return MISSING
+    if decimals is None:
+        decimals = decimals_for([{"value": score[key], "low": score["low"], "high": score["high"]}])
+    value = fixed(score[key], decimals, sign)
+    return f"{value} {limits(score, decimals, sign)}".strip()
+
+
+def limits(score: Mapping[str, Any] | None, decimals: int, sign: bool = False) -> str:
+    """Format the interval alone; nothing where there is none."""
+    if score is None or score.get("low") is None or score.get("high") is None:
+        return ""
+    return f"[{fixed(score['low'], decimals, sign)}, {fixed(score['high'], decimals, sign)}]"
+
+
+def share(value: float | None, digits: int = 3) -> str:
+    """Format a share as a percentage.
+
+    >>> share(0.9188), share(1.0), share(0.0004), share(None)
+    ('91.9%', '100%', '0.04%', '–')
+    """
+    return MISSING if value is None else f"{number(100 * value, digits)}%"
+
+
+def whole(value: float | None) -> str:
+    """Format a count.
+
+    >>> whole(9857), whole(None)
+    ('9,857', '–')
+    """
+    return MISSING if value is None else f"{value:,.0f}".replace("-", _MINUS)
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration.
+
+    >>> duration(0.0005), duration(4.25), duration(125.0), duration(7300.0)
+    ('0.5 ms', '4.25 s', '2 min 5 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return MISSING
+    if seconds < 0.1:
+        return f"{number(1000 * seconds, 2)} ms"
+    if seconds < 90:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def money(value: float | None, unit: str, sign: bool = False) -> str:
+    """Format an amount in the recipe's unit.
+
+    >>> money(1020676.6, "USD"), money(1.8e-5, "USD"), money(2989.7, "USD", sign=True)
+    ('1,021,000 USD', '1.8 × 10⁻⁵ USD', '+2,990 USD')
+    """
+    if value is None:
+        return MISSING
+    if abs(value) >= 10000:  # four digits are all that an estimate of this kind supports
+        value = round(value, 3 - math.floor(math.log10(abs(value))))
+    text = signed(value) if sign else number(value)
+    return f"{text} {unit}".strip()
+
+
+def parameters(trained: int, total: int) -> str:
+    """Format how much of a model was trained.
+
+    >>> parameters(1234, 5678), parameters(10, 10), parameters(0, 5)
+    ('1,234 of 5,678', 'all 10', 'none of 5')
+    """
+    if trained == total:
+        return f"all {total:,}"
+    return f"{trained:,} of {total:,}" if trained else f"none of {total:,}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a label to ``most`` characters.
+
+    >>> shortened("loan_to_income", 8)
+    'loan_to…'
+    """
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text

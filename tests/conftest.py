@@ -1,0 +1,88 @@
+"""Shared fixtures. Every test has its own ledger, and two workers share the cores without fighting for them."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when OpenMP loads: the tests run two at a time
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tabkit.data.encode import Features, Layout
+
+SCHEMA = """
+name = "{name}"
+row = "one record"
+{fields}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger.jsonl"
+    monkeypatch.setenv("TABKIT_LEDGER", str(path))
+    return path
+
+
+def make_features(
+    task: str, n_rows: int = 400, n_num: int = 4, seed: int = 0, signal: float = 1.5, n_classes: int = 3, with_cat: bool = True
+) -> Features:
+    """Rows with a known relation: the score is x0 + [category is 2], plus noise; x1 has missing values."""
+    rng = np.random.default_rng(seed)
+    x_num = rng.normal(size=(n_rows, n_num)).astype(np.float32)
+    x_cat = rng.integers(2, 5, size=(n_rows, 1)) if with_cat else np.zeros((n_rows, 0), dtype=np.int64)
+    score = signal * (x_num[:, 0] + ((x_cat[:, 0] == 2) if with_cat else 0.0)) + rng.normal(size=n_rows)
+    if n_num > 1:
+        x_num[rng.random(n_rows) < 0.1, 1] = np.nan
+    if task == "regression":
+        y, classes = score.astype(np.float64), ()
+    elif task == "binary":
+        y, classes = (score > 0.5).astype(np.int64), ("no", "yes")
+    else:
+        edges = np.quantile(score, np.linspace(0, 1, n_classes + 1)[1:-1])
+        y, classes = np.searchsorted(edges, score).astype(np.int64), tuple(f"c{i}" for i in range(n_classes))
+    names = tuple(f"x{i}" for i in range(n_num))
+    cats = ("kind",) if with_cat else ()
+    layout = Layout(task, classes, names, cats, (5,) * len(cats), names, cats)
+    return Features(x_num, x_cat.astype(np.int64), y, layout)
+
+
+def write_recipe(folder: Path, frame: pl.DataFrame, recipe: str, name: str = "case", vertical: str = "test") -> Path:
+    """Write a schema that fits ``frame`` and a recipe around ``recipe``'s lines; return the recipe's path."""
+    types = {pl.String: "string", pl.Int64: "integer", pl.Float64: "number", pl.Boolean: "boolean", pl.Date: "date"}
+    fields = "\n".join(f'[fields.{c}]\ntype = "{types[t.base_type()]}"' for c, t in frame.schema.items())
+    schema_file = folder / "data_schemas" / f"{name}.toml"
+    recipe_file = folder / "domains" / vertical / f"{name}.toml"
+    for path, text in (
+        (schema_file, f'name = "{name}"\nrow = "one record"\n{fields}\n'),
+        (recipe_file, f'name = "{vertical}/{name}"\ntitle = "A test"\nschema = "{name}"\n{recipe}\n'),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return recipe_file
+
+
+def noise_table(n_rows: int, seed: int) -> pl.DataFrame:
+    """A table in which nothing predicts the target."""
+    rng = np.random.default_rng(seed)
+    columns = {f"x{i}": rng.normal(size=n_rows) for i in range(5)}
+    return pl.DataFrame(
+        {**columns, "kind": rng.choice(["a", "b", "c"], n_rows).tolist(), "y": rng.choice(["no", "yes"], n_rows).tolist()}
+    )
+
+
+def signal_table(n_rows: int, seed: int = 0) -> pl.DataFrame:
+    """A table in which x0, x1 and kind predict the target."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n_rows, 5))
+    kind = rng.choice(["a", "b", "c"], n_rows)
+    p = 1 / (1 + np.exp(-(1.5 * x[:, 0] - x[:, 1] + (kind == "a"))))
+    y = np.where(rng.random(n_rows) < p, "yes", "no")
+    return pl.DataFrame({**{f"x{i}": x[:, i] for i in range(5)}, "kind": kind.tolist(), "y": y.tolist()})
+
+
+BINARY = 'task = "binary"\ntarget = "y"\npositive = "yes"\n[metrics]\nprimary = "roc_auc"\nreport = ["log_loss", "brier"]\n'

@@ -1,0 +1,63 @@
+"""Rules of the house that a reader could break without noticing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "lightgbm", "implicit", "sklearn", "pytorch_tabnet", "polars", "pandas", "optuna", "catboost")
+
+
+def loaded_by(code: str) -> set[str]:
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in found.stdout.split()}
+
+
+@pytest.mark.parametrize("code", ["import tabkit", "import tabkit.cli", "from tabkit.recipe import load_recipe"])
+def test_light_imports_load_nothing_heavy(code: str) -> None:
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_loading_data_and_reports_needs_no_learning_library() -> None:
+    heavy = set(HEAVY) - {"polars"}
+    assert not loaded_by("import tabkit.data.source, tabkit.data.validate, tabkit.report") & heavy
+
+
+def test_ci_runs_the_very_test_command_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^python3 -m venv .*pytest$", readme, flags=re.M)
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_domains_are_pure_data() -> None:
+    endings = {path.suffix for path in (ROOT / "domains").rglob("*") if path.is_file()}
+    assert endings <= {".toml", ".md"}
+    for vertical in (ROOT / "domains").iterdir():
+        assert (vertical / "README.md").is_file(), f"{vertical} has no README.md"
+
+
+def test_no_pickle_anywhere_in_the_package() -> None:
+    pattern = re.compile(r"\b(pickle|joblib)\.(dump|load)|torch\.(save|load)\(|allow_pickle\s*=\s*True")
+    for path in (ROOT / "tabkit").rglob("*.py"):
+        assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+def test_every_shipped_recipe_loads_and_its_names_are_known() -> None:
+    from tabkit.adapt import wanted
+    from tabkit.evaluate.metrics import resolve
+    from tabkit.recipe import load_recipe
+    from tabkit.shipped import recipe_names
+
+    assert "finance/loan_default" in recipe_names()
+    for name in recipe_names():
+        plan = load_recipe(name)
+        assert plan.recipe.name == name
+        resolve([plan.recipe.metrics.primary, *plan.recipe.metrics.report], plan.recipe.task, name)
+        assert wanted(plan.recipe, plan.recipe.source is not None)

@@ -1,0 +1,102 @@
+"""Splits are disjoint and complete, and no group or moment crosses them."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tabkit.data.split import split_rows
+from tabkit.errors import DataError
+from tabkit.recipe import Recipe
+
+
+def recipe(**changes: object) -> Recipe:
+    base = {"name": "a/b", "title": "t", "schema": "s", "task": "binary", "target": "y", "metrics": {"primary": "roc_auc"}}
+    return Recipe.model_validate({**base, **changes})
+
+
+def table(n: int, seed: int, n_groups: int = 12) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    start = date(2024, 1, 1)
+    y = rng.random(n) < 0.3
+    y[:6] = [True, False, True, False, True, False]
+    return pl.DataFrame(
+        {
+            "y": y,
+            "g": rng.integers(0, n_groups, n),
+            "t": [start + timedelta(days=int(d)) for d in rng.integers(0, 40, n)],
+        }
+    )
+
+
+KINDS = {
+    "random": {"split": {"kind": "random"}},
+    "stratified": {},
+    "grouped": {"group": "g"},
+    "temporal": {"time": "t"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(60, 400), seed=st.integers(0, 10_000))
+def test_parts_are_disjoint_complete_and_honest(kind: str, n: int, seed: int) -> None:
+    frame, rule = table(n, seed), recipe(**KINDS[kind])
+    try:
+        (split,) = split_rows(frame, rule, seed)
+    except DataError as refused:
+        assert "training row" in str(refused)  # a class may be absent from an unlucky group or period
+        return
+    assert split.kind == kind
+    together = np.concatenate([split.train, split.valid, split.holdout])
+    assert sorted(together) == list(range(n))
+    if kind == "grouped":
+        sides = [set(frame["g"][rows]) for rows in (split.train, split.valid, split.holdout)]
+        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    elif kind == "temporal":
+        assert frame["t"][split.train].max() < frame["t"][split.valid].min()
+        assert frame["t"][split.valid].max() < frame["t"][split.holdout].min()
+    else:
+        assert abs(len(split.holdout) - 0.25 * n) <= 2
+    if kind == "stratified":
+        shares = [frame["y"][rows].mean() for rows in (split.train, split.holdout)]
+        assert abs(shares[0] - shares[1]) < 0.06  # type: ignore[operator]
+    (again,) = split_rows(frame, rule, seed)
+    assert np.array_equal(again.holdout, split.holdout)
+
+
+def test_another_seed_is_another_split() -> None:
+    frame = table(200, 0)
+    (a,), (b,) = split_rows(frame, recipe(), 0), split_rows(frame, recipe(), 1)
+    assert not np.array_equal(a.holdout, b.holdout)
+
+
+def test_given_split_and_its_errors() -> None:
+    frame = table(60, 1).with_columns(part=pl.Series(["train"] * 40 + ["holdout"] * 20))
+    rule = recipe(split={"kind": "given", "column": "part"})
+    (split,) = split_rows(frame, rule, 0)
+    assert split.holdout.tolist() == list(range(40, 60))
+    assert len(split.valid) == 8
+    with pytest.raises(DataError, match="'test'.*Expected only 'train'"):
+        split_rows(frame.with_columns(part=pl.lit("test")), rule, 0)
+
+
+def test_missing_group_is_a_group_of_its_own() -> None:
+    frame = table(60, 2).with_columns(g=pl.when(pl.col("g") < 6).then(None).otherwise(pl.col("g")))
+    (split,) = split_rows(frame, recipe(group="g"), 0)
+    assert split.groups is not None
+    missing = frame["g"].is_null().to_numpy()
+    assert len(np.unique(split.groups[missing])) == missing.sum()
+
+
+def test_single_moment_and_single_group_are_refused() -> None:
+    frame = table(60, 3)
+    with pytest.raises(DataError, match="single value"):
+        split_rows(frame.with_columns(t=pl.lit(date(2024, 1, 1))), recipe(time="t"), 0)
+    with pytest.raises(DataError, match="leaves no"):
+        split_rows(frame.with_columns(g=pl.lit(1)), recipe(group="g"), 0)
