@@ -29,7 +29,12 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     kept = _kept(len(history), steps.index(best["step"]))
     thin = [history[i] for i in kept]
     losses = [h[k] for h in history for k in ("train_loss", "valid_loss")]
-    frame = Frame(axis([float(s) for s in steps], pad=0.02), _clipped(losses, best["valid_loss"]), _step_name(candidate, contest), "loss")
+    frame = Frame(
+        axis([float(s) for s in steps], pad=0.02),
+        _clipped(losses, best["valid_loss"]),
+        _step_name(candidate, contest),
+        "loss",
+    )
     x = [float(h["step"]) for h in thin]
     top = frame.y.high
     lines = [
@@ -38,7 +43,11 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     ]
     layers = []
     if not contest:
-        layers += [frame.vertical(float(step), "stage", shortened(name, 16)) for step, name in stages[1:] if step > 1]
+        changes = [(step, name) for step, name in stages[1:] if step > 1]
+        layers += [
+            frame.vertical(float(step), "stage", shortened(name, 18), below=12 * i)
+            for i, (step, name) in enumerate(changes)
+        ]
     layers += [frame.line(s) for s in lines if any(v is not None for v in s.y)]
     if adapted:
         y = _cut(history[0]["valid_loss"], top)
@@ -46,10 +55,17 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
             layers.append(tag("circle", cx=frame.px(0.0), cy=frame.py(y), r=5, class_="ring s-base"))
             layers.append(tag("text", "untouched base", x=frame.px(0.0) + 8, y=frame.py(y) - 7, class_="mark-label"))
     if best["valid_loss"] is not None:
-        layers.append(tag("circle", cx=frame.px(float(best["step"])), cy=frame.py(best["valid_loss"]), r=4, class_="dot s-adapted"))
+        layers.append(
+            tag(
+                "circle", cx=frame.px(float(best["step"])), cy=frame.py(best["valid_loss"]), r=4, class_="dot s-adapted"
+            )
+        )
     title = f"Loss by step: {candidate['title']}"
     note = _learning_note(history, best, adapted, contest)
-    rows = tuple((whole(h["step"]), number(h["train_loss"], 4), number(h["valid_loss"], 4), h["stage"]) for h in _few(thin, 25, best))
+    rows = tuple(
+        (whole(h["step"]), number(h["train_loss"], 4), number(h["valid_loss"], 4), h["stage"])
+        for h in _few(thin, 25, best)
+    )
     legend = [("line s-adapted", "valid")]
     if any(h["train_loss"] is not None for h in history):
         legend.insert(0, ("line s-muted", "train"))
@@ -109,21 +125,30 @@ def _cut(value: float | None, top: float) -> float | None:
     return None if value is None else min(value, top)
 
 
-def by_rows(key: str, curve: dict[str, Any], titles: dict[str, str], styles: dict[str, str], metric: dict[str, Any]) -> Figure:
+def by_rows(
+    key: str, curve: dict[str, Any], titles: dict[str, str], styles: dict[str, str], metric: dict[str, Any]
+) -> Figure:
     """Draw the valid score by number of train rows."""
     points = curve["points"]
     names = list(dict.fromkeys(name for p in points for name in p["scores"]))
     x = [float(p["rows"]) for p in points]
     frame = Frame(
-        axis(x, want=3, pad=0.05), axis([v for p in points for v in p["scores"].values()], pad=0.1), "train rows", f"{metric['title']} on valid"
+        axis(x, want=3, pad=0.05),
+        axis([v for p in points for v in p["scores"].values()], pad=0.1),
+        "train rows",
+        f"{metric['title']} on valid",
     )
-    series = [Series(n, x, [p["scores"].get(n) for p in points], f"s-{styles.get(n, 'champion')}", dots=True) for n in names]
+    series = [
+        Series(n, x, [p["scores"].get(n) for p in points], f"s-{styles.get(n, 'champion')}", dots=True) for n in names
+    ]
     title = f"{metric['title']} on valid by number of train rows"
     ends = [(n, [v for v in (p["scores"].get(n) for p in points) if v is not None]) for n in names]
     desc = "; ".join(f"{titles.get(n, n)} from {number(v[0])} to {number(v[-1])}" for n, v in ends if v)
     rows = tuple((whole(p["rows"]), *(number(p["scores"].get(n), 4) for n in names)) for p in points)
     legend = tuple((f"line s-{styles.get(n, 'champion')}", titles.get(n, n)) for n in names)
-    svg = frame.svg(key, title, desc, *(frame.line(s) for s in series), x_labels={v: f"{v:,.0f}" for v in x} if len(x) < 6 else None)
+    svg = frame.svg(
+        key, title, desc, *(frame.line(s) for s in series), x_labels={v: f"{v:,.0f}" for v in x} if len(x) < 6 else None
+    )
     return Figure(title, desc, svg, ("train rows", *(titles.get(n, n) for n in names)), rows, legend)
 
 
@@ -139,15 +164,24 @@ def roc(key: str, frame: pl.DataFrame, styles: dict[str, str], titles: dict[str,
     columns = {n: diagnose.at_grid(c, grid) for n, c in curves.items()}
     rows = tuple((share(float(g)), *(share(float(columns[n][i])) for n in curves)) for i, g in enumerate(grid))
     desc = "; ".join(f"{titles.get(n, n)} finds {share(float(columns[n][3]))} at 10% false alarms" for n in curves)
-    return Figure(title, desc, plot.svg(key, title, desc, *layers), ("false positive rate", *(titles.get(n, n) for n in curves)), rows, _legend(curves, styles, titles, "chance"))
+    return Figure(
+        title,
+        desc,
+        plot.svg(key, title, desc, *layers),
+        ("false positive rate", *(titles.get(n, n) for n in curves)),
+        rows,
+        _legend(curves, styles, titles, "chance"),
+    )
 
 
-def precision_recall(key: str, frame: pl.DataFrame, styles: dict[str, str], titles: dict[str, str], positive: str) -> Figure | None:
+def precision_recall(
+    key: str, frame: pl.DataFrame, styles: dict[str, str], titles: dict[str, str], positive: str
+) -> Figure | None:
     """Draw the precision-recall curves."""
     curves = _curves(frame, styles, positive, diagnose.precision_recall)
     if not curves:
         return None
-    rate = float((frame["target"] == positive).mean() or 0.0)
+    rate = float((frame["target"].cast(pl.String) == positive).to_numpy().mean())
     top = max(float(np.max(c.y)) for c in curves.values())
     plot = Frame(_UNIT, axis([], limits=(0.0, min(1.0, 1.05 * top))), "recall", "precision")
     layers = [plot.segment((0, 1), (rate, rate), "chance"), *_lines(plot, curves, styles)]
@@ -155,9 +189,13 @@ def precision_recall(key: str, frame: pl.DataFrame, styles: dict[str, str], titl
     grid = np.arange(1, 11) / 10
     columns = {n: diagnose.at_grid(c, grid) for n, c in curves.items()}
     rows = tuple((share(float(g)), *(share(float(columns[n][i])) for n in curves)) for i, g in enumerate(grid))
-    desc = "; ".join(f"{titles.get(n, n)} is right in {share(float(columns[n][4]))} of alarms at 50% recall" for n in curves)
+    desc = "; ".join(
+        f"{titles.get(n, n)} is right in {share(float(columns[n][4]))} of alarms at 50% recall" for n in curves
+    )
     legend = _legend(curves, styles, titles, f"share of '{shortened(positive, 16)}': {share(rate)}")
-    return Figure(title, desc, plot.svg(key, title, desc, *layers), ("recall", *(titles.get(n, n) for n in curves)), rows, legend)
+    return Figure(
+        title, desc, plot.svg(key, title, desc, *layers), ("recall", *(titles.get(n, n) for n in curves)), rows, legend
+    )
 
 
 def _curves(frame: pl.DataFrame, styles: dict[str, str], positive: str, make: Any) -> dict[str, diagnose.Curve]:
@@ -171,11 +209,15 @@ def _lines(plot: Frame, curves: dict[str, diagnose.Curve], styles: dict[str, str
     return [plot.line(Series(n, c.x.tolist(), c.y.tolist(), f"s-{styles[n]}")) for n, c in reversed(curves.items())]
 
 
-def _legend(names: Iterable[str], styles: dict[str, str], titles: dict[str, str], reference: str) -> tuple[tuple[str, str], ...]:
+def _legend(
+    names: Iterable[str], styles: dict[str, str], titles: dict[str, str], reference: str
+) -> tuple[tuple[str, str], ...]:
     return (*((f"line s-{styles[n]}", titles.get(n, n)) for n in names), ("chance", reference))
 
 
-def reliability(key: str, candidates: list[dict[str, Any]], styles: dict[str, str], champion: str, positive: str) -> Figure | None:
+def reliability(
+    key: str, candidates: list[dict[str, Any]], styles: dict[str, str], champion: str, positive: str
+) -> Figure | None:
     """Draw observed shares over predicted probabilities; the champion's with intervals."""
     shown = [c for c in candidates if c["name"] in styles and c["calibration"]]
     shown.sort(key=lambda c: c["name"] != champion)
@@ -190,15 +232,38 @@ def reliability(key: str, candidates: list[dict[str, Any]], styles: dict[str, st
     first = shown[0]["calibration"]["bins"]
     for b in first:
         if b["low"] is not None and b["high"] is not None:
-            layers.append(plot.segment((b["predicted"], b["predicted"]), (b["low"], min(b["high"], top)), f"whisker s-{styles[shown[0]['name']]}"))
+            layers.append(
+                plot.segment(
+                    (b["predicted"], b["predicted"]),
+                    (b["low"], min(b["high"], top)),
+                    f"whisker s-{styles[shown[0]['name']]}",
+                )
+            )
     for c in reversed(shown):
         bins = c["calibration"]["bins"]
-        layers.append(plot.line(Series(c["name"], [b["predicted"] for b in bins], [b["observed"] for b in bins], f"s-{styles[c['name']]}", dots=True)))
+        layers.append(
+            plot.line(
+                Series(
+                    c["name"],
+                    [b["predicted"] for b in bins],
+                    [b["observed"] for b in bins],
+                    f"s-{styles[c['name']]}",
+                    dots=True,
+                )
+            )
+        )
     title = f"Reliability: how often '{positive}' happened, by predicted probability"
     best = shown[0]
     desc = f"{best['title']}: off by {share(best['calibration']['ece'])} on average"
     rows = tuple(
-        (c["title"], number(b["predicted"]), number(b["observed"]), number(b["low"]), number(b["high"]), whole(b["rows"]))
+        (
+            c["title"],
+            number(b["predicted"]),
+            number(b["observed"]),
+            number(b["low"]),
+            number(b["high"]),
+            whole(b["rows"]),
+        )
         for c in shown
         for b in c["calibration"]["bins"]
     )
@@ -214,14 +279,31 @@ def predicted_observed(key: str, frame: pl.DataFrame, name: str, title_of: str, 
     scale = axis([float(y.min()), float(y.max()), float(p.min()), float(p.max())], want=4, pad=0.02)
     end = f" ({unit})" if unit else ""
     plot = Frame(scale, scale, f"observed{end}", f"predicted{end}")
-    layers = [plot.points(seen.tolist(), guessed.tolist(), "s-adapted"), plot.segment((scale.low, scale.high), (scale.low, scale.high), "chance")]
+    layers = [
+        plot.points(seen.tolist(), guessed.tolist(), "s-adapted"),
+        plot.segment((scale.low, scale.high), (scale.low, scale.high), "chance"),
+    ]
     title = f"Predicted and observed: {title_of}"
     groups = diagnose.tenths(y, p)
-    rows = tuple((whole(g.rows), number(g.predicted, 4), number(g.observed, 4), signed(g.observed - g.predicted)) for g in groups)
-    desc = f"Where it predicts {number(groups[0].predicted)} on average, {number(groups[0].observed)} was observed; where {number(groups[-1].predicted)}, {number(groups[-1].observed)}."
+    rows = tuple(
+        (whole(g.rows), number(g.predicted, 4), number(g.observed, 4), signed(g.observed - g.predicted)) for g in groups
+    )
+    low, high = groups[0], groups[-1]
+    desc = (
+        f"Where it predicts {number(low.predicted)} on average, {number(low.observed)} was observed; "
+        f"where {number(high.predicted)}, {number(high.observed)}."
+    )
     note = f"{len(seen):,} of {len(y):,} rows drawn. " if len(seen) < len(y) else ""
     columns = ("rows (tenths by prediction)", "mean predicted", "mean observed", "difference")
-    return Figure(title, desc, plot.svg(key, title, desc, *layers), columns, rows, (("dot s-adapted", "a holdout row"), ("chance", "perfect")), note + desc)
+    return Figure(
+        title,
+        desc,
+        plot.svg(key, title, desc, *layers),
+        columns,
+        rows,
+        (("dot s-adapted", "a holdout row"), ("chance", "perfect")),
+        note + desc,
+    )
 
 
 def residuals(key: str, frame: pl.DataFrame, name: str, title_of: str, unit: str) -> Figure:
@@ -229,16 +311,34 @@ def residuals(key: str, frame: pl.DataFrame, name: str, title_of: str, unit: str
     error = frame["target"].to_numpy() - frame[name].to_numpy()
     counts, edges = diagnose.histogram(error)
     end = f" ({unit})" if unit else ""
-    plot = Frame(axis([], limits=(float(edges[0]), float(edges[-1]))), axis([0.0, float(counts.max())], pad=0.0), f"observed minus predicted{end}", "rows")
+    plot = Frame(
+        axis([], limits=(float(edges[0]), float(edges[-1]))),
+        axis([0.0, float(counts.max())], pad=0.0),
+        f"observed minus predicted{end}",
+        "rows",
+    )
     base = plot.py(0.0)
     bars = [
-        tag("rect", x=plot.px(float(a)) + 0.5, y=plot.py(float(n)), width=max(0.5, plot.px(float(b)) - plot.px(float(a)) - 1), height=round(base - plot.py(float(n)), 1), class_="column")
+        tag(
+            "rect",
+            x=plot.px(float(a)) + 0.5,
+            y=plot.py(float(n)),
+            width=max(0.5, plot.px(float(b)) - plot.px(float(a)) - 1),
+            height=round(base - plot.py(float(n)), 1),
+            class_="column",
+        )
         for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
     ]
     mean, middle = float(error.mean()), float(np.median(np.abs(error)))
     title = f"Residuals: {title_of}"
-    desc = f"Half of the predictions are within {number(middle)}{' ' + unit if unit else ''} of what was observed; the mean error is {signed(mean)}."
+    desc = (
+        f"Half of the predictions are within {number(middle)}{' ' + unit if unit else ''} of what was observed; "
+        f"the mean error is {signed(mean)}."
+    )
     lines = [plot.vertical(0.0, "zero")] if edges[0] < 0 < edges[-1] else []
     digits = max(0, 2 - math.floor(math.log10(max(abs(float(edges[0])), abs(float(edges[-1])), 1e-12))))
-    rows = tuple((fixed(float(a), digits), fixed(float(b), digits), whole(int(n))) for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True))
+    rows = tuple(
+        (fixed(float(a), digits), fixed(float(b), digits), whole(int(n)))
+        for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
+    )
     return Figure(title, desc, plot.svg(key, title, desc, *bars, *lines), ("from", "to", "rows"), rows, (), desc)

@@ -68,7 +68,7 @@ def decimals_for(scores: Iterable[Mapping[str, Any] | None]) -> int:
     0
     """
     there = [s for s in scores if s and s.get("value") is not None]
-    sizes = [abs(s["value"]) for s in there if s["value"]]
+    sizes = [abs(s[k]) for s in there for k in ("value", "low", "high") if s.get(k)]
     if not sizes:
         return 3
     magnitude = math.floor(math.log10(max(sizes)))
@@ -78,7 +78,9 @@ def decimals_for(scores: Iterable[Mapping[str, Any] | None]) -> int:
     return max(0, min(max(wanted, 2 - magnitude), 3 - magnitude))
 
 
-def interval(score: Mapping[str, Any] | None, decimals: int | None = None, key: str = "value", sign: bool = False) -> str:
+def interval(
+    score: Mapping[str, Any] | None, decimals: int | None = None, key: str = "value", sign: bool = False
+) -> str:
     """Format a value with its interval.
 
     >>> interval({"value": 0.7212, "low": 0.65, "high": 0.7819})
@@ -134,7 +136,8 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 90:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def money(value: float | None, unit: str, sign: bool = False) -> str:

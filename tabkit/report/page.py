@@ -90,20 +90,36 @@ def _facts(words: Words) -> list[tuple[str, str, str]]:
     made = [c for c in r["checks"] if c["outcome"] != "not_applicable"]
     failed = sum(c["outcome"] == "fail" for c in made)
     facts = [
-        ("Champion", champion["title"], _KINDS[champion["kind"]].lower().removesuffix("s").replace("bases, ", "base, ")),
+        (
+            "Champion",
+            champion["title"],
+            _KINDS[champion["kind"]].lower().removesuffix("s").replace("bases, ", "base, "),
+        ),
         (
             f"{words.metric['title']} on holdout",
             numbers.fixed(score["value"], decimals) + unit if score else numbers.MISSING,
-            f"95% interval {numbers.limits(score, decimals)}" if score else "",
+            f"95% interval {numbers.limits(score, decimals)}".replace(", ", ",\u00a0") if score else "",
         ),
         ("Overfit gap", numbers.signed(champion["overfit_gap"], 2), "train minus holdout; near 0 is good"),
-        ("Holdout", f"{rows_used['holdout']:,} rows", f"of {rows_used['train'] + rows_used['valid'] + rows_used['holdout']:,}, read once"),
-        ("Checks", f"{len(made) - failed} of {len(made)}", "passed" if not failed else f"passed; {failed} failed"),
+        (
+            "Holdout",
+            f"{rows_used['holdout']:,} rows",
+            f"of {rows_used['train'] + rows_used['valid'] + rows_used['holdout']:,}, read once",
+        ),
+        (
+            "Checks",
+            f"{len(made) - failed} of {len(made)}" if made else "none",
+            f"passed; {failed} failed" if failed else "passed" if made else "made",
+        ),
     ]
     if r["value"] and r["value"].get("net_gain_per_year") is not None:
         v = r["value"]
         shown = "worth it" if v["worth_it"] else "not shown to be worth it"
-        facts[3] = ("Adapting, a year", numbers.money(v["net_gain_per_year"], v["unit"], sign=True), f"net, best estimate; {shown}")
+        facts[3] = (
+            "Adapting, a year",
+            numbers.money(v["net_gain_per_year"], v["unit"], sign=True),
+            f"net, best estimate; {shown}",
+        )
     return facts
 
 
@@ -118,10 +134,14 @@ def _candidate_groups(words: Words) -> list[dict[str, Any]]:
             cells = []
             for part in _PARTS:
                 s = words.score(c["name"], part)
-                cells.append((numbers.fixed(s["value"], decimals) if s else numbers.MISSING, numbers.limits(s, decimals)))
+                cells.append(
+                    (numbers.fixed(s["value"], decimals) if s else numbers.MISSING, numbers.limits(s, decimals))
+                )
             tags = ["champion"] if c["name"] == words.r["champion"] else []
             tags += [f"chosen {chosen[c['name']]}"] if c["name"] in chosen else []
-            gaps = [numbers.fixed(c[k], decimals, sign=True) for k in ("overfit_gap", "excess_gap", "selection_optimism")]
+            gaps = [
+                numbers.fixed(c[k], decimals, sign=True) for k in ("overfit_gap", "excess_gap", "selection_optimism")
+            ]
             members.append({"c": c, "cells": cells, "gaps": gaps, "tags": tags, "champion": "champion" in tags})
         if members:
             groups.append({"title": title, "members": members})
@@ -130,15 +150,19 @@ def _candidate_groups(words: Words) -> list[dict[str, Any]]:
 
 def _metric_table(words: Words) -> dict[str, Any]:
     """Return every metric on the holdout, candidates in rows, the best of each column marked."""
-    columns, body = [], [{"c": c, "cells": []} for c in words.scored]
+    order = [c for kind in _KINDS for c in words.scored if c["kind"] == kind]
+    columns, body = [], [{"c": c, "cells": []} for c in order]
     for name, metric in words.r["metrics"].items():
         sign = 1 if metric["greater_is_better"] else -1
-        scores = [words.score(c["name"], "holdout", name) for c in words.scored]
+        scores = [words.score(c["name"], "holdout", name) for c in order]
         decimals = numbers.decimals_for(scores)
         best = max((sign * s["value"] for s in scores if s), default=None)
         columns.append({"title": metric["title"], "unit": metric["unit"], "up": metric["greater_is_better"]})
         for row, s in zip(body, scores, strict=True):
-            cell = {"value": numbers.fixed(s["value"], decimals) if s else numbers.MISSING, "best": bool(s) and sign * s["value"] == best}
+            cell = {
+                "value": numbers.fixed(s["value"], decimals) if s else numbers.MISSING,
+                "best": s is not None and sign * s["value"] == best,
+            }
             row["cells"].append(cell | {"limits": numbers.limits(s, decimals)})
     return {"columns": columns, "rows": body}
 
@@ -153,13 +177,17 @@ def _figures(words: Words) -> dict[str, list[Figure]]:
     if words.scored:
         order = [c for kind in _KINDS for c in words.scored if c["kind"] == kind]
         out["gaps"].append(rows.gaps("gaps", order, words.primary, metric, r["champion"]))
-    curves = [c for kind in _KINDS for c in r["candidates"] if c["kind"] == kind and len(c["history"]) > 1]
+    curves = [c for kind in _KINDS for c in words.scored if c["kind"] == kind and len(c["history"]) > 1]
     out["learning"] = [charts.learning(f"learning{i}", c) for i, c in enumerate(curves[:_MOST_CURVES])]
     if r["curve"] and r["curve"]["points"]:
-        out["learning"].append(charts.by_rows("by-rows", r["curve"], titles, styles, r["metrics"].get(r["curve"]["metric"], metric)))
+        out["learning"].append(
+            charts.by_rows("by-rows", r["curve"], titles, styles, r["metrics"].get(r["curve"]["metric"], metric))
+        )
     if words.frame is not None:
         out["look"] = _look(words, words.frame, styles)
-    if r["task"] == "binary" and (reliable := charts.reliability("reliability", r["candidates"], styles, r["champion"], r["positive"])):
+    if r["task"] == "binary" and (
+        reliable := charts.reliability("reliability", r["candidates"], styles, r["champion"], r["positive"])
+    ):
         out["look"].append(reliable)
     if r["importance"] and r["importance"]["columns"]:
         out["importance"].append(rows.importance("importance", r["importance"]["columns"], metric))
@@ -169,7 +197,10 @@ def _figures(words: Words) -> dict[str, list[Figure]]:
 def _look(words: Words, frame: pl.DataFrame, styles: dict[str, str]) -> list[Figure]:
     champion, positive = words.r["champion"], words.r["positive"]
     if words.r["task"] == "binary":
-        found = [make(key, frame, styles, words.titles, positive) for key, make in (("roc", charts.roc), ("pr", charts.precision_recall))]
+        found = [
+            make(key, frame, styles, words.titles, positive)
+            for key, make in (("roc", charts.roc), ("pr", charts.precision_recall))
+        ]
         return [f for f in found if f is not None]
     if words.r["task"] == "regression" and champion in frame.columns and frame.height:
         unit = words.r["metrics"].get("rmse", {"unit": ""})["unit"]
@@ -188,10 +219,23 @@ def _confusion(words: Words) -> dict[str, Any] | None:
     if matrix is None:
         return None
     body = []
-    for i, (name, recall, precision) in enumerate(zip(matrix.classes, matrix.recall(), matrix.precision(), strict=True)):
+    for i, (name, recall, precision) in enumerate(
+        zip(matrix.classes, matrix.recall(), matrix.precision(), strict=True)
+    ):
         total = int(matrix.counts[i].sum())
-        cells = [{"n": f"{n:,}", "part": round(100 * n / total) if total else 0, "right": i == j} for j, n in enumerate(matrix.counts[i].tolist())]
-        body.append({"name": name, "cells": cells, "rows": f"{total:,}", "recall": numbers.share(recall), "precision": numbers.share(precision)})
+        cells = [
+            {"n": f"{n:,}", "part": round(100 * n / total) if total else 0, "right": i == j}
+            for j, n in enumerate(matrix.counts[i].tolist())
+        ]
+        body.append(
+            {
+                "name": name,
+                "cells": cells,
+                "rows": f"{total:,}",
+                "recall": numbers.share(recall),
+                "precision": numbers.share(precision),
+            }
+        )
     return {"classes": matrix.classes, "rows": body, "wide": len(body) > 12}
 
 
@@ -202,14 +246,22 @@ def _value(words: Words) -> dict[str, Any] | None:
         return None
     decided = f"{v['decisions_per_year']:,} decisions" if v.get("decisions_per_year") else "a year's decisions"
     terms = [
-        (f"Gain of {words.title(v['gain']['candidate'])} over {words.title(v['gain']['against'])}, per {v['per']:,}", _amount(v["gain"], v["unit"], True)),
+        (
+            f"Gain of {words.title(v['gain']['candidate'])} over {words.title(v['gain']['against'])}, per {v['per']:,}",
+            _amount(v["gain"], v["unit"], True),
+        ),
         ("Computing to adapt, once", numbers.money(v["adapt_cost"], v["unit"])),
         ("Computing to score 1,000 records", numbers.money(v["score_cost_per_1000"], v["unit"])),
         (f"Net gain a year, {decided}", numbers.money(v["net_gain_per_year"], v["unit"], sign=True)),
         ("Worth it, even at the low end", "yes" if v["worth_it"] else "not shown"),
     ]
     body = [
-        (words.title(c["name"]), _amount(c, v["unit"], False), numbers.share(c["acted_share"]), numbers.number(c.get("threshold", v["threshold"])))
+        (
+            words.title(c["name"]),
+            _amount(c, v["unit"], False),
+            numbers.share(c["acted_share"]),
+            numbers.number(c.get("threshold", v["threshold"])),
+        )
         for c in v["candidates"]
     ]
     return {"terms": terms, "rows": body, "acted": any(c["acted_share"] is not None for c in v["candidates"])}

@@ -46,11 +46,13 @@ def read_result(run_folder: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise UsageError(f"{path}: cannot be read as JSON ({problem}). Run the recipe again.") from None
     if not isinstance(result, dict) or "format" not in result:
-        raise UsageError(f"{path}: expected the result of `tabkit run`, an object with a 'format'. Run the recipe again.")
+        raise UsageError(
+            f"{path}: expected the result of `tabkit run`, an object with a 'format'. Run the recipe again."
+        )
     if result["format"] != FORMAT:
         raise UsageError(
-            f"{path}: format {result['format']!r}, written by tabkit {result.get('tabkit', '(unknown)')}; this tabkit reads "
-            f"format {FORMAT}. Use the tabkit that wrote it, or run the recipe again."
+            f"{path}: format {result['format']!r}, written by tabkit {result.get('tabkit', '(unknown)')}; "
+            f"this tabkit reads format {FORMAT}. Use the tabkit that wrote it, or run the recipe again."
         )
     missing = [key for key in result_schema()["required"] if key not in result]
     if missing:
@@ -72,4 +74,6 @@ def read_predictions(run_folder: Path) -> pl.DataFrame | None:
     try:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as problem:
-        raise UsageError(f"{path}: cannot be read as Parquet ({problem}). Run the recipe again, or delete this file.") from None
+        raise UsageError(
+            f"{path}: cannot be read as Parquet ({problem}). Run the recipe again, or delete this file."
+        ) from None

@@ -20,7 +20,7 @@ MOST_COLUMNS = 15
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark on a row: ``span`` and ``bar`` reach from ``x`` to ``to``; ``dot``, ``ring`` and ``tick`` stand at ``x``."""
+    """A mark on a row: ``span`` and ``bar`` reach from ``x`` to ``to``; ``dot``, ``ring``, ``tick`` stand at ``x``."""
 
     shape: str
     x: float | None
@@ -40,7 +40,13 @@ class Row:
 
 
 def chart(
-    key: str, title: str, desc: str, rows: Sequence[Row], scale: Axis, lines: Sequence[tuple[float, str, str]], x_title: str
+    key: str,
+    title: str,
+    desc: str,
+    rows: Sequence[Row],
+    scale: Axis,
+    lines: Sequence[tuple[float, str, str]],
+    x_title: str,
 ) -> Markup:
     """Draw the rows over one scale.
 
@@ -87,9 +93,23 @@ def _mark(mark: Mark, scale: Axis, y: int) -> Markup:
     x = _at(scale, mark.x)
     match mark.shape:
         case "span":
-            return tag("line", x1=x, x2=_at(scale, mark.to if mark.to is not None else mark.x), y1=y, y2=y, class_=f"span {mark.style}")
+            return tag(
+                "line",
+                x1=x,
+                x2=_at(scale, mark.to if mark.to is not None else mark.x),
+                y1=y,
+                y2=y,
+                class_=f"span {mark.style}",
+            )
         case "bar":
-            return tag("line", x1=x, x2=_at(scale, mark.to if mark.to is not None else mark.x), y1=y, y2=y, class_=f"bar {mark.style}")
+            return tag(
+                "line",
+                x1=x,
+                x2=_at(scale, mark.to if mark.to is not None else mark.x),
+                y1=y,
+                y2=y,
+                class_=f"bar {mark.style}",
+            )
         case "tick":
             return tag("line", x1=x, x2=x, y1=y - 6, y2=y + 6, class_=f"cut {mark.style}")
         case "ring":
@@ -98,10 +118,12 @@ def _mark(mark: Mark, scale: Axis, y: int) -> Markup:
             return tag("circle", cx=x, cy=y, r=5, class_=f"dot {mark.style}")
 
 
-def gains(key: str, planned: dict[str, Any], titles: dict[str, str], metric: dict[str, Any], worthwhile: float) -> Figure:
+def gains(
+    key: str, planned: dict[str, Any], titles: dict[str, str], metric: dict[str, Any], worthwhile: float
+) -> Figure:
     """Draw the planned comparison: gains with intervals, the zero line, the worthwhile line."""
     against = planned["against"]
-    scale = axis([0.0, worthwhile, *(a[k] for a in against for k in ("gain", "low", "high"))], pad=0.06)
+    scale = axis([0.0, worthwhile, *(a[k] for a in against for k in ("gain", "low", "high"))], want=5, pad=0.06)
     decimals = numbers.decimals_for([{"value": a["gain"], "low": a["low"], "high": a["high"]} for a in against])
     rows = [
         Row(
@@ -116,7 +138,10 @@ def gains(key: str, planned: dict[str, Any], titles: dict[str, str], metric: dic
     if worthwhile:
         lines.append((worthwhile, "worthwhile", f"worthwhile: {numbers.signed(worthwhile)}"))
     title = f"Gain of {titles.get(planned['candidate'], planned['candidate'])} in {metric['title']}"
-    desc = "; ".join(f"against {titles.get(a['name'], a['name'])} {numbers.interval(a, decimals, 'gain', sign=True)}" for a in against)
+    desc = "; ".join(
+        f"against {titles.get(a['name'], a['name'])} {numbers.interval(a, decimals, 'gain', sign=True)}"
+        for a in against
+    )
     table = tuple(
         (
             titles.get(a["name"], a["name"]),
@@ -129,12 +154,17 @@ def gains(key: str, planned: dict[str, Any], titles: dict[str, str], metric: dic
     )
     unit = f", {metric['unit']}" if metric["unit"] else ""
     svg = chart(key, title, desc, rows, scale, lines, f"gain in {metric['title']}{unit} (right of zero is better)")
-    return Figure(title, desc, svg, ("against", "role", "gain", "low", "high"), table, (("accent", "gain and its 95% interval"),))
+    return Figure(
+        title, desc, svg, ("against", "role", "gain", "low", "high"), table, (("accent", "gain and its 95% interval"),)
+    )
 
 
 def gaps(key: str, candidates: list[dict[str, Any]], primary: str, metric: dict[str, Any], champion: str) -> Figure:
     """Draw train, valid and holdout scores of each candidate on one line: how long it is, is the overfit gap."""
-    at = {c["name"]: {part: (c["scores"].get(part, {}).get(primary) or {}).get("value") for part in _PARTS} for c in candidates}
+    at = {
+        c["name"]: {part: (c["scores"].get(part, {}).get(primary) or {}).get("value") for part in _PARTS}
+        for c in candidates
+    }
     scale = axis([v for parts in at.values() for v in parts.values()], want=5)
     rows, table = [], []
     for c in candidates:
@@ -146,7 +176,7 @@ def gaps(key: str, candidates: list[dict[str, Any]], primary: str, metric: dict[
             Mark("tick", a["valid"], "valid"),
             Mark("dot", a["holdout"], "holdout"),
         )
-        label = numbers.shortened(c["title"], 26 if strong else 34) + (" · champion" if strong else "")
+        label = numbers.shortened(c["title"], 32)
         rows.append(Row(label, f"gap {numbers.signed(c['overfit_gap'], 2)}", marks, strong=strong))
         table.append((c["title"], *(numbers.number(a[p], 4) for p in _PARTS), numbers.signed(c["overfit_gap"])))
     title = f"{metric['title']} on train, valid and holdout, by candidate"
@@ -154,7 +184,15 @@ def gaps(key: str, candidates: list[dict[str, Any]], primary: str, metric: dict[
     desc = "; ".join(f"{name}: train {t}, holdout {h}, gap {g}" for name, t, _, h, g in table)
     svg = chart(key, title, desc, rows, scale, (), f"{metric['title']} ({better} is better)")
     legend = (("ring train", "train"), ("cut valid", "valid"), ("dot holdout", "holdout"))
-    return Figure(title, desc, svg, ("candidate", "train", "valid", "holdout", "overfit gap"), tuple(table), legend)
+    return Figure(
+        title,
+        desc,
+        svg,
+        ("candidate", "train", "valid", "holdout", "overfit gap"),
+        tuple(table),
+        legend,
+        "The champion is in bold.",
+    )
 
 
 _PARTS = ("train", "valid", "holdout")
@@ -177,11 +215,19 @@ def importance(key: str, columns: list[dict[str, Any]], metric: dict[str, Any]) 
         )
         for c in shown
     ]
-    title = f"What {metric['title']} loses when a column is shuffled"
+    title = f"Loss in {metric['title']} when a column is shuffled"
     desc = "Strongest first: " + "; ".join(f"{c['name']} {numbers.interval(c, decimals, 'drop')}" for c in shown[:5])
-    table = tuple((c["name"], numbers.fixed(c["drop"], decimals), numbers.fixed(c["low"], decimals), numbers.fixed(c["high"], decimals)) for c in columns)
+    table = tuple(
+        (
+            c["name"],
+            numbers.fixed(c["drop"], decimals),
+            numbers.fixed(c["low"], decimals),
+            numbers.fixed(c["high"], decimals),
+        )
+        for c in columns
+    )
     hidden = len(columns) - len(shown)
     note = f"{hidden} weaker columns are in the data table only." if hidden else ""
-    svg = chart(key, title, desc, rows, scale, [(0.0, "zero", "")], f"loss of {metric['title']} when shuffled")
+    svg = chart(key, title, desc, rows, scale, [(0.0, "zero", "")], f"how much worse {metric['title']} gets")
     legend = (("bar accent", "above zero"), ("bar faint", "perhaps nothing"), ("span thin", "95% interval"))
     return Figure(title, desc, svg, ("column", "loss", "low", "high"), table, legend, note)

@@ -52,13 +52,17 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     if not folders:
         raise UsageError("No run folder given. Give at least one folder that `tabkit run` made.")
     results = [(Path(folder), read_result(Path(folder))) for folder in folders]
-    return Comparison(tuple(_row(folder, result) for folder, result in results), tuple(_warnings([r for _, r in results])))
+    return Comparison(
+        tuple(_row(folder, result) for folder, result in results), tuple(_warnings([r for _, r in results]))
+    )
 
 
 def _row(folder: Path, result: dict[str, Any]) -> Run:
     champion = next((c for c in result["candidates"] if c["name"] == result["champion"]), None)
     if champion is None:
-        raise UsageError(f"{folder}: the champion '{result['champion']}' is not among the candidates. Run the recipe again.")
+        raise UsageError(
+            f"{folder}: the champion '{result['champion']}' is not among the candidates. Run the recipe again."
+        )
     score = champion["scores"].get("holdout", {}).get(result["primary"]) or {}
     rows = result["rows"]
     return Run(
@@ -83,7 +87,9 @@ def _warnings(results: list[dict[str, Any]]) -> list[str]:
     out = []
     metrics = {r["primary"] for r in results}
     if len(metrics) > 1:
-        out.append(f"the primary metrics differ ({', '.join(sorted(metrics))}): the holdout column holds different measures.")
+        out.append(
+            f"the primary metrics differ ({', '.join(sorted(metrics))}): the holdout column holds different measures."
+        )
     targets = {(r["task"], r["target"]) for r in results}
     if len(targets) > 1:
         named = ", ".join(f"{target} ({task})" for task, target in sorted(targets))

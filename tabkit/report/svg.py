@@ -45,7 +45,9 @@ def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
     Markup('<text x="1" class="a">&lt;b&gt;</text>')
     """
     pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     inside = Markup("").join(children)
     return Markup(f"<{name}{pairs}>{inside}</{name}>") if children else Markup(f"<{name}{pairs}/>")
@@ -82,14 +84,18 @@ class Axis:
 
     def label(self, tick: float) -> str:
         """Return a tick's text, with the decimals that the step needs."""
+        if tick == 0:
+            return "0"
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick) or 1.0
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         if decimals > 5:
             return number(tick, 2)
-        return f"{round(tick, decimals) + 0.0:,.{decimals}f}".replace("-", "−")
+        return f"{tick:,.{decimals}f}".replace("-", "−")
 
 
-def axis(values: Sequence[float | None], want: int = 4, pad: float = 0.04, limits: tuple[float, float] | None = None) -> Axis:
+def axis(
+    values: Sequence[float | None], want: int = 4, pad: float = 0.04, limits: tuple[float, float] | None = None
+) -> Axis:
     """Return an axis that holds ``values`` with some air, and about ``want`` ticks.
 
     >>> axis([0.61, 0.96]).ticks
@@ -186,15 +192,20 @@ class Frame:
         path = "".join(f"M{_plain(self.px(a))} {_plain(self.py(b))}h0" for a, b in zip(x, y, strict=True))
         return tag("path", d=path, class_=f"points {style}")
 
-    def vertical(self, x: float, style: str, label: str = "") -> Markup:
-        """Draw a vertical line over the plot, with a label at its top."""
+    def vertical(self, x: float, style: str, label: str = "", below: int = 0) -> Markup:
+        """Draw a vertical line over the plot, with a label at its top, or ``below`` it by so many units."""
         at = self.px(x)
         line = tag("line", x1=at, x2=at, y1=_TOP, y2=HEIGHT - _BOTTOM, class_=style)
         if not label:
             return line
         right = at > 0.7 * WIDTH
         text = tag(
-            "text", label, x=at + (-4 if right else 4), y=_TOP + 9, text_anchor="end" if right else "start", class_="mark-label"
+            "text",
+            label,
+            x=at + (-4 if right else 4),
+            y=_TOP + 9 + below,
+            text_anchor="end" if right else "start",
+            class_="mark-label",
         )
         return line + text
 
@@ -204,4 +215,6 @@ class Frame:
 
     def svg(self, key: str, title: str, desc: str, *layers: Markup, x_labels: dict[float, str] | None = None) -> Markup:
         """Put axes and layers together."""
-        return picture(key, title, desc, self.axes(x_labels), *layers, viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", class_="chart")
+        return picture(
+            key, title, desc, self.axes(x_labels), *layers, viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", class_="chart"
+        )

@@ -1,0 +1,282 @@
+"""The report: it shows what is in the run folder, all of it literally, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from run_folders import CLASSES, NASTY, TASKS, interval_of, make_predictions, make_result
+
+from tabkit.errors import UsageError
+from tabkit.report import compare_runs, diagnose, numbers, read_result, result_schema, write_report
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Callable[..., Path]:
+    def make(task: str = "binary", full: bool = True, **changes: Any) -> Path:
+        folder = tmp_path / f"{task}-{full}-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        result = make_result(task, full=full) | changes
+        (folder / "result.json").write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        make_predictions(result).write_parquet(folder / "holdout_predictions.parquet")
+        return folder
+
+    return make
+
+
+class Page(HTMLParser):
+    """What the tests look at: elements with attributes, and figures with what is inside them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.figures: list[set[str]] = []
+        self.inside = False
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "figure":
+            self.inside = True
+            self.figures.append(set())
+        elif self.inside:
+            self.figures[-1].add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag != "figure"
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_report_of_every_task_is_complete_and_self_contained(
+    task: str, full: bool, run_folder: Callable[..., Path]
+) -> None:
+    folder = run_folder(task, full)
+    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    path = write_report(folder)
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert path == folder / "report.html"
+    assert len(html.encode()) < 300_000
+    assert sorted(p.name for p in folder.iterdir()) == ["holdout_predictions.parquet", "report.html", "result.json"]
+
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "link", "iframe", "object", "img", "base", "form"}
+    policy = [a for tag, a in page.elements if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert [p["content"] for p in policy] == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        assert all((attributes.get(name) or "#").startswith("#") for name in ("href", "src", "xlink:href"))
+    assert not re.search(r"@import|url\(", html)
+
+    assert page.figures and all({"svg", "title", "desc", "details", "table"} <= inside for inside in page.figures)
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for tag, a in page.elements:
+        if tag == "svg":
+            assert a["role"] == "img" and set((a["aria-labelledby"] or "").split()) <= set(ids)
+    assert not re.search(r"\b(nan|None|inf|Undefined)\b", " ".join(page.words))
+    assert not re.search(r"(?<![\d.,])[-−+]?0\.0+(?![\d.])", " ".join(page.words))
+
+
+def test_sections_follow_the_order_a_reader_needs(run_folder: Callable[..., Path]) -> None:
+    html = write_report(run_folder()).read_text(encoding="utf-8")
+    sections = re.findall(r'<section id="(\w+)"', html)
+    assert sections == [
+        "verdict",
+        "gain",
+        "candidates",
+        "gaps",
+        "learning",
+        "look",
+        "importance",
+        "others",
+        "slices",
+        "money",
+        "checks",
+        "cost",
+        "proof",
+        "data",
+        "words",
+    ]
+    assert html.index('class="sentence"') < html.index('class="reason"') < html.index('id="gain"')
+    failed, passed = html.index("Number 0:"), html.index("Number 2:")
+    assert html.index('id="checks"') < failed < passed < html.index("Number 4:")
+
+
+def test_all_text_from_data_is_shown_literally(run_folder: Callable[..., Path]) -> None:
+    result = make_result("binary")
+    for c in result["candidates"]:
+        c["title"] += NASTY
+        c["notes"], c["settings"] = [NASTY], {NASTY: NASTY}
+        for h in c["history"]:
+            h["stage"] += NASTY
+    result["candidates"][4]["refused"] = NASTY
+    html = write_report(
+        run_folder(
+            "binary",
+            candidates=result["candidates"],
+            title=NASTY,
+            question=NASTY,
+            command=NASTY,
+            row=NASTY,
+            target=NASTY,
+        )
+    ).read_text(encoding="utf-8")
+    page = Page(html)
+    assert not {"script", "link"} & {tag for tag, _ in page.elements}
+    assert "49" not in re.findall(r"quoted&#34; (\S+)", html)
+    assert "".join(page.words).count("<script>alert('x')</script>") > 30
+    assert "<script" not in html
+
+
+def test_class_and_column_names_are_escaped_in_pictures(run_folder: Callable[..., Path]) -> None:
+    classes = ["<b>good", "<b>bad"]
+    folder = run_folder("binary", classes=classes, positive=classes[1])
+    html = write_report(folder).read_text(encoding="utf-8")
+    svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
+    assert sum("&lt;b&gt;bad" in svg for svg in svgs) >= 3 and "<b>" not in html
+
+
+def test_refused_candidates_are_shown_with_their_reason(run_folder: Callable[..., Path]) -> None:
+    html = write_report(run_folder()).read_text(encoding="utf-8")
+    row = re.search(r"<tr>\s*<th[^>]*>TabNet \(new head\).*?</tr>", html.replace("\n", " "))
+    assert row and "Refused:" in row[0] and "blocks below the head moved" in row[0]
+
+
+def test_small_numbers_are_not_shown_as_zero(run_folder: Callable[..., Path]) -> None:
+    html = write_report(run_folder()).read_text(encoding="utf-8")
+    assert "gained 4 × 10⁻⁵ ROC AUC against LightGBM (tuned)" in html
+    assert "1.8 × 10⁻⁵ USD" in html
+
+
+def test_report_without_predictions_says_so(run_folder: Callable[..., Path]) -> None:
+    folder = run_folder()
+    (folder / "holdout_predictions.parquet").unlink()
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "curves cannot be drawn" in html and "Candidates" in html
+
+
+def test_undefined_scores_are_shown_as_missing(run_folder: Callable[..., Path]) -> None:
+    result = make_result("binary")
+    nothing = {"value": None, "low": None, "high": None}
+    for c in result["candidates"][:2]:
+        c["scores"]["holdout"]["roc_auc"] = nothing
+        c["overfit_gap"] = c["excess_gap"] = c["selection_optimism"] = c["cost_per_million"] = None
+    result["planned"]["against"][0] |= {"gain": None, "low": None, "high": None}
+    result["slices"][0]["scores"] = {"lgbm_tuned": nothing}
+    folder = run_folder(candidates=result["candidates"], planned=result["planned"], slices=result["slices"])
+    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    assert "–" in write_report(folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "no result.json"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "expected the result"),
+        ('{"format": 2, "tabkit": "9"}', "reads format 1"),
+        ('{"format": 1}', "'candidates'"),
+    ],
+)
+def test_a_broken_run_folder_is_told(content: str | None, told: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "result.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(told)):
+        write_report(tmp_path)
+    assert not list(tmp_path.glob("*report*"))
+
+
+def test_what_is_no_folder_or_no_parquet_is_told(run_folder: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not there"):
+        read_result(tmp_path / "nowhere")
+    folder = run_folder()
+    (folder / "holdout_predictions.parquet").write_bytes(b"")
+    with pytest.raises(UsageError, match="Parquet"):
+        write_report(folder)
+
+
+def test_compare_runs_side_by_side(run_folder: Callable[..., Path]) -> None:
+    a, b = run_folder(), run_folder()
+    same = compare_runs([a, b])
+    assert same.warnings == () and [r.run for r in same.rows] == [str(a), str(b)]
+    assert same.rows[0].holdout == pytest.approx(0.64) and same.rows[0].rows == 2396
+    split = make_result("binary")["split"] | {"seed": 7}
+    other = run_folder("regression", data_fingerprint="cd" * 32, split=split)
+    told = " ".join(compare_runs([a, other]).warnings)
+    assert all(word in told for word in ("primary metrics differ", "fingerprints", "splits differ", "different things"))
+    with pytest.raises(UsageError, match="at least one"):
+        compare_runs([])
+    shutil.rmtree(b)
+    with pytest.raises(UsageError, match="not there"):
+        compare_runs([a, b])
+
+
+def test_schema_refuses_what_is_not_documented() -> None:
+    validator = jsonschema.Draft202012Validator(result_schema())
+    result = make_result("binary")
+    for change in ({"surprise": 1}, {"task": "ranking"}, {"champion": None}):
+        assert list(validator.iter_errors(result | change))
+    broken = copy.deepcopy(result)
+    del broken["candidates"][0]["proof"]
+    assert [e.json_path for e in validator.iter_errors(broken)] == ["$.candidates[0]"]
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.get("properties", {}).items():
+            assert value.get("description"), f"{path}.{key}"
+        for key, value in node.items():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, dict):
+                    walk(child, f"{path}.{key}")
+
+    jsonschema.Draft202012Validator.check_schema(result_schema())
+    walk(result_schema(), "$")
+
+
+def test_curves_agree_with_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    y = rng.random(4000) < 0.2
+    score = np.round(rng.normal(size=4000) + y, 2)  # ties
+    roc, pr = diagnose.roc(y, score), diagnose.precision_recall(y, score)
+    assert (
+        roc is not None and pr is not None and len(roc.x) <= diagnose.MOST_POINTS and len(pr.x) <= diagnose.MOST_POINTS
+    )
+    assert np.trapezoid(roc.y, roc.x) == pytest.approx(metrics.roc_aucinterval_of(y, score), abs=5e-4)
+    precision, recall, _ = metrics.precision_recall_curve(y, score)
+    theirs = {(round(float(r), 9), round(float(p), 9)) for p, r in zip(precision, recall, strict=True)}
+    assert all((round(float(r), 9), round(float(p), 9)) in theirs for r, p in zip(pr.x, pr.y, strict=True))
+    assert diagnose.roc(np.ones(5, dtype=bool), np.arange(5.0)) is None
+    frame = make_predictions(make_result("multiclass"))
+    matrix = diagnose.confusion(frame, "linear", CLASSES["multiclass"])
+    guessed = np.array(CLASSES["multiclass"])[
+        frame.select(f"linear:{c}" for c in CLASSES["multiclass"]).to_numpy().argmax(axis=1)
+    ]
+    assert matrix is not None
+    assert (matrix.counts == metrics.confusion_matrix(frame["target"], guessed, labels=CLASSES["multiclass"])).all()
+    assert matrix.recall() == pytest.approx(
+        metrics.recallinterval_of(frame["target"], guessed, labels=CLASSES["multiclass"], average=None)
+    )
+
+
+def test_a_column_has_the_decimals_of_its_narrowest_interval() -> None:
+    wide, narrow = interval_of(0.7214, 0.06), interval_of(0.7214, 0.0031)
+    assert numbers.decimals_for([wide]) == 3 and numbers.decimals_for([wide, narrow]) == 4
+    assert numbers.interval(wide) == "0.721 [0.661, 0.781]"
+    assert numbers.decimals_for([{"value": None}]) == 3
