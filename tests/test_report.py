@@ -258,7 +258,7 @@ def test_curves_agree_with_scikit_learn() -> None:
     assert (
         roc is not None and pr is not None and len(roc.x) <= diagnose.MOST_POINTS and len(pr.x) <= diagnose.MOST_POINTS
     )
-    assert np.trapezoid(roc.y, roc.x) == pytest.approx(metrics.roc_aucinterval_of(y, score), abs=5e-4)
+    assert np.trapezoid(roc.y, roc.x) == pytest.approx(metrics.roc_auc_score(y, score), abs=5e-4)
     precision, recall, _ = metrics.precision_recall_curve(y, score)
     theirs = {(round(float(r), 9), round(float(p), 9)) for p, r in zip(precision, recall, strict=True)}
     assert all((round(float(r), 9), round(float(p), 9)) in theirs for r, p in zip(pr.x, pr.y, strict=True))
@@ -271,7 +271,7 @@ def test_curves_agree_with_scikit_learn() -> None:
     assert matrix is not None
     assert (matrix.counts == metrics.confusion_matrix(frame["target"], guessed, labels=CLASSES["multiclass"])).all()
     assert matrix.recall() == pytest.approx(
-        metrics.recallinterval_of(frame["target"], guessed, labels=CLASSES["multiclass"], average=None)
+        metrics.recall_score(frame["target"], guessed, labels=CLASSES["multiclass"], average=None)
     )
 
 

@@ -17,6 +17,9 @@ from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof
 STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """L2 penalties tried (scikit-learn's 1/C, and ridge's alpha), strongest first; valid chooses."""
 
+MOST_NEWTON = 1500
+"""Columns times classes up to which the Hessian is small enough to factorise at every step."""
+
 
 class Linear(Model):
     """L2-regularised linear model; the penalty is chosen on valid.
@@ -74,7 +77,9 @@ class Linear(Model):
             if len(present) == 1:
                 bias[present] = 0.0
             else:
-                logistic = LogisticRegression(C=1.0 / strength, max_iter=1000).fit(x, train.y)
+                # Newton's steps are exact and fast until the Hessian is large; then the gradient alone must do.
+                solver = "newton-cholesky" if x.shape[1] * len(present) <= MOST_NEWTON else "lbfgs"
+                logistic = LogisticRegression(C=1.0 / strength, max_iter=1000, solver=solver).fit(x, train.y)
                 if len(present) == 2:
                     coef[present[1]], bias[present[1]] = logistic.coef_[0], logistic.intercept_[0]
                     bias[present[0]] = 0.0

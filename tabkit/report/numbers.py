@@ -1,3 +1,4 @@
+# ruff: noqa: RUF002 (the doctests hold the typographic signs that people are meant to see)
 """Numbers for people: three or four significant digits, thousands separators, a true minus, never a false zero."""
 
 from __future__ import annotations

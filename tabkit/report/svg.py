@@ -135,7 +135,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 26.0, 42.0
 
 @dataclass(frozen=True)
 class Frame:
-    """The plot area of a small chart with two axes, in units of a 360 × 268 view box."""
+    """The plot area of a small chart with two axes, in units of a 360 by 268 view box."""
 
     x: Axis
     y: Axis

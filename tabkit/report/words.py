@@ -214,7 +214,8 @@ class Words:
         found = [e for e in self.r["exploratory"] if e["p_holm"] is not None and e["p_holm"] < 0.05]
         if self.r["exploratory"]:
             tried = count(len(self.r["exploratory"]), "exploratory comparison")
-            told += f" Of {tried}, {len(found)} {'is' if len(found) == 1 else 'are'} clear after adjusting for their number."
+            clear = f"{len(found)} {'is' if len(found) == 1 else 'are'} clear"
+            told += f" Of {tried}, {clear} after adjusting for their number."
         return told
 
     def slices(self) -> str:
