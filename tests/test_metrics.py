@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from tabkit.evaluate.intervals import Resampler, holm, interval, paired
-from tabkit.evaluate.metrics import METRICS, resolve
+from tabkit.evaluate.metrics import METRICS, Case, resolve
 from tabkit.errors import UsageError
 
 
@@ -56,7 +56,7 @@ def test_metric_matches_scikit_learn_under_weights(name: str, seed: int) -> None
     else:
         raise AssertionError(name)
     counts = np.stack([np.ones(len(y)), np.bincount(rng.integers(len(y), size=len(y)), minlength=len(y))])
-    ours = metric.function(y, p, counts.astype(float))
+    ours = metric.function(Case(y, p, counts.astype(float)))
     theirs = [reference(name, y, p, w) for w in counts]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 

@@ -125,7 +125,7 @@ def test_linear_equals_scikit_learn() -> None:
         missing = np.isnan(rows.x_num)
         return np.hstack([np.where(missing, 0, rows.x_num), missing[:, [1]], np.eye(5)[rows.x_cat[:, 0]]])
 
-    reference = LogisticRegression(C=1 / adapted.settings["strength"], max_iter=1000).fit(design(train), train.y)
+    reference = LogisticRegression(C=1 / adapted.settings["strength"], max_iter=10_000, tol=1e-9).fit(design(train), train.y)
     np.testing.assert_allclose(adapted.model.predict(valid), reference.predict_proba(design(valid)), atol=1e-5)
 
 

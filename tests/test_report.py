@@ -183,6 +183,22 @@ def test_undefined_scores_are_shown_as_missing(run_folder: Callable[..., Path]) 
     assert "–" in write_report(folder).read_text(encoding="utf-8")
 
 
+def test_an_interrupted_report_leaves_the_old_one(
+    run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_folder()
+    (folder / "report.html").write_text("old", encoding="utf-8")
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_report(folder)
+    assert (folder / "report.html").read_text(encoding="utf-8") == "old"
+    assert not list(folder.glob(".report*"))
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.evaluate.metrics import Floats, Labels, Metric
+from tabkit.evaluate.metrics import Case, Floats, Labels, Metric
 from tabkit.seed import stream
 
 LEVEL = 0.95
@@ -63,14 +63,15 @@ class Resampler:
 
     def distribution(self, metric: Metric, y: Labels, predicted: Floats) -> Floats:
         """Return the metric on every resample (resamples,)."""
-        return np.concatenate([metric.function(y, predicted, w) for w in self.weights()])
+        return np.concatenate([metric.function(Case(y, predicted, w)) for w in self.weights()])
 
     def distributions(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Floats]:
         """Return several metrics on every resample, drawing the resamples once."""
         parts: dict[str, list[Floats]] = {name: [] for name in metrics}
         for w in self.weights():
+            case = Case(y, predicted, w)
             for name, metric in metrics.items():
-                parts[name].append(metric.function(y, predicted, w))
+                parts[name].append(metric.function(case))
         return {name: np.concatenate(values) for name, values in parts.items()}
 
 

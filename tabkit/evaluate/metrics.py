@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,34 @@ from tabkit.errors import UsageError, nearest
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
-MetricFunction = Callable[[Labels, Floats, Floats], Floats]
-"""(y (n,), predictions (n, n_classes) or (n,), weights (B, n)) -> values (B,)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What metrics look at; metrics of one case share its sort.
+
+    Attributes
+    ----------
+    y
+        Class index or target (n,).
+    p
+        Probabilities (n, n_classes), or predictions (n,).
+    w
+        Row weights (B, n), one line a resample.
+    """
+
+    y: Labels
+    p: Floats
+    w: Floats
+
+    @cached_property
+    def ranked(self) -> tuple[Floats, Floats]:
+        """Positive and negative weights per distinct probability, highest first: two (B, n_distinct)."""
+        return _ranked(self.y, self.p[:, 1], self.w)
+
+
+MetricFunction = Callable[[Case], Floats]
+"""Case -> values (B,)."""
 
 _BINARY, _CLASSES, _REGRESSION = frozenset({"binary"}), frozenset({"binary", "multiclass"}), frozenset({"regression"})
 
@@ -41,7 +68,7 @@ class Metric:
 
     def value(self, y: Labels, predicted: Floats) -> float:
         """Return the metric on rows that all count once."""
-        return float(self.function(y, predicted, np.ones((1, len(y))))[0])
+        return float(self.function(Case(y, predicted, np.ones((1, len(y)))))[0])
 
 
 def resolve(names: list[str], task: str, where: str) -> dict[str, Metric]:
@@ -76,41 +103,41 @@ def _ranked(y: Labels, score: Floats, w: Floats) -> tuple[Floats, Floats]:
     return positive, np.add.reduceat(weights, starts, axis=1) - positive
 
 
-def _auc(y: Labels, score: Floats, w: Floats) -> Floats:
-    positive, negative = _ranked(y, score, w)
+def _auc(ranked: tuple[Floats, Floats]) -> Floats:
+    positive, negative = ranked
     worse = negative.sum(axis=1, keepdims=True) - np.cumsum(negative, axis=1) + negative / 2
     return _ratio((positive * worse).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
 
 
-def _roc_auc(y: Labels, p: Floats, w: Floats) -> Floats:
-    return _auc(y, p[:, 1], w)
+def _roc_auc(c: Case) -> Floats:
+    return _auc(c.ranked)
 
 
-def _gini(y: Labels, p: Floats, w: Floats) -> Floats:
-    return 2.0 * _auc(y, p[:, 1], w) - 1.0
+def _gini(c: Case) -> Floats:
+    return 2.0 * _auc(c.ranked) - 1.0
 
 
-def _rates(y: Labels, p: Floats, w: Floats) -> tuple[Floats, Floats]:
-    positive, negative = _ranked(y, p[:, 1], w)
+def _rates(c: Case) -> tuple[Floats, Floats]:
+    positive, negative = c.ranked
     tp, fp = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
     return _ratio(tp, tp[:, -1:]), _ratio(fp, fp[:, -1:])
 
 
-def _ks(y: Labels, p: Floats, w: Floats) -> Floats:
-    tpr, fpr = _rates(y, p, w)
+def _ks(c: Case) -> Floats:
+    tpr, fpr = _rates(c)
     return np.asarray(np.abs(tpr - fpr).max(axis=1))
 
 
-def _pr_auc(y: Labels, p: Floats, w: Floats) -> Floats:
-    positive, negative = _ranked(y, p[:, 1], w)
+def _pr_auc(c: Case) -> Floats:
+    positive, negative = c.ranked
     tp = np.cumsum(positive, axis=1)
     flagged = tp + np.cumsum(negative, axis=1)
     precision = np.divide(tp, flagged, out=np.zeros_like(tp), where=flagged > 0)
     return _ratio((positive * precision).sum(axis=1), tp[:, -1])
 
 
-def _fpr_at_80_recall(y: Labels, p: Floats, w: Floats) -> Floats:
-    tpr, fpr = _rates(y, p, w)
+def _fpr_at_80_recall(c: Case) -> Floats:
+    tpr, fpr = _rates(c)
     # A hair of slack: 4 of 5 positives is a recall of .8, whatever the rounding of the sum.
     first = np.argmax(tpr >= 0.8 - 1e-9, axis=1)
     return np.asarray(np.where(np.isnan(tpr[:, -1]), np.nan, fpr[np.arange(len(fpr)), first]))
@@ -120,42 +147,42 @@ def _weighted_mean(loss: Floats, w: Floats) -> Floats:
     return _ratio(w @ loss, w.sum(axis=1))
 
 
-def _log_loss(y: Labels, p: Floats, w: Floats) -> Floats:
+def _log_loss(c: Case) -> Floats:
     tiny = np.finfo(np.float64).eps
-    return _weighted_mean(-np.log(np.clip(p[np.arange(len(y)), y], tiny, 1.0)), w)
+    return _weighted_mean(-np.log(np.clip(c.p[np.arange(len(c.y)), c.y], tiny, 1.0)), c.w)
 
 
-def _brier(y: Labels, p: Floats, w: Floats) -> Floats:
-    return _weighted_mean((p[:, 1] - y) ** 2, w)
+def _brier(c: Case) -> Floats:
+    return _weighted_mean((c.p[:, 1] - c.y) ** 2, c.w)
 
 
-def _accuracy(y: Labels, p: Floats, w: Floats) -> Floats:
-    return _weighted_mean((p.argmax(axis=1) == y).astype(np.float64), w)
+def _accuracy(c: Case) -> Floats:
+    return _weighted_mean((c.p.argmax(axis=1) == c.y).astype(np.float64), c.w)
 
 
-def _balanced_accuracy(y: Labels, p: Floats, w: Floats) -> Floats:
-    hit = (p.argmax(axis=1) == y).astype(np.float64)
-    recalls = [_weighted_mean(hit[y == k], w[:, y == k]) for k in range(p.shape[1]) if (y == k).any()]
+def _balanced_accuracy(c: Case) -> Floats:
+    hit = (c.p.argmax(axis=1) == c.y).astype(np.float64)
+    recalls = [_weighted_mean(hit[c.y == k], c.w[:, c.y == k]) for k in range(c.p.shape[1]) if (c.y == k).any()]
     return np.asarray(np.nanmean(np.vstack(recalls), axis=0))
 
 
-def _macro_roc_auc(y: Labels, p: Floats, w: Floats) -> Floats:
-    return np.asarray(np.vstack([_auc((y == k).astype(np.int64), p[:, k], w) for k in range(p.shape[1])]).mean(axis=0))
+def _macro_roc_auc(c: Case) -> Floats:
+    return np.asarray(np.vstack([_auc(_ranked((c.y == k).astype(np.int64), c.p[:, k], c.w)) for k in range(c.p.shape[1])]).mean(axis=0))
 
 
-def _mae(y: Labels, p: Floats, w: Floats) -> Floats:
-    return _weighted_mean(np.abs(y - p), w)
+def _mae(c: Case) -> Floats:
+    return _weighted_mean(np.abs(c.y - c.p), c.w)
 
 
-def _rmse(y: Labels, p: Floats, w: Floats) -> Floats:
-    return np.asarray(np.sqrt(_weighted_mean((y - p) ** 2, w)))
+def _rmse(c: Case) -> Floats:
+    return np.asarray(np.sqrt(_weighted_mean((c.y - c.p) ** 2, c.w)))
 
 
-def _r2(y: Labels, p: Floats, w: Floats) -> Floats:
-    centred = y - y.mean()  # shifting y first keeps the weighted variance accurate for large targets
-    mean = _weighted_mean(centred, w)
-    variance = _weighted_mean(centred**2, w) - mean**2
-    return np.asarray(1.0 - _ratio(_weighted_mean((y - p) ** 2, w), variance))
+def _r2(c: Case) -> Floats:
+    centred = c.y - c.y.mean()  # shifting the target first keeps the weighted variance accurate for large targets
+    mean = _weighted_mean(centred, c.w)
+    variance = _weighted_mean(centred**2, c.w) - mean**2
+    return np.asarray(1.0 - _ratio(_weighted_mean((c.y - c.p) ** 2, c.w), variance))
 
 
 METRICS: dict[str, Metric] = {

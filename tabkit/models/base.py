@@ -53,7 +53,7 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget("quick", seconds=20, trials=20, epochs=30, trees=500),
+    "quick": Budget("quick", seconds=20, trials=15, epochs=24, trees=500),
     "standard": Budget("standard", seconds=120, trials=50, epochs=150, trees=2000),
     "thorough": Budget("thorough", seconds=600, trials=200, epochs=400, trees=5000),
 }

@@ -79,7 +79,7 @@ class Linear(Model):
             else:
                 # Newton's steps are exact and fast until the Hessian is large; then the gradient alone must do.
                 solver = "newton-cholesky" if x.shape[1] * len(present) <= MOST_NEWTON else "lbfgs"
-                logistic = LogisticRegression(C=1.0 / strength, max_iter=1000, solver=solver).fit(x, train.y)
+                logistic = LogisticRegression(C=1.0 / strength, max_iter=1000, solver=solver, tol=1e-6).fit(x, train.y)
                 if len(present) == 2:
                     coef[present[1]], bias[present[1]] = logistic.coef_[0], logistic.intercept_[0]
                     bias[present[0]] = 0.0

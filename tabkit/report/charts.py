@@ -25,6 +25,7 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     best = min(history, key=lambda h: h["valid_loss"] if h["valid_loss"] is not None else math.inf)
     adapted = candidate["kind"] == "adapted" and steps[0] == 0
     stages = _stages(history)
+    trained = [s for s in stages if s[0] > 0] or stages
     contest = len(stages) > max(3, len(history) // 2)  # every step a setting of its own: settings tried, not time
     kept = _kept(len(history), steps.index(best["step"]))
     thin = [history[i] for i in kept]
@@ -43,17 +44,13 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     ]
     layers = []
     if not contest:
-        changes = [(step, name) for step, name in stages[1:] if step > 1]
-        layers += [
-            frame.vertical(float(step), "stage", shortened(name, 18), below=12 * i)
-            for i, (step, name) in enumerate(changes)
-        ]
+        # Names would hide the curves: stages are numbered in the picture and named in the note below it.
+        layers += [frame.vertical(float(step), "stage", str(i)) for i, (step, _) in enumerate(trained, 1) if i > 1]
     layers += [frame.line(s) for s in lines if any(v is not None for v in s.y)]
     if adapted:
         y = _cut(history[0]["valid_loss"], top)
         if y is not None:
             layers.append(tag("circle", cx=frame.px(0.0), cy=frame.py(y), r=5, class_="ring s-base"))
-            layers.append(tag("text", "untouched base", x=frame.px(0.0) + 8, y=frame.py(y) - 7, class_="mark-label"))
     if best["valid_loss"] is not None:
         layers.append(
             tag(
@@ -62,6 +59,8 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
         )
     title = f"Loss by step: {candidate['title']}"
     note = _learning_note(history, best, adapted, contest)
+    if len(trained) > 1 and not contest:
+        note += f" Stages: {'; '.join(f'{i} {name}' for i, (_, name) in enumerate(trained, 1))}."
     rows = tuple(
         (whole(h["step"]), number(h["train_loss"], 4), number(h["valid_loss"], 4), h["stage"])
         for h in _few(thin, 25, best)
@@ -69,6 +68,8 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     legend = [("line s-adapted", "valid")]
     if any(h["train_loss"] is not None for h in history):
         legend.insert(0, ("line s-muted", "train"))
+    if adapted:
+        legend.append(("ring s-base", "untouched base"))
     legend.append(("dot s-adapted", "lowest on valid"))
     svg = frame.svg(key, title, note, *layers)
     return Figure(title, note, svg, ("step", "train loss", "valid loss", "stage"), rows, tuple(legend), note)

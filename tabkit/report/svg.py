@@ -43,6 +43,8 @@ def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
 
     >>> tag("text", "<b>", x=1, class_="a")
     Markup('<text x="1" class="a">&lt;b&gt;</text>')
+    >>> tag("line", class_='"><script>')
+    Markup('<line class="&#34;&gt;&lt;script&gt;"/>')
     """
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
@@ -192,8 +194,8 @@ class Frame:
         path = "".join(f"M{_plain(self.px(a))} {_plain(self.py(b))}h0" for a, b in zip(x, y, strict=True))
         return tag("path", d=path, class_=f"points {style}")
 
-    def vertical(self, x: float, style: str, label: str = "", below: int = 0) -> Markup:
-        """Draw a vertical line over the plot, with a label at its top, or ``below`` it by so many units."""
+    def vertical(self, x: float, style: str, label: str = "") -> Markup:
+        """Draw a vertical line over the plot, with a label at its top."""
         at = self.px(x)
         line = tag("line", x1=at, x2=at, y1=_TOP, y2=HEIGHT - _BOTTOM, class_=style)
         if not label:
@@ -203,7 +205,7 @@ class Frame:
             "text",
             label,
             x=at + (-4 if right else 4),
-            y=_TOP + 9 + below,
+            y=_TOP + 9,
             text_anchor="end" if right else "start",
             class_="mark-label",
         )
