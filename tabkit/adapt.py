@@ -60,11 +60,15 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     for base, hows in recipe.candidates.adapt.items():
         model = model_class(base)
         if recipe.task not in model.tasks:
-            raise UsageError(f"{where}: base '{base}' cannot do {recipe.task} tasks; it does {', '.join(sorted(model.tasks))}.")
+            raise UsageError(
+                f"{where}: base '{base}' cannot do {recipe.task} tasks; it does {', '.join(sorted(model.tasks))}."
+            )
         strategies = [how for how, kind in model.hows.items() if kind == "adapted"]
         for how in hows:
             if how not in strategies:
-                raise UsageError(f"{where}: table [candidates.adapt], base '{base}' has no strategy '{how}'.{nearest(how, strategies)}")
+                raise UsageError(
+                    f"{where}: table [candidates.adapt], base '{base}' has no strategy '{how}'.{nearest(how, strategies)}"
+                )
             if how in model.needs_source and not has_source:
                 raise UsageError(
                     f"{where}: '{base}' can only be adapted by '{how}' with a source table to pretrain on. "
@@ -109,7 +113,9 @@ def adapt_all(
     return tuple(out)
 
 
-def _make(item: Wanted, origin: Model, train: Features, valid: Features, seed: int, budget: Budget, watch: Watch) -> Candidate:
+def _make(
+    item: Wanted, origin: Model, train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
+) -> Candidate:
     own = replace(budget, progress=lambda fraction, note: watch(item.name, fraction, note))
     with measured() as cost:
         adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)

@@ -40,7 +40,13 @@ class Bundle:
 
 
 def save_bundle(
-    folder: Path, plan: Plan, encoder: Encoder, model: Model, facts: dict[str, Any], scorecard: dict[str, Any], card: str
+    folder: Path,
+    plan: Plan,
+    encoder: Encoder,
+    model: Model,
+    facts: dict[str, Any],
+    scorecard: dict[str, Any],
+    card: str,
 ) -> None:
     """Write a bundle, whole or not at all.
 
@@ -97,9 +103,13 @@ def load_bundle(folder: Path) -> Bundle:
     except BundleError:
         raise
     except TabkitError as problem:
-        raise BundleError(f"Bundle {folder} needs another version of tabkit (made by {manifest.get('tabkit')}): {problem}") from None
+        raise BundleError(
+            f"Bundle {folder} needs another version of tabkit (made by {manifest.get('tabkit')}): {problem}"
+        ) from None
     except ModuleNotFoundError as problem:
-        raise BundleError(f"Bundle {folder} needs the package '{problem.name}', which is not installed here; install it.") from None
+        raise BundleError(
+            f"Bundle {folder} needs the package '{problem.name}', which is not installed here; install it."
+        ) from None
 
 
 def verify(folder: Path) -> tuple[dict[str, Any], str]:
@@ -119,7 +129,9 @@ def verify(folder: Path) -> tuple[dict[str, Any], str]:
         raise BundleError(f"{folder / MANIFEST} does not match {SEAL}: one of them was changed. Copy the bundle again.")
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"{folder} has bundle format {manifest.get('format')}; this tabkit reads format {FORMAT}. Update tabkit.")
+        raise BundleError(
+            f"{folder} has bundle format {manifest.get('format')}; this tabkit reads format {FORMAT}. Update tabkit."
+        )
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -127,9 +139,13 @@ def verify(folder: Path) -> tuple[dict[str, Any], str]:
         if not path.is_file():
             raise BundleError(f"{path} is missing. Copy the bundle again.")
         if path.stat().st_size != facts["bytes"]:
-            raise BundleError(f"{path} has {path.stat().st_size:,} bytes, expected {facts['bytes']:,}: it was cut or changed. Copy the bundle again.")
+            raise BundleError(
+                f"{path} has {path.stat().st_size:,} bytes, expected {facts['bytes']:,}: it was cut or changed. Copy the bundle again."
+            )
         if _sha256(path) != facts["sha256"]:
-            raise BundleError(f"{path} was changed since the bundle was made (its hash differs). Copy the bundle again.")
+            raise BundleError(
+                f"{path} was changed since the bundle was made (its hash differs). Copy the bundle again."
+            )
     return manifest, seal
 
 

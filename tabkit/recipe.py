@@ -215,7 +215,9 @@ def check_names(plan: Plan) -> None:
 
     def known_or_raise(column: str, key: str) -> None:
         if column not in recipe.derived and schema.field(column) is None:
-            raise UsageError(f"{plan.path}: {key} names '{column}', which {plan.schema_path} does not describe.{nearest(column, known)}")
+            raise UsageError(
+                f"{plan.path}: {key} names '{column}', which {plan.schema_path} does not describe.{nearest(column, known)}"
+            )
 
     for column, role in plan.roles.items():
         known_or_raise(column, "split.column" if role == "split" else role)
@@ -232,7 +234,9 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
-            raise UsageError(f"Recipe file {name} does not exist. Expected a .toml file, or a shipped recipe (tabkit list recipes).")
+            raise UsageError(
+                f"Recipe file {name} does not exist. Expected a .toml file, or a shipped recipe (tabkit list recipes)."
+            )
         return path
     names = shipped.recipe_names()
     if name not in names:

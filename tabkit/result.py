@@ -104,8 +104,15 @@ def assemble(
             ],
         },
         "exploratory": [
-            {"candidate": e.candidate, "against": e.against, "gain": e.gain.value, "low": e.gain.low, "high": e.gain.high,
-             "p": e.p, "p_holm": e.p_holm}
+            {
+                "candidate": e.candidate,
+                "against": e.against,
+                "gain": e.gain.value,
+                "low": e.gain.low,
+                "high": e.gain.high,
+                "p": e.p,
+                "p_holm": e.p_holm,
+            }
             for e in scorecard.exploratory
         ],
         "verdict": {
@@ -186,17 +193,29 @@ def _candidate(score: Score, price: float) -> dict[str, Any]:
 def scorecard_table(result: dict[str, Any]) -> pl.DataFrame:
     """Return every score in long form: candidate, base, how, kind, part, metric, value, low, high."""
     rows = [
-        {"candidate": c["name"], "base": c["base"], "how": c["how"], "kind": c["kind"], "part": part, "metric": metric, **score}
+        {
+            "candidate": c["name"],
+            "base": c["base"],
+            "how": c["how"],
+            "kind": c["kind"],
+            "part": part,
+            "metric": metric,
+            **score,
+        }
         for c in result["candidates"]
         for part in PARTS
         for metric, score in c["scores"].get(part, {}).items()
     ]
     text, number = pl.String(), pl.Float64()
-    schema = {n: text for n in ("candidate", "base", "how", "kind", "part", "metric")} | {n: number for n in ("value", "low", "high")}
+    schema = {n: text for n in ("candidate", "base", "how", "kind", "part", "metric")} | {
+        n: number for n in ("value", "low", "high")
+    }
     return pl.DataFrame(rows, schema=schema)
 
 
-def prediction_table(plan: Plan, table: Table, split: Split, encoder: Encoder, predictions: dict[str, Predictions]) -> pl.DataFrame:
+def prediction_table(
+    plan: Plan, table: Table, split: Split, encoder: Encoder, predictions: dict[str, Predictions]
+) -> pl.DataFrame:
     """Return the holdout's predictions: input row, id, target, and a column per candidate (per class if multiclass)."""
     rows = split.holdout
     frame = table.frame[rows]
@@ -204,7 +223,9 @@ def prediction_table(plan: Plan, table: Table, split: Split, encoder: Encoder, p
     if plan.recipe.id is not None:
         columns.append(frame[plan.recipe.id].alias(plan.recipe.id))
     target = frame[plan.recipe.target]
-    columns.append((target.cast(pl.Float64) if plan.recipe.task == "regression" else target.cast(pl.String)).alias("target"))
+    columns.append(
+        (target.cast(pl.Float64) if plan.recipe.task == "regression" else target.cast(pl.String)).alias("target")
+    )
     for name, predicted in predictions.items():
         match plan.recipe.task:
             case "binary":

@@ -119,8 +119,17 @@ def run(
     model = _champion(plan, scorecard, rows, encoder, seed, allowance)
 
     document = result.assemble(
-        plan, rows.table, rows.unlabelled.height, 0 if rows.source is None else rows.source.height, split, encoder, scorecard,
-        budget, seed, time.perf_counter() - started, command or f"tabkit run {recipe} --budget {budget} --seed {seed}",
+        plan,
+        rows.table,
+        rows.unlabelled.height,
+        0 if rows.source is None else rows.source.height,
+        split,
+        encoder,
+        scorecard,
+        budget,
+        seed,
+        time.perf_counter() - started,
+        command or f"tabkit run {recipe} --budget {budget} --seed {seed}",
     )
     _write(folder, plan, rows, split, encoder, scorecard, model, document)
     watch("bundle", 1.0, "")
@@ -160,7 +169,9 @@ def _new_folder(out: str | Path | None, plan: Plan) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as problem:
-        raise UsageError(f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to.") from None
+        raise UsageError(
+            f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to."
+        ) from None
     return folder
 
 
@@ -188,7 +199,9 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
     if source_frame is not None:
         source_frame = source_frame.filter(_with_label(source_frame[recipe.target]))
         if source_frame.height < MIN_ROWS:
-            raise DataError(f"The source has {source_frame.height:,} labelled rows. Expected at least {MIN_ROWS} to pretrain on.")
+            raise DataError(
+                f"The source has {source_frame.height:,} labelled rows. Expected at least {MIN_ROWS} to pretrain on."
+            )
     return _Data(table, kept, table.frame.filter(~labelled), source_frame, classes)
 
 
@@ -201,31 +214,45 @@ def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -
 
 
 def _with_label(target: pl.Series) -> pl.Series:
-    return target.is_not_null() & target.is_finite().fill_null(False) if target.dtype.is_float() else target.is_not_null()
+    return (
+        target.is_not_null() & target.is_finite().fill_null(False) if target.dtype.is_float() else target.is_not_null()
+    )
 
 
 def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     """Return the classes in order, the positive one last; check that the target can be learned at all."""
     recipe, target = plan.recipe, frame[plan.recipe.target]
     if frame.height < MIN_ROWS:
-        raise DataError(f"{frame.height:,} labelled rows are in scope. Expected at least {MIN_ROWS} to train, choose and hold out.")
+        raise DataError(
+            f"{frame.height:,} labelled rows are in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
+        )
     if recipe.task == "regression":
         if not target.dtype.is_numeric():
-            raise DataError(f"Target '{recipe.target}' is {target.dtype}, and the task is regression. Expected a number; or set task.")
+            raise DataError(
+                f"Target '{recipe.target}' is {target.dtype}, and the task is regression. Expected a number; or set task."
+            )
         if target.n_unique() < 2:
-            raise DataError(f"Target '{recipe.target}' is {target[0]} in every row: nothing can be learned. Expected values that vary.")
+            raise DataError(
+                f"Target '{recipe.target}' is {target[0]} in every row: nothing can be learned. Expected values that vary."
+            )
         return ()
     names = sorted(as_text(target).unique())
     if len(names) < 2:
-        raise DataError(f"Target '{recipe.target}' has one class only ({names[0]!r}): nothing can be learned. Expected two or more.")
+        raise DataError(
+            f"Target '{recipe.target}' has one class only ({names[0]!r}): nothing can be learned. Expected two or more."
+        )
     if recipe.task == "multiclass":
         return tuple(names)
     if len(names) > 2:
         shown = ", ".join(map(repr, names[:6]))
-        raise DataError(f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\".")
+        raise DataError(
+            f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\"."
+        )
     positive = names[-1] if recipe.positive is None else as_text(pl.Series([recipe.positive]))[0]
     if positive not in names:
-        raise DataError(f"Target '{recipe.target}' never is {positive!r}, the recipe's positive class.{nearest(positive, names)}")
+        raise DataError(
+            f"Target '{recipe.target}' never is {positive!r}, the recipe's positive class.{nearest(positive, names)}"
+        )
     return (next(n for n in names if n != positive), positive)
 
 

@@ -109,7 +109,9 @@ class Dialect(Strict):
             try:
                 "".encode(encoding)
             except LookupError:
-                raise ValueError(f"{encoding!r} is no encoding Python knows; 'utf-8' and 'cp1252' are common.") from None
+                raise ValueError(
+                    f"{encoding!r} is no encoding Python knows; 'utf-8' and 'cp1252' are common."
+                ) from None
         return encoding
 
 

@@ -110,7 +110,9 @@ def _columns(bundle: Bundle, source: Input) -> list[str]:
     return needed
 
 
-def _score_batch(bundle: Bundle, source: Input, batch: RawBatch, columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+def _score_batch(
+    bundle: Bundle, source: Input, batch: RawBatch, columns: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """Return (scored rows, reject lines, number of rejected rows) of one batch."""
     plan = bundle.plan
     fitted = conform(batch, plan.schema, columns, source.decimal)
@@ -135,7 +137,10 @@ def _n_rows(rejects: pl.DataFrame) -> int:
 
 def _rejected(batch: RawBatch, rows: np.ndarray, reason: str) -> pl.DataFrame:
     n = len(rows)
-    return pl.DataFrame({"file": [batch.file] * n, "row": rows, "column": [""] * n, "value": [""] * n, "reason": [reason] * n}, schema=REJECTS)
+    return pl.DataFrame(
+        {"file": [batch.file] * n, "row": rows, "column": [""] * n, "value": [""] * n, "reason": [reason] * n},
+        schema=REJECTS,
+    )
 
 
 def _predict(bundle: Bundle, frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
@@ -145,7 +150,14 @@ def _predict(bundle: Bundle, frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFr
     if recipe.task == "regression":
         assert bundle.half_width is not None
         low, high = predicted - bundle.half_width, predicted + bundle.half_width
-        return pl.DataFrame([key, pl.Series("prediction", predicted), pl.Series("prediction_low", low), pl.Series("prediction_high", high)])
+        return pl.DataFrame(
+            [
+                key,
+                pl.Series("prediction", predicted),
+                pl.Series("prediction_low", low),
+                pl.Series("prediction_high", high),
+            ]
+        )
     if recipe.task == "binary":
         assert bundle.threshold is not None
         chosen = (predicted[:, 1] >= bundle.threshold).astype(np.int64)
@@ -194,7 +206,9 @@ class _Parts:
                     raise UsageError(f"There is nothing to resume: {folder} holds no parts. Run without --resume.")
                 state = json.loads(state_file.read_text(encoding="utf-8"))
                 if state["job"] != job:
-                    raise UsageError(f"{folder} holds parts of another job (bundle, input or chunk size changed). Run without --resume.")
+                    raise UsageError(
+                        f"{folder} holds parts of another job (bundle, input or chunk size changed). Run without --resume."
+                    )
                 return cls(folder, out, rejects, state, state["finished"])
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -202,7 +216,9 @@ class _Parts:
             parts._save_state()
             return parts
         except OSError as problem:
-            raise UsageError(f"--out {out} cannot be written ({problem.strerror}: {problem.filename}). Choose another place.") from None
+            raise UsageError(
+                f"--out {out} cannot be written ({problem.strerror}: {problem.filename}). Choose another place."
+            ) from None
 
     def totals(self) -> dict[str, int]:
         return {"scored": self.state["scored"], "rejected": self.state["rejected"]}
@@ -228,7 +244,9 @@ class _Parts:
                 bad = (pl.read_parquet(self.folder / f"{i:06d}.rejects.parquet") for i in range(n))
                 _join(self.rejects, bad, pl.DataFrame(schema=REJECTS))
         except OSError as problem:
-            raise UsageError(f"{self.out} cannot be written ({problem}). The parts are kept: go on with --resume.") from None
+            raise UsageError(
+                f"{self.out} cannot be written ({problem}). The parts are kept: go on with --resume."
+            ) from None
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

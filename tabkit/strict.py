@@ -43,7 +43,9 @@ def parse_toml(text: str, model: type[Model], where: str) -> Model:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise UsageError(f"{where}: not valid TOML: {problem}. Text values need quotes, tables need [brackets].") from None
+        raise UsageError(
+            f"{where}: not valid TOML: {problem}. Text values need quotes, tables need [brackets]."
+        ) from None
     try:
         return model.model_validate(values)
     except ValidationError as problem:

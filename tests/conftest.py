@@ -29,7 +29,13 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_features(
-    task: str, n_rows: int = 400, n_num: int = 4, seed: int = 0, signal: float = 1.5, n_classes: int = 3, with_cat: bool = True
+    task: str,
+    n_rows: int = 400,
+    n_num: int = 4,
+    seed: int = 0,
+    signal: float = 1.5,
+    n_classes: int = 3,
+    with_cat: bool = True,
 ) -> Features:
     """Rows with a known relation: the score is x0 + [category is 2], plus noise; x1 has missing values."""
     rng = np.random.default_rng(seed)
@@ -71,7 +77,11 @@ def noise_table(n_rows: int, seed: int) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     columns = {f"x{i}": rng.normal(size=n_rows) for i in range(5)}
     return pl.DataFrame(
-        {**columns, "kind": rng.choice(["a", "b", "c"], n_rows).tolist(), "y": rng.choice(["no", "yes"], n_rows).tolist()}
+        {
+            **columns,
+            "kind": rng.choice(["a", "b", "c"], n_rows).tolist(),
+            "y": rng.choice(["no", "yes"], n_rows).tolist(),
+        }
     )
 
 
@@ -85,4 +95,6 @@ def signal_table(n_rows: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame({**{f"x{i}": x[:, i] for i in range(5)}, "kind": kind.tolist(), "y": y.tolist()})
 
 
-BINARY = 'task = "binary"\ntarget = "y"\npositive = "yes"\n[metrics]\nprimary = "roc_auc"\nreport = ["log_loss", "brier"]\n'
+BINARY = (
+    'task = "binary"\ntarget = "y"\npositive = "yes"\n[metrics]\nprimary = "roc_auc"\nreport = ["log_loss", "brier"]\n'
+)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from conftest import BINARY, signal_table, write_recipe
 
 
@@ -96,7 +95,9 @@ def test_run_score_compare_report_check_show_list(case: tuple[Path, Path], tmp_p
     done = tabkit("run", recipe, "--data", data, "--out", tmp_path / "one", "--budget", "quick")
     assert done.returncode == 0, done.stderr
     assert "use_baseline" in done.stdout and "lgbm_tuned" in done.stdout and "report.html" in done.stdout
-    as_json = tabkit("run", recipe, "--data", data, "--out", tmp_path / "two", "--budget", "quick", "--seed", 1, "--json")
+    as_json = tabkit(
+        "run", recipe, "--data", data, "--out", tmp_path / "two", "--budget", "quick", "--seed", 1, "--json"
+    )
     assert json.loads(as_json.stdout)["verdict"]["decision"] == "use_baseline"
     scored = tabkit("score", tmp_path / "one" / "bundle", data, "--out", tmp_path / "s.csv", "--json")
     assert json.loads(scored.stdout)["rows_scored"] == 200
@@ -127,7 +128,9 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = "import sys; from tabkit.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", "finance/loan_default", "--out", str(out)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, "run", "finance/loan_default", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     time.sleep(6)
     process.send_signal(signal.SIGINT)
@@ -139,5 +142,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes differ on Windows")
 def test_a_closed_pipe_is_no_error() -> None:
-    done = subprocess.run(f"{sys.executable} -m tabkit list metrics | head -1", shell=True, capture_output=True, text=True)
+    done = subprocess.run(
+        f"{sys.executable} -m tabkit list metrics | head -1", shell=True, capture_output=True, text=True
+    )
     assert "Traceback" not in done.stderr

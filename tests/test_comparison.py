@@ -16,7 +16,12 @@ TITLES = {"net_full": "Net (all weights)", "net_as_is": "Net (untouched base)", 
 ROWS = {"train": 600, "valid": 150, "holdout": 250}
 
 
-def verdict(base: tuple[float, float, float], baseline: tuple[float, float, float], worthwhile: float = 0.0, valid_base: float = 0.6):
+def verdict(
+    base: tuple[float, float, float],
+    baseline: tuple[float, float, float],
+    worthwhile: float = 0.0,
+    valid_base: float = 0.6,
+):
     planned = Planned(
         "net_full",
         "roc_auc",

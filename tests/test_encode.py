@@ -44,7 +44,11 @@ def test_known_answer() -> None:
 )
 def test_a_row_alone_is_the_row_among_others(rows: list[tuple[float | None, str | None, date | None]]) -> None:
     train = pl.DataFrame(
-        {"n": [1.0, 2.0, 3.5, None], "c": ["a", "a", "b", "b"], "d": [date(2020, 1, 1), date(2021, 5, 3), None, date(2022, 2, 2)]}
+        {
+            "n": [1.0, 2.0, 3.5, None],
+            "c": ["a", "a", "b", "b"],
+            "d": [date(2020, 1, 1), date(2021, 5, 3), None, date(2022, 2, 2)],
+        }
     )
     encoder = fit(train)
     frame = pl.DataFrame(rows, schema=train.schema, orient="row")

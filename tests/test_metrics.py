@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from tabkit.errors import UsageError
 from tabkit.evaluate.intervals import Resampler, holm, interval, paired
 from tabkit.evaluate.metrics import METRICS, Case, resolve
-from tabkit.errors import UsageError
 
 
 def binary_case(seed: int, n: int = 300, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 from conftest import make_features
+
 from tabkit.data.encode import Features
 from tabkit.evaluate.proof import contradiction
 from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, installed, model_class, model_names
-
-from dataclasses import replace
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=40)
 CASES = [
@@ -101,7 +100,10 @@ def test_strange_rows_are_scored(name: str) -> None:
 def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     how = next(h for h, kind in model_class(name).hows.items() if kind == "baseline")
     gone = ["kind"] if shape == "only_numbers" else ["x0", "x1", "x2", "x3"]
-    train, valid = make_features("binary", 200, seed=1).without(gone), make_features("binary", 100, seed=2).without(gone)
+    train, valid = (
+        make_features("binary", 200, seed=1).without(gone),
+        make_features("binary", 100, seed=2).without(gone),
+    )
     assert np.isfinite(adapt(model_class(name)(), train, valid, how).model.predict(valid)).all()
 
 
@@ -125,7 +127,9 @@ def test_linear_equals_scikit_learn() -> None:
         missing = np.isnan(rows.x_num)
         return np.hstack([np.where(missing, 0, rows.x_num), missing[:, [1]], np.eye(5)[rows.x_cat[:, 0]]])
 
-    reference = LogisticRegression(C=1 / adapted.settings["strength"], max_iter=10_000, tol=1e-9).fit(design(train), train.y)
+    reference = LogisticRegression(C=1 / adapted.settings["strength"], max_iter=10_000, tol=1e-9).fit(
+        design(train), train.y
+    )
     np.testing.assert_allclose(adapted.model.predict(valid), reference.predict_proba(design(valid)), atol=1e-5)
 
 
@@ -133,7 +137,10 @@ def test_tuned_is_never_worse_than_scratch_on_valid() -> None:
     from tabkit.models.base import loss
 
     train, valid = make_features("binary", 300, seed=4), make_features("binary", 150, seed=5)
-    losses = [loss(valid, adapt(model_class("lgbm")(), train, valid, how).model.predict(valid)) for how in ("tuned", "scratch")]
+    losses = [
+        loss(valid, adapt(model_class("lgbm")(), train, valid, how).model.predict(valid))
+        for how in ("tuned", "scratch")
+    ]
     assert losses[0] <= losses[1] + 1e-12
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from conftest import BINARY, noise_table, write_recipe
 
 import tabkit
-from conftest import BINARY, noise_table, write_recipe
 from tabkit.models import base
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,9 @@ def related(n: int, seed: int, shift: float) -> pl.DataFrame:
 def test_a_planted_transfer_is_adapted_to(tmp_path: Path) -> None:
     """Source and target share their structure; the target's own effect of x6 is worth adapting for."""
     source, target = related(8000, 0, shift=0.0), related(2400, 1, shift=2.5)
-    recipe = BINARY + "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\nlgbm = ['refit', 'continue']\n[source]\n"
+    recipe = (
+        BINARY + "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\nlgbm = ['refit', 'continue']\n[source]\n"
+    )
     recipe += "[split]\nkind = 'given'\ncolumn = 'part'\n"
     part = pl.Series(["train"] * 300 + ["valid"] * 300 + ["holdout"] * 1800)
     target = target.with_columns(part=part)
@@ -46,7 +48,11 @@ def test_a_planted_transfer_is_adapted_to(tmp_path: Path) -> None:
     target.write_parquet(tmp_path / "target.parquet")
     source.with_columns(part=pl.lit("train")).write_parquet(tmp_path / "source.parquet")
     done = tabkit.run(
-        str(path), data=tmp_path / "target.parquet", source=tmp_path / "source.parquet", out=tmp_path / "out", budget="quick"
+        str(path),
+        data=tmp_path / "target.parquet",
+        source=tmp_path / "source.parquet",
+        out=tmp_path / "out",
+        budget="quick",
     )
     assert done.decision == "adapt", done.result["verdict"]["reason"]
     assert done.result["champion"] == "lgbm_continue"

@@ -10,9 +10,9 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
+from conftest import BINARY, noise_table, signal_table, write_recipe
 
 import tabkit
-from conftest import BINARY, noise_table, signal_table, write_recipe
 from tabkit.errors import DataError, UsageError
 from tabkit.models import base
 
@@ -51,7 +51,13 @@ def test_run_folder_is_complete_and_documented(finished) -> None:
     jsonschema.Draft202012Validator(schema).validate(result)
     assert result["rows"]["train"] + result["rows"]["valid"] + result["rows"]["holdout"] == 700
     assert {c["name"] for c in result["candidates"]} == {
-        "prior", "linear", "lgbm", "lgbm_tuned", "tabnet", "tabnet_as_is", "tabnet_head",
+        "prior",
+        "linear",
+        "lgbm",
+        "lgbm_tuned",
+        "tabnet",
+        "tabnet_as_is",
+        "tabnet_head",
     }
     assert result["holdout_opened"] == 1
 
@@ -132,7 +138,13 @@ def failed(done) -> set[str]:
 
 def test_clean_table_raises_no_alarm(finished) -> None:
     assert not failed(finished) & {
-        "single_feature_leak", "duplicate_rows", "holdout_shift", "label_shuffle", "holdout_reopened", "no_skill", "overfit",
+        "single_feature_leak",
+        "duplicate_rows",
+        "holdout_shift",
+        "label_shuffle",
+        "holdout_reopened",
+        "no_skill",
+        "overfit",
     }
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import BINARY, signal_table, write_recipe
 from polars.testing import assert_frame_equal
 
 import tabkit
-from conftest import BINARY, signal_table, write_recipe
 from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.models import base
 
@@ -71,17 +71,23 @@ def test_every_row_is_scored_or_rejected_with_its_reason(bundle: Path, tmp_path:
 def test_chunks_and_formats_do_not_change_a_bit(bundle: Path, rows: Path, tmp_path: Path, chunk_rows: int) -> None:
     tabkit.score(bundle, rows, tmp_path / "whole.parquet")
     tabkit.score(bundle, rows, tmp_path / "cut.parquet", chunk_rows=chunk_rows)
-    assert_frame_equal(pl.read_parquet(tmp_path / "whole.parquet"), pl.read_parquet(tmp_path / "cut.parquet"), check_exact=True)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "whole.parquet"), pl.read_parquet(tmp_path / "cut.parquet"), check_exact=True
+    )
     pl.read_parquet(rows).write_csv(tmp_path / "rows.csv")
     tabkit.score(bundle, tmp_path / "rows.csv", tmp_path / "from_csv.parquet", chunk_rows=chunk_rows)
-    assert_frame_equal(pl.read_parquet(tmp_path / "whole.parquet"), pl.read_parquet(tmp_path / "from_csv.parquet"), check_exact=True)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "whole.parquet"), pl.read_parquet(tmp_path / "from_csv.parquet"), check_exact=True
+    )
 
 
 def test_order_of_rows_only_orders_the_output(bundle: Path, rows: Path, tmp_path: Path) -> None:
     pl.read_parquet(rows).reverse().write_parquet(tmp_path / "reversed.parquet")
     tabkit.score(bundle, rows, tmp_path / "a.parquet")
     tabkit.score(bundle, tmp_path / "reversed.parquet", tmp_path / "b.parquet")
-    assert_frame_equal(pl.read_parquet(tmp_path / "a.parquet"), pl.read_parquet(tmp_path / "b.parquet").reverse(), check_exact=True)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "a.parquet"), pl.read_parquet(tmp_path / "b.parquet").reverse(), check_exact=True
+    )
 
 
 def test_moved_bundle_in_another_process_is_bit_equal(bundle: Path, rows: Path, tmp_path: Path) -> None:
@@ -89,9 +95,12 @@ def test_moved_bundle_in_another_process_is_bit_equal(bundle: Path, rows: Path, 
     moved = tmp_path / "elsewhere" / "b"
     shutil.copytree(bundle, moved)
     subprocess.run(
-        [sys.executable, "-m", "tabkit", "score", str(moved), str(rows), "--out", str(tmp_path / "there.parquet")], check=True
+        [sys.executable, "-m", "tabkit", "score", str(moved), str(rows), "--out", str(tmp_path / "there.parquet")],
+        check=True,
     )
-    assert_frame_equal(pl.read_parquet(tmp_path / "here.parquet"), pl.read_parquet(tmp_path / "there.parquet"), check_exact=True)
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "here.parquet"), pl.read_parquet(tmp_path / "there.parquet"), check_exact=True
+    )
 
 
 def test_the_bundle_scores_like_the_measured_model_when_it_is_that_model(tmp_path: Path) -> None:
@@ -144,7 +153,9 @@ def test_a_missing_column_is_named_with_its_neighbour(bundle: Path, rows: Path, 
 
 def test_one_flipped_byte_in_any_file_is_refused(bundle: Path, tmp_path: Path) -> None:
     files = sorted(p.relative_to(bundle) for p in bundle.rglob("*") if p.is_file())
-    assert {"manifest.json", "manifest.sha256", "recipe.toml", "schema.toml", "encoder.json", "CARD.md"} <= {str(f) for f in files}
+    assert {"manifest.json", "manifest.sha256", "recipe.toml", "schema.toml", "encoder.json", "CARD.md"} <= {
+        str(f) for f in files
+    }
     for name in files:
         copy = tmp_path / "copy"
         shutil.copytree(bundle, copy)

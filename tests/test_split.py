@@ -16,7 +16,14 @@ from tabkit.recipe import Recipe
 
 
 def recipe(**changes: object) -> Recipe:
-    base = {"name": "a/b", "title": "t", "schema": "s", "task": "binary", "target": "y", "metrics": {"primary": "roc_auc"}}
+    base = {
+        "name": "a/b",
+        "title": "t",
+        "schema": "s",
+        "task": "binary",
+        "target": "y",
+        "metrics": {"primary": "roc_auc"},
+    }
     return Recipe.model_validate({**base, **changes})
 
 

@@ -24,7 +24,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Recipe = Annotated[str, typer.Argument(help="A shipped recipe (finance/loan_default) or a recipe file.", metavar="RECIPE")]
+Recipe = Annotated[
+    str, typer.Argument(help="A shipped recipe (finance/loan_default) or a recipe file.", metavar="RECIPE")
+]
 
 
 class BudgetLevel(StrEnum):
@@ -67,7 +69,9 @@ def list_(
 def show(
     recipe: Recipe,
     as_json: Json = False,
-    frictionless: Annotated[bool, typer.Option("--frictionless", help="Print the schema as Frictionless JSON.")] = False,
+    frictionless: Annotated[
+        bool, typer.Option("--frictionless", help="Print the schema as Frictionless JSON.")
+    ] = False,
 ) -> None:
     """Show what a recipe asks, of which data, and how it decides."""
     from tabkit.cli import printing
@@ -79,7 +83,9 @@ def show(
 @app.command()
 def run(
     recipe: Recipe,
-    data: Annotated[Path | None, typer.Option(help="CSV, Parquet or Arrow file, folder or glob. Default: the recipe's sample.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="CSV, Parquet or Arrow file, folder or glob. Default: the recipe's sample.")
+    ] = None,
     source: Annotated[Path | None, typer.Option(help="Related rows to pretrain on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. Default: runs/NAME-TIMESTAMP.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
@@ -102,7 +108,9 @@ def score(
     bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
     data: Annotated[Path, typer.Argument(help="CSV, Parquet or Arrow file, folder or glob.")],
     out: Annotated[Path, typer.Option(help="Where scores go: .csv or .parquet.")],
-    rejects: Annotated[Path | None, typer.Option(help="Where rows that do not fit go. Default: OUT.rejects.csv.")] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Where rows that do not fit go. Default: OUT.rejects.csv.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +145,9 @@ def new(
     name: Annotated[str, typer.Argument(help="VERTICAL/NAME of the recipe to write.")],
     data: Annotated[Path, typer.Option(help="The table to learn the schema from.")],
     target: Annotated[str, typer.Option(help="The column to predict.")],
-    task: Annotated[str | None, typer.Option(help="binary, multiclass or regression. Default: from the target.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="binary, multiclass or regression. Default: from the target.")
+    ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The column that names a row.")] = None,
     time: Annotated[str | None, typer.Option(help="The column to split by time.")] = None,
     group: Annotated[str | None, typer.Option(help="The column whose rows stay together.")] = None,
@@ -199,7 +209,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tabkit list | head`: no error at exit
         sys.exit(0)
     except OSError as problem:
-        fault = UsageError(f"{problem.filename or 'A file'} cannot be read or written: {problem.strerror or problem}. Check space and permissions.")
+        fault = UsageError(
+            f"{problem.filename or 'A file'} cannot be read or written: {problem.strerror or problem}. Check space and permissions."
+        )
         if os.environ.get("TABKIT_DEBUG"):
             traceback.print_exc()
         _say(str(fault))

@@ -44,7 +44,13 @@ def progress(quiet: bool) -> Iterator[Watch]:
     if quiet or not sys.stderr.isatty():
         yield lambda stage, fraction, note: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -75,7 +81,15 @@ def _recipes() -> list[dict[str, str]]:
     from tabkit.shipped import recipe_names
 
     plans = [load_recipe(name) for name in recipe_names()]
-    return [{"recipe": p.recipe.name, "task": p.recipe.task, "question": p.recipe.question, "sample": p.recipe.sample or "-"} for p in plans]
+    return [
+        {
+            "recipe": p.recipe.name,
+            "task": p.recipe.task,
+            "question": p.recipe.question,
+            "sample": p.recipe.sample or "-",
+        }
+        for p in plans
+    ]
 
 
 def _models() -> list[dict[str, str]]:
@@ -94,7 +108,12 @@ def _metrics() -> list[dict[str, str]]:
     from tabkit.evaluate.metrics import METRICS
 
     return [
-        {"metric": n, "title": m.title, "better": "higher" if m.greater_is_better else "lower", "tasks": ", ".join(sorted(m.tasks))}
+        {
+            "metric": n,
+            "title": m.title,
+            "better": "higher" if m.greater_is_better else "lower",
+            "tasks": ", ".join(sorted(m.tasks)),
+        }
         for n, m in METRICS.items()
     ]
 
@@ -102,7 +121,9 @@ def _metrics() -> list[dict[str, str]]:
 def _checks() -> list[dict[str, str]]:
     from tabkit.evaluate.checks import CHECKS
 
-    return [{"check": code, "severity": c.severity, "title": c.title, "question": c.question} for code, c in CHECKS.items()]
+    return [
+        {"check": code, "severity": c.severity, "title": c.title, "question": c.question} for code, c in CHECKS.items()
+    ]
 
 
 def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
@@ -139,7 +160,9 @@ def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
     columns = Table("column", "type", "unit", "role", "what it is", box=None, pad_edge=False)
     for name, field in [*plan.schema.fields.items(), *plan.schema.patterns.items()]:
         role = plan.roles.get(name) or ("feature" if plan.is_feature(name) else "not used")
-        columns.add_row(*map(Text, (name, field.type, field.unit, role + (", sensitive" if field.sensitive else ""), field.title)))
+        columns.add_row(
+            *map(Text, (name, field.type, field.unit, role + (", sensitive" if field.sensitive else ""), field.title))
+        )
     for name, sql in r.derived.items():
         columns.add_row(*map(Text, (name, "derived", "", "feature", sql)))
     console.print()
@@ -155,8 +178,19 @@ def verdict(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     primary = result["primary"]
     title = result["metrics"][primary]["title"]
     table = Table(box=None, pad_edge=False, title=f"{result['recipe']}: {title} by part", title_justify="left")
-    for name in ("candidate", "kind", "train", "valid", "holdout (95%)", "overfit gap", "trained parameters", "seconds"):
-        table.add_column(name, justify="left" if name in ("candidate", "kind") else "right", no_wrap=name == "candidate")
+    for name in (
+        "candidate",
+        "kind",
+        "train",
+        "valid",
+        "holdout (95%)",
+        "overfit gap",
+        "trained parameters",
+        "seconds",
+    ):
+        table.add_column(
+            name, justify="left" if name in ("candidate", "kind") else "right", no_wrap=name == "candidate"
+        )
     for c in result["candidates"]:
         champion = c["name"] == result["champion"]
         if c["refused"]:
@@ -179,7 +213,12 @@ def verdict(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     passed = sum(c["outcome"] == "pass" for c in result["checks"])
     console.print(Text(f"\nChecks: {passed} passed, {len(failed)} failed."))
     for found in failed:
-        console.print(Text(f"  {found['severity']}: {found['code']}: {found['message']}", style="red" if found["severity"] == "error" else "yellow"))
+        console.print(
+            Text(
+                f"  {found['severity']}: {found['code']}: {found['message']}",
+                style="red" if found["severity"] == "error" else "yellow",
+            )
+        )
     if result["value"]:
         console.print(Text(f"\nValue: {result['value']['sentence']}"))
     console.print(Text(f"\n{result['verdict']['decision']}: {result['verdict']['sentence']}", style="bold"))
@@ -191,11 +230,15 @@ def scored(done: Any, as_json: bool) -> None:
     if as_json:
         _print_json(done)
         return
-    text = f"{count(done.rows_scored, 'row')} scored to {done.out}, {done.rows_rejected:,} rejected, of {done.rows_in:,}."
+    text = (
+        f"{count(done.rows_scored, 'row')} scored to {done.out}, {done.rows_rejected:,} rejected, of {done.rows_in:,}."
+    )
     if done.rejects:
         text += f" Reasons: {done.rejects}"
     if done.ignored:
-        text += f"\nIgnored {count(len(done.ignored), 'column')} the model does not need: {', '.join(done.ignored[:8])}."
+        text += (
+            f"\nIgnored {count(len(done.ignored), 'column')} the model does not need: {', '.join(done.ignored[:8])}."
+        )
     _console().print(Text(text))
 
 

@@ -199,7 +199,8 @@ class Encoder:
         """Restore an encoder from :meth:`to_json`."""
         values = json.loads(text)
         columns = [
-            Column(**{**c, "categories": tuple(c["categories"]), "counts": tuple(c["counts"])}) for c in values["columns"]
+            Column(**{**c, "categories": tuple(c["categories"]), "counts": tuple(c["counts"])})
+            for c in values["columns"]
         ]
         return cls(**{**values, "classes": tuple(values["classes"]), "columns": tuple(columns)})
 

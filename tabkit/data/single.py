@@ -1,14 +1,60 @@
+"""How well one column alone predicts the target: the strongest sign of a leak."""
+
+from __future__ import annotations
+
 import numpy as np
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from sklearn.metrics import roc_auc_score, r2_score
-LEAK_SCORE=.98
-def single_feature_scores(a,b):
-    out={}
-    for c in a.layout.columns:
-        i=[k for k,s in enumerate(a.layout.num_source) if s==c]; j=[k for k,s in enumerate(a.layout.cat_source) if s==c]
-        X=np.hstack([np.nan_to_num(a.x_num[:,i]),a.x_cat[:,j]]); Z=np.hstack([np.nan_to_num(b.x_num[:,i]),b.x_cat[:,j]])
-        if a.layout.task=="regression": out[c]=r2_score(b.y,DecisionTreeRegressor(max_leaf_nodes=12,min_samples_leaf=5).fit(X,a.y).predict(Z))
+import numpy.typing as npt
+
+from tabkit.data.encode import Features
+
+LEAK_SCORE = 0.98
+"""ROC AUC (R squared for regression) from which a single column is suspected of giving the target away."""
+
+
+def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str, float]:
+    """Return, per table column, the score of a small decision tree that sees that column alone.
+
+    Parameters
+    ----------
+    fitted_on, scored_on
+        Labelled rows of one layout, disjoint.
+
+    Returns
+    -------
+    dict
+        ROC AUC for binary tasks, the mean of one against the rest for multiclass, R squared for regression;
+        .5 (0) where ``scored_on`` holds a single class (value).
+    """
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    y, truth = fitted_on.y, scored_on.y
+    assert y is not None and truth is not None
+    # A leaf needs a fiftieth of a per cent of the rows: enough to follow a leak, too many to follow noise.
+    options = {"max_leaf_nodes": 16, "min_samples_leaf": max(5, len(fitted_on) // 200), "random_state": 0}
+    out: dict[str, float] = {}
+    for column in fitted_on.layout.columns:
+        x, z = _column(fitted_on, column), _column(scored_on, column)
+        if fitted_on.layout.task == "regression":
+            predicted = DecisionTreeRegressor(**options).fit(x, y).predict(z)
+            spread = float(((truth - truth.mean()) ** 2).sum())
+            out[column] = 1.0 - float(((truth - predicted) ** 2).sum()) / spread if spread else 0.0
         else:
-            p=DecisionTreeClassifier(max_leaf_nodes=12,min_samples_leaf=5).fit(X,a.y).predict_proba(Z)
-            out[c]=roc_auc_score(b.y,p[:,1]) if p.shape[1]==2 else roc_auc_score(b.y,p,multi_class="ovr")
+            tree = DecisionTreeClassifier(**options).fit(x, y)
+            out[column] = _auc(tree.classes_, tree.predict_proba(z), truth)
     return out
+
+
+def _column(rows: Features, column: str) -> npt.NDArray[np.float64]:
+    num = [i for i, source in enumerate(rows.layout.num_source) if source == column]
+    cat = [i for i, source in enumerate(rows.layout.cat_source) if source == column]
+    return np.hstack([rows.x_num[:, num].astype(np.float64), rows.x_cat[:, cat].astype(np.float64)])
+
+
+def _auc(classes: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    present = [k for k in classes if 0 < (truth == k).sum() < len(truth)]
+    if len(classes) == 2:
+        present = [classes[1]] if present else []
+    scores = [roc_auc_score(truth == k, probabilities[:, list(classes).index(k)]) for k in present]
+    return float(np.mean(scores)) if scores else 0.5

@@ -125,7 +125,9 @@ class Input:
                 malformed.clear()
                 yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), found
         except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
-            raise DataError(f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}.") from None
+            raise DataError(
+                f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}."
+            ) from None
         if malformed:
             rest = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
             yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), rest
@@ -165,10 +167,14 @@ def open_input(path: str | Path, dialect: Dialect) -> Input:
     for file, header in zip(files, headers, strict=True):
         repeated = sorted({c for c in header if header.count(c) > 1})
         if repeated:
-            raise DataError(f"{file} has the column {repeated[0]!r} more than once. Expected every name once; rename one.")
+            raise DataError(
+                f"{file} has the column {repeated[0]!r} more than once. Expected every name once; rename one."
+            )
         if set(header) != set(headers[0]):
             odd = sorted(set(header) ^ set(headers[0]))
-            raise DataError(f"{file} and {files[0]} differ in the columns {odd[:6]}. Expected the same columns in every file.")
+            raise DataError(
+                f"{file} and {files[0]} differ in the columns {odd[:6]}. Expected the same columns in every file."
+            )
     return Input(name, files, tuple(headers[0]), kind, delimiter, encoding, decimal)
 
 
@@ -193,7 +199,9 @@ def _files(path: str | Path) -> tuple[Path, ...]:
             raise DataError(f"No file matches {path}. Check the pattern.")
     else:
         beside = [f.name for f in here.parent.iterdir()] if here.parent.is_dir() else []
-        raise DataError(f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob.")
+        raise DataError(
+            f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob."
+        )
     return tuple(found)
 
 
@@ -243,11 +251,15 @@ def _breaks(block: bytes, i: int) -> bool:
     if block[i] < 0x80:
         return False
     length = next((n for n in (2, 3, 4) if _decodes(block[i : i + n])), 0)
-    return length == 0 and not (0x80 <= block[i] < 0xC0 and i > 0 and block[i - 1] >= 0x80 and _decodes_before(block, i))
+    return length == 0 and not (
+        0x80 <= block[i] < 0xC0 and i > 0 and block[i - 1] >= 0x80 and _decodes_before(block, i)
+    )
 
 
 def _decodes_before(block: bytes, i: int) -> bool:
-    return any(_decodes(block[i - back : i - back + n]) for back in (1, 2, 3) for n in (2, 3, 4) if i >= back and n > back)
+    return any(
+        _decodes(block[i - back : i - back + n]) for back in (1, 2, 3) for n in (2, 3, 4) if i >= back and n > back
+    )
 
 
 def _decodes(piece: bytes) -> bool:
@@ -302,7 +314,9 @@ def _binary_columns(path: Path, kind: str) -> list[str]:
         with pa.memory_map(str(path)) as mapped:
             return list(pa_feather.read_table(mapped).schema.names)
     except (pa.ArrowInvalid, OSError) as problem:
-        raise DataError(f"{path} is damaged or is no {kind} file ({str(problem).splitlines()[0]}). Copy or write it again.") from None
+        raise DataError(
+            f"{path} is damaged or is no {kind} file ({str(problem).splitlines()[0]}). Copy or write it again."
+        ) from None
 
 
 def _from_arrow(table: pa.Table) -> pl.DataFrame:

@@ -86,7 +86,13 @@ def _inner_kind(recipe: Recipe) -> SplitKind:
 
 
 def _cut(
-    kind: SplitKind, frame: pl.DataFrame, rows: Rows, share: float, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
+    kind: SplitKind,
+    frame: pl.DataFrame,
+    rows: Rows,
+    share: float,
+    recipe: Recipe,
+    groups: Rows | None,
+    rng: np.random.Generator,
 ) -> tuple[Rows, Rows]:
     """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them."""
     match kind:
@@ -128,7 +134,9 @@ def _by_time(times: pl.Series, rows: Rows, share: float, column: str) -> tuple[R
     stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()[rows]
     moments, counts = np.unique(stamps, return_counts=True)
     if len(moments) < 2:
-        raise DataError(f"Time column '{column}' has a single value, so no later rows can be held out. Expected several moments.")
+        raise DataError(
+            f"Time column '{column}' has a single value, so no later rows can be held out. Expected several moments."
+        )
     before = np.cumsum(counts)[:-1]
     # Rows of one moment stay together: the boundary is the moment whose cut comes closest to the wanted share.
     boundary = moments[int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
@@ -141,7 +149,9 @@ def _given(parts: pl.Series, column: str) -> tuple[Rows, Rows, Rows]:
     other = sorted(set(names.drop_nulls().unique()) - set(_GIVEN))
     if other or names.null_count():
         found = ", ".join(map(repr, other[:5])) or "missing values"
-        raise DataError(f"Split column '{column}' holds {found}. Expected only 'train', 'valid' (optional) and 'holdout'.")
+        raise DataError(
+            f"Split column '{column}' holds {found}. Expected only 'train', 'valid' (optional) and 'holdout'."
+        )
     train, valid, holdout = (np.flatnonzero((names == part).to_numpy()) for part in _GIVEN)
     return train, valid, holdout
 
@@ -157,7 +167,9 @@ def _codes(values: pl.Series) -> Rows:
 def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
     for part, rows in (("train", split.train), ("valid", split.valid), ("holdout", split.holdout)):
         if len(rows) == 0:
-            raise DataError(f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments.")
+            raise DataError(
+                f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
+            )
     if recipe.task != "regression":
         target = as_text(frame[recipe.target])
         everywhere = set(target.unique())

@@ -33,7 +33,13 @@ _DTYPES: dict[str, pl.DataType] = {
     "datetime": pl.Datetime("us"),
 }
 _TRUE, _FALSE = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
-_A = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "date": "a date", "datetime": "a date and time"}
+_A = {
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "date": "a date",
+    "datetime": "a date and time",
+}
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,7 @@ def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], decimal: st
     return Conformed(frame.filter(~pl.Series(failing)), batch.rows[~failing], rejects)
 
 
-def _plan(
-    dtypes: pl.Schema, schema: Schema, names: list[str], decimal: str
-) -> tuple[dict[str, pl.Expr], list[_Rule]]:
+def _plan(dtypes: pl.Schema, schema: Schema, names: list[str], decimal: str) -> tuple[dict[str, pl.Expr], list[_Rule]]:
     """Return the typing expression of each column, and the rules over ``typed:NAME`` and the raw columns."""
     typed: dict[str, pl.Expr] = {}
     rules: list[_Rule] = []
@@ -169,7 +173,11 @@ def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: 
         return pl.lit(False), pl.lit(None, dtype=_DTYPES[spec.type])
     value = column
     if spec.missing and dtype.is_numeric():
-        value = pl.when(column.is_in([float(c) for c in spec.missing if not isinstance(c, str)])).then(None).otherwise(column)
+        value = (
+            pl.when(column.is_in([float(c) for c in spec.missing if not isinstance(c, str)]))
+            .then(None)
+            .otherwise(column)
+        )
     if dtype.is_float():
         value = pl.when(value.is_nan()).then(None).otherwise(value)
     present = value.is_not_null()
@@ -181,7 +189,9 @@ def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: 
             return present, pl.when(value == 1).then(True).when(value == 0).then(False).otherwise(None)
         case "string" if dtype.is_float():
             whole = value.is_finite() & (value == value.round())
-            return present, pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(value.cast(pl.String))
+            return present, pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
+                value.cast(pl.String)
+            )
         case "number" if dtype == pl.Boolean:
             return present, value.cast(pl.Int64).cast(pl.Float64)
         case "date" | "datetime" if dtype.is_numeric():
@@ -214,7 +224,13 @@ def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
         case "date":
             return _first_parse(text, pl.Date, [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
         case "datetime":
-            formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.fZ"]
+            formats = [
+                "%Y-%m-%d %H:%M:%S%.f",
+                "%Y-%m-%dT%H:%M:%S%.f",
+                "%Y-%m-%d %H:%M",
+                "%Y-%m-%dT%H:%M",
+                "%Y-%m-%dT%H:%M:%S%.fZ",
+            ]
             day = text.str.strptime(pl.Date, "%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
             return pl.coalesce(_first_parse(text, pl.Datetime("us"), [spec.format] if spec.format else formats), day)
 
@@ -267,13 +283,17 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
         for column in expression.meta.root_names():
             spec = plan.schema.field(column)
             if column == plan.recipe.target or (spec is not None and spec.known == "at_outcome"):
-                raise UsageError(f"{place} uses '{column}', which is only known at the outcome. Derive from what is known before.")
+                raise UsageError(
+                    f"{place} uses '{column}', which is only known at the outcome. Derive from what is known before."
+                )
             if column not in sample.columns:
                 raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
         whole = _select(sample, expression, name, place)
         alone = [_select(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
         if whole.height != sample.height or (alone and not pl.concat(alone, how="vertical_relaxed").equals(whole)):
-            raise UsageError(f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one.")
+            raise UsageError(
+                f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
+            )
         sample = sample.with_columns(whole[name])
 
 
@@ -288,10 +308,14 @@ def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:
     expression = _sql(condition, place)
     for column in expression.meta.root_names():
         if column not in frame.columns:
-            raise UsageError(f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}")
+            raise UsageError(
+                f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}"
+            )
     found = _select(frame, expression, "match", place)["match"]
     if found.dtype != pl.Boolean:
-        raise UsageError(f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3.")
+        raise UsageError(
+            f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3."
+        )
     return found.fill_null(False)
 
 
@@ -299,14 +323,18 @@ def _sql(text: str, place: str) -> pl.Expr:
     try:
         return pl.sql_expr(text)
     except PolarsError as problem:
-        raise UsageError(f"{place}: '{text}' is not an SQL expression Polars knows ({str(problem).splitlines()[0]}).") from None
+        raise UsageError(
+            f"{place}: '{text}' is not an SQL expression Polars knows ({str(problem).splitlines()[0]})."
+        ) from None
 
 
 def _select(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
     try:
         return frame.select(expression.alias(name))
     except PolarsError as problem:
-        raise UsageError(f"{place} cannot be evaluated ({str(problem).splitlines()[0]}). Check the types of its columns.") from None
+        raise UsageError(
+            f"{place} cannot be evaluated ({str(problem).splitlines()[0]}). Check the types of its columns."
+        ) from None
 
 
 def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None = None) -> list[str]:
@@ -364,7 +392,9 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
     needed = [c for c in needed_columns(plan, need_target) if plan.schema.field(c) is not None]
     for text in needed_columns(plan, need_target):
         if plan.schema.field(text) is None:
-            raise UsageError(f"{plan.path} uses the column '{text}', which {plan.schema_path} does not describe.{nearest(text, plan.schema.fields)}")
+            raise UsageError(
+                f"{plan.path} uses the column '{text}', which {plan.schema_path} does not describe.{nearest(text, plan.schema.fields)}"
+            )
     for column in needed:
         if column not in source.columns:
             raise DataError(
@@ -392,13 +422,19 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
         inside = matches(frame, where, f"{plan.path}: where")
         frame, numbers = frame.filter(inside), numbers[inside.to_numpy()]
         if frame.height == 0:
-            raise DataError(f"{source.name}: none of {before:,} rows meets the recipe's condition {where}. Check its values.")
+            raise DataError(
+                f"{source.name}: none of {before:,} rows meets the recipe's condition {where}. Check its values."
+            )
     ignored = tuple(c for c in source.columns if c not in columns)
     return Table(frame, numbers, bad, n_input, before - frame.height, ignored, fingerprint)
 
 
 def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input: int) -> DataError:
-    kinds = bad.group_by("column", "reason").agg(pl.len(), pl.col("row").first(), pl.col("value").first()).sort("len", descending=True)
+    kinds = (
+        bad.group_by("column", "reason")
+        .agg(pl.len(), pl.col("row").first(), pl.col("value").first())
+        .sort("len", descending=True)
+    )
     shown = "; ".join(
         f"column '{k['column']}': {k['reason']} ({count(k['len'], 'row')}, first row {k['row']}: {k['value'][:40]!r})"
         for k in kinds.head(3).to_dicts()
@@ -430,12 +466,15 @@ def check(plan: Plan, source: Input) -> CheckReport:
     described = [c for c in source.columns if plan.schema.field(c) is not None]
     needed = [c for c in needed_columns(plan, for_target=True) if c not in source.columns]
     failures = [
-        Failure(c, f"column is missing, and the recipe needs it.{nearest(c, source.columns)}", 0, (), "") for c in needed
+        Failure(c, f"column is missing, and the recipe needs it.{nearest(c, source.columns)}", 0, (), "")
+        for c in needed
     ]
     notes = []
     unknown = [c for c in source.columns if c not in described]
     if unknown:
-        notes.append(f"{count(len(unknown), 'column')} not described by the schema, ignored: {', '.join(unknown[:10])}.")
+        notes.append(
+            f"{count(len(unknown), 'column')} not described by the schema, ignored: {', '.join(unknown[:10])}."
+        )
     found: dict[tuple[str, str], tuple[int, list[int], str]] = {}
     seen: dict[str, list[pl.Series]] = {c: [] for c in described if _spec(plan, c).constraints.unique}
     present = dict.fromkeys(described, 0)
@@ -448,7 +487,10 @@ def check(plan: Plan, source: Input) -> CheckReport:
         typed, rules = _plan(batch.frame.schema, plan.schema, described, source.decimal)
         lazy = batch.frame.lazy().select(described).with_columns([e.alias(f"typed:{n}") for n, e in typed.items()])
         summary = [pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in described]
-        summary += [rule.bad.fill_null(False).arg_true().head(_FIRST_ROWS).implode().alias(f"at:{i}") for i, rule in enumerate(rules)]
+        summary += [
+            rule.bad.fill_null(False).arg_true().head(_FIRST_ROWS).implode().alias(f"at:{i}")
+            for i, rule in enumerate(rules)
+        ]
         summary += [rule.bad.fill_null(False).sum().alias(f"n:{i}") for i, rule in enumerate(rules)]
         counted = lazy.select(summary).collect()
         for n in described:
@@ -457,7 +499,11 @@ def check(plan: Plan, source: Input) -> CheckReport:
             if counted[f"n:{i}"][0]:
                 at = counted[f"at:{i}"][0].to_list()
                 _note(
-                    found, rule.column, rule.message, [int(batch.rows[k]) for k in at], str(batch.frame[rule.column][at[0]]),
+                    found,
+                    rule.column,
+                    rule.message,
+                    [int(batch.rows[k]) for k in at],
+                    str(batch.frame[rule.column][at[0]]),
                     int(counted[f"n:{i}"][0]),
                 )
         wanted = [*seen, *([plan.recipe.target] if plan.recipe.target in described else [])]
@@ -472,13 +518,33 @@ def check(plan: Plan, source: Input) -> CheckReport:
         repeated = whole.is_duplicated() & whole.is_not_null()
         if repeated.any():
             at = repeated.arg_true()
-            failures.append(Failure(c, "expected every value once (unique)", int(repeated.sum()), tuple(at.head(_FIRST_ROWS)), str(whole[int(at[0])])))
+            failures.append(
+                Failure(
+                    c,
+                    "expected every value once (unique)",
+                    int(repeated.sum()),
+                    tuple(at.head(_FIRST_ROWS)),
+                    str(whole[int(at[0])]),
+                )
+            )
     for c in described:
         if n_rows and present[c] == 0:
             line = f"column '{c}' has no value in any row"
-            (failures.append(Failure(c, "no value in any row", n_rows, (), "")) if c == plan.recipe.target else notes.append(line + "."))
+            (
+                failures.append(Failure(c, "no value in any row", n_rows, (), ""))
+                if c == plan.recipe.target
+                else notes.append(line + ".")
+            )
     if plan.recipe.target in described and len(target) == 1:
-        failures.append(Failure(plan.recipe.target, "the target has one value only: nothing can be learned", n_rows, (), next(iter(target))))
+        failures.append(
+            Failure(
+                plan.recipe.target,
+                "the target has one value only: nothing can be learned",
+                n_rows,
+                (),
+                next(iter(target)),
+            )
+        )
     return CheckReport(n_rows, tuple(failures), tuple(notes))
 
 
@@ -489,9 +555,12 @@ def _spec(plan: Plan, column: str) -> Field:
 
 
 def _note(
-    found: dict[tuple[str, str], tuple[int, list[int], str]], column: str, message: str, rows: list[int], example: str, n: int = 1
+    found: dict[tuple[str, str], tuple[int, list[int], str]],
+    column: str,
+    message: str,
+    rows: list[int],
+    example: str,
+    n: int = 1,
 ) -> None:
     count_, first, kept = found.get((column, message), (0, [], example))
     found[(column, message)] = (count_ + n, (first + rows)[:_FIRST_ROWS], kept)
-
-

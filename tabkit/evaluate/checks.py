@@ -103,7 +103,10 @@ def _single_feature_leak(e: Evidence) -> Verdict:
             "It may be recorded after the outcome; ask how it comes about, or exclude it."
         )
     name = max(scores, key=lambda column: scores[column])
-    return "pass", f"The strongest single column, '{name}', reaches {scores[name]:.3f} {unit} on valid (alarm at {LEAK_SCORE})."
+    return (
+        "pass",
+        f"The strongest single column, '{name}', reaches {scores[name]:.3f} {unit} on valid (alarm at {LEAK_SCORE}).",
+    )
 
 
 def _post_outcome(e: Evidence) -> Verdict:
@@ -136,7 +139,10 @@ def _group_overlap(e: Evidence) -> Verdict:
     both = np.intersect1d(e.split.groups[train], e.split.groups[e.split.holdout]).size
     column = e.plan.recipe.group
     if both:
-        return "fail", f"{both:,} value(s) of '{column}' have rows on both sides of the holdout; scores then flatter. Use split.kind = 'grouped'."
+        return (
+            "fail",
+            f"{both:,} value(s) of '{column}' have rows on both sides of the holdout; scores then flatter. Use split.kind = 'grouped'.",
+        )
     return "pass", f"No value of '{column}' has rows on both sides of the holdout."
 
 
@@ -148,7 +154,10 @@ def _time_overlap(e: Evidence) -> Verdict:
     train = np.concatenate([e.split.train, e.split.valid])
     last, first = times[train].max(), times[e.split.holdout].min()
     if last > first:  # type: ignore[operator]
-        return "fail", f"Training rows run to {last}, past the first holdout row of {first}: the model has seen the future it is tested on."
+        return (
+            "fail",
+            f"Training rows run to {last}, past the first holdout row of {first}: the model has seen the future it is tested on.",
+        )
     return "pass", f"Training rows end at {last}, the holdout starts at {first}."
 
 
@@ -162,7 +171,10 @@ def _shift(e: Evidence) -> Verdict:
     alarm = max(SHIFT_AUC, 0.5 + 3 * math.sqrt((1 / len(before) + 1 / len(e.holdout)) / 12))
     if auc > alarm or psi[worst] > SHIFT_PSI:
         moved = ", ".join(f"'{n}' {v:.2f}" for n, v in sorted(psi.items(), key=lambda kv: -kv[1])[:4] if v > SHIFT_PSI)
-        return "fail", f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + moved if moved else ''}."
+        return (
+            "fail",
+            f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + moved if moved else ''}.",
+        )
     return "pass", f"{numbers[0].upper()}{numbers[1:]}."
 
 
@@ -205,9 +217,15 @@ def _overfit(e: Evidence) -> Verdict:
     if over:
         named = ", ".join(f"{name} ({share:.0%})" for name, share in sorted(over.items(), key=lambda kv: -kv[1]))
         mark = " The champion is among them." if e.champion in over else ""
-        return "fail", f"More than {SKILL_LOST:.0%} of the skill shown on train is lost on the holdout by: {named}.{mark}"
+        return (
+            "fail",
+            f"More than {SKILL_LOST:.0%} of the skill shown on train is lost on the holdout by: {named}.{mark}",
+        )
     name = max(lost, key=lambda n: lost[n])
-    return "pass", f"No candidate loses more than {lost[name]:.0%} of the skill it shows on train ({name}; alarm at {SKILL_LOST:.0%})."
+    return (
+        "pass",
+        f"No candidate loses more than {lost[name]:.0%} of the skill it shows on train ({name}; alarm at {SKILL_LOST:.0%}).",
+    )
 
 
 def _miscalibration(e: Evidence) -> Verdict:
@@ -220,7 +238,11 @@ def _miscalibration(e: Evidence) -> Verdict:
     shown = "undefined" if slope is None else f"{slope:.2f}"
     text = f"Probabilities of {e.champion} are off by {ece:.3f} on average (slope {shown}, 1 is ideal); {outside} of {len(bins)} bins lie outside their 95% interval"
     # Two of ten bins outside by chance alone happens in 9% of runs, three in 1%.
-    return ("fail", f"{text}. Recalibrate before using them as probabilities.") if outside > 0.25 * len(bins) else ("pass", f"{text}.")
+    return (
+        ("fail", f"{text}. Recalibrate before using them as probabilities.")
+        if outside > 0.25 * len(bins)
+        else ("pass", f"{text}.")
+    )
 
 
 def _few_cases(e: Evidence) -> Verdict:
@@ -261,8 +283,12 @@ def _fairness(e: Evidence) -> Verdict:
         return "not_applicable", "The schema marks no field as sensitive, or no group has enough rows."
     field, gap, low, high = max(
         (
-            (field, max(v for v, _ in values.values()) - min(v for v, _ in values.values()),
-             min(values, key=lambda g: values[g][0]), max(values, key=lambda g: values[g][0]))
+            (
+                field,
+                max(v for v, _ in values.values()) - min(v for v, _ in values.values()),
+                min(values, key=lambda g: values[g][0]),
+                max(values, key=lambda g: values[g][0]),
+            )
             for field, values in e.groups.items()
         ),
         key=lambda found: found[1],
@@ -275,20 +301,36 @@ def _fairness(e: Evidence) -> Verdict:
 
 
 CHECKS: dict[str, Check] = {
-    "single_feature_leak": Check("Single-feature leak", "error", "Does one column alone give the target away?", _single_feature_leak),
-    "post_outcome_column": Check("Post-outcome column", "error", "Is a feature known only at the outcome?", _post_outcome),
-    "label_shuffle": Check("Label shuffle", "error", "Does the pipeline score chance on shuffled labels?", _label_shuffle),
-    "duplicate_rows": Check("Duplicate rows across parts", "warning", "Are holdout rows also in train?", _duplicate_rows),
+    "single_feature_leak": Check(
+        "Single-feature leak", "error", "Does one column alone give the target away?", _single_feature_leak
+    ),
+    "post_outcome_column": Check(
+        "Post-outcome column", "error", "Is a feature known only at the outcome?", _post_outcome
+    ),
+    "label_shuffle": Check(
+        "Label shuffle", "error", "Does the pipeline score chance on shuffled labels?", _label_shuffle
+    ),
+    "duplicate_rows": Check(
+        "Duplicate rows across parts", "warning", "Are holdout rows also in train?", _duplicate_rows
+    ),
     "group_overlap": Check("Group overlap", "error", "Is a group on both sides of the holdout?", _group_overlap),
     "time_overlap": Check("Time overlap", "error", "Was the model trained on the holdout's future?", _time_overlap),
     "holdout_shift": Check("Train-holdout shift", "warning", "Does the holdout look like the training rows?", _shift),
     "holdout_reopened": Check("Holdout opened before", "warning", "Have these rows been looked at before?", _reopened),
-    "too_few_holdout_cases": Check("Too few holdout cases", "warning", "Can the holdout tell candidates apart?", _few_cases),
+    "too_few_holdout_cases": Check(
+        "Too few holdout cases", "warning", "Can the holdout tell candidates apart?", _few_cases
+    ),
     "no_skill": Check("Skill over the prior", "error", "Do the columns predict the target at all?", _knows_something),
-    "under_baseline": Check("Champion under baseline", "error", "Is the champion proven worse than a baseline?", _under_baseline),
+    "under_baseline": Check(
+        "Champion under baseline", "error", "Is the champion proven worse than a baseline?", _under_baseline
+    ),
     "overfit": Check("Overfitting", "warning", "How much of the skill on train is lost on the holdout?", _overfit),
-    "miscalibration": Check("Miscalibration", "warning", "Can the probabilities be taken at their word?", _miscalibration),
-    "outside_envelope": Check("Base outside its envelope", "warning", "Was the base made for a table like this?", _outside_envelope),
+    "miscalibration": Check(
+        "Miscalibration", "warning", "Can the probabilities be taken at their word?", _miscalibration
+    ),
+    "outside_envelope": Check(
+        "Base outside its envelope", "warning", "Was the base made for a table like this?", _outside_envelope
+    ),
     "fairness_gap": Check("Fairness gap", "warning", "Do sensitive groups fare alike?", _fairness),
 }
 

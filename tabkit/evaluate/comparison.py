@@ -180,7 +180,11 @@ def decide(
     stay = _better_on_valid(chosen, on_valid, metric)
     if all(gain.value > worthwhile for gain in gains.values()):
         needed = rows_needed(gains, worthwhile, sum(n_rows.values()), curve)
-        more = f"collect about {count(needed, 'more row')}" if needed else "more rows of this kind are unlikely to prove it"
+        more = (
+            f"collect about {count(needed, 'more row')}"
+            if needed
+            else "more rows of this kind are unlikely to prove it"
+        )
         sentence = (
             f"Not enough evidence: {name} looks better, but the holdout cannot tell its gain from chance; {more}. "
             f"Until then use {titles[stay]}."
@@ -190,11 +194,19 @@ def decide(
     shown = _plain(abs(worst.gain.value))
     against = titles[worst.name]
     if worst.gain.value <= 0:
-        finding = f"{name} scored {shown} {metric.title} worse than {against}" if shown != "0" else f"{name} scored the same as {against}"
+        finding = (
+            f"{name} scored {shown} {metric.title} worse than {against}"
+            if shown != "0"
+            else f"{name} scored the same as {against}"
+        )
     else:
-        finding = f"{name} gained only {shown} {metric.title} over {against}, below the {worthwhile:g} that would matter"
+        finding = (
+            f"{name} gained only {shown} {metric.title} over {against}, below the {worthwhile:g} that would matter"
+        )
     if stay == chosen.base:
-        return Verdict("keep_base", f"Keep the base: fine-tuning did not pay. {finding}; use {titles[stay]}.", reason, None, stay)
+        return Verdict(
+            "keep_base", f"Keep the base: fine-tuning did not pay. {finding}; use {titles[stay]}.", reason, None, stay
+        )
     return Verdict("use_baseline", f"Fine-tuning did not pay: use {titles[stay]}. {finding}.", reason, None, stay)
 
 

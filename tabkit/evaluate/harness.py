@@ -139,7 +139,9 @@ def evaluate(
     split, train, valid = parts.split, parts.train, parts.valid
     assert train.y is not None and valid.y is not None
     resamplers = {
-        part: Resampler(len(rows), None if split.groups is None else split.groups[rows], RESAMPLES[level] // fewer, seed)
+        part: Resampler(
+            len(rows), None if split.groups is None else split.groups[rows], RESAMPLES[level] // fewer, seed
+        )
         for part, rows, fewer in (
             ("train", split.train, TRAIN_SHARE),
             ("valid", split.valid, TRAIN_SHARE),
@@ -160,7 +162,11 @@ def evaluate(
         predicted, cpu_per_row = _timed_predict(candidate, holdout)
         predictions[candidate.name] = predicted
         by_part = {}
-        for part, rows, p in (("train", train, candidate.train), ("valid", valid, candidate.valid), ("holdout", holdout, predicted)):
+        for part, rows, p in (
+            ("train", train, candidate.train),
+            ("valid", valid, candidate.valid),
+            ("holdout", holdout, predicted),
+        ):
             drawn = resamplers[part].distributions(metrics, rows.y, p)
             by_part[part] = {n: interval(m.value(rows.y, p), drawn[n]) for n, m in metrics.items()}
             if part == "holdout":
@@ -194,9 +200,15 @@ def evaluate(
         {c.name: c.title for c in candidates},
     )
     by_name = {s.candidate.name: s for s in scores}
-    shown = [n for n in dict.fromkeys((verdict.champion, choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline)) if n]
+    shown = [
+        n
+        for n in dict.fromkeys((verdict.champion, choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline))
+        if n
+    ]
     frame = parts.frame[split.holdout]
-    groups, slices = _slices(plan, frame, holdout, shown, verdict.champion, predictions, metric, resamplers["holdout"], split)
+    groups, slices = _slices(
+        plan, frame, holdout, shown, verdict.champion, predictions, metric, resamplers["holdout"], split
+    )
     champion = by_name[verdict.champion].candidate
     columns = explain.importance(champion.adapted.model, train, valid, holdout, metric, resamplers["holdout"])
     checks = run_checks(
@@ -219,7 +231,9 @@ def evaluate(
             ),
             shuffled=_against_prior(extras.shuffled, candidates, valid, metric, resamplers["valid"]),
             calibration=by_name[verdict.champion].calibration,
-            envelopes={c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(train))},
+            envelopes={
+                c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(train))
+            },
             groups=groups,
             opened=opened,
             seed=seed,
@@ -276,7 +290,9 @@ def _gain_curve(
     if chosen.adapted is None:
         return {}
     return {
-        name: [(n, metric.sign * (by[chosen.adapted] - by[name])) for n, by in curve if chosen.adapted in by and name in by]
+        name: [
+            (n, metric.sign * (by[chosen.adapted] - by[name])) for n, by in curve if chosen.adapted in by and name in by
+        ]
         for name in opponents
     }
 
@@ -340,7 +356,9 @@ def _ablations(
         predicted = candidate.adapted.model.predict(holdout.without(dropped))
         own = (metric.value(holdout.y, predicted), resampler.distribution(metric, holdout.y, predicted))
         gain, _ = paired(metric, own, spread[full_name])
-        out.append({"name": candidate.name, "drop": dropped, "candidate": full_name, "score": interval(*own), "gain": gain})
+        out.append(
+            {"name": candidate.name, "drop": dropped, "candidate": full_name, "score": interval(*own), "gain": gain}
+        )
     return out
 
 
@@ -358,7 +376,9 @@ def _value(
     on_valid = value.Payoffs(parts.frame[parts.split.valid], plan.recipe.value)
     on_holdout = value.Payoffs(parts.frame[parts.split.holdout], plan.recipe.value)
     by_name = {c.name: c for c in candidates}
-    shown = [n for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, "prior")) if n]
+    shown = [
+        n for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, "prior")) if n
+    ]
     worths = {}
     for name in shown:
         threshold = value.best_threshold(on_valid, by_name[name].valid)

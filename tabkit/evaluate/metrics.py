@@ -167,7 +167,11 @@ def _balanced_accuracy(c: Case) -> Floats:
 
 
 def _macro_roc_auc(c: Case) -> Floats:
-    return np.asarray(np.vstack([_auc(_ranked((c.y == k).astype(np.int64), c.p[:, k], c.w)) for k in range(c.p.shape[1])]).mean(axis=0))
+    return np.asarray(
+        np.vstack([_auc(_ranked((c.y == k).astype(np.int64), c.p[:, k], c.w)) for k in range(c.p.shape[1])]).mean(
+            axis=0
+        )
+    )
 
 
 def _mae(c: Case) -> Floats:

@@ -83,7 +83,12 @@ def cost_of(cpu_seconds: float, rule: Value) -> float:
 
 
 def summary(
-    recipe: Recipe, worths: dict[str, Worth], candidate: str, baseline: str, resampler: Resampler, costs: dict[str, Cost],
+    recipe: Recipe,
+    worths: dict[str, Worth],
+    candidate: str,
+    baseline: str,
+    resampler: Resampler,
+    costs: dict[str, Cost],
     score_cpu_per_row: dict[str, float],
 ) -> dict[str, object]:
     """Return the value block of ``result.json``: payoffs, gain, costs, and whether it was worth it."""
@@ -115,12 +120,23 @@ def summary(
         "threshold": worths[candidate].threshold,
         "assumptions": rule.assumptions,
         "candidates": [
-            {"name": w.name, "value": w.payoff.value, "low": w.payoff.low, "high": w.payoff.high,
-             "acted_share": w.acted_share, "threshold": w.threshold}
+            {
+                "name": w.name,
+                "value": w.payoff.value,
+                "low": w.payoff.low,
+                "high": w.payoff.high,
+                "acted_share": w.acted_share,
+                "threshold": w.threshold,
+            }
             for w in worths.values()
         ],
-        "gain": {"candidate": candidate, "against": baseline, "value": difference.value, "low": difference.low,
-                 "high": difference.high},
+        "gain": {
+            "candidate": candidate,
+            "against": baseline,
+            "value": difference.value,
+            "low": difference.low,
+            "high": difference.high,
+        },
         "adapt_cost": adapt_cost,
         "score_cost_per_1000": score_cost * 1000,
         "decisions_per_year": yearly,

@@ -69,7 +69,11 @@ class CatBoost(Model):
         else:
             trees.fit(_pool(train))
         chosen = {"trees": int(trees.tree_count_), "learning_rate": float(trees.learning_rate_)}
-        notes = () if settings or chosen["trees"] < budget.trees else (f"valid was still improving at {budget.trees} trees",)
+        notes = (
+            ()
+            if settings or chosen["trees"] < budget.trees
+            else (f"valid was still improving at {budget.trees} trees",)
+        )
         model = CatBoost(_text(trees), train.layout.task)
         trees = model.trees_
         n_leaves = int(np.sum(trees.get_tree_leaf_counts()))

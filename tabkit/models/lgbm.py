@@ -89,13 +89,23 @@ class LightGBM(Model):
         return ways[how](train, valid, rng, budget, settings)
 
     def _scratch(
-        self, train: Features, valid: Features | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
     ) -> Adapted:
         grown = _grow(train, valid, dict(settings or DEFAULTS), budget, _seed(rng))
         return self._whole(grown, train, "scratch")
 
     def _tuned(
-        self, train: Features, valid: Features | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
     ) -> Adapted:
         seed = _seed(rng)
         if settings is not None:
@@ -113,14 +123,24 @@ class LightGBM(Model):
         return Adapted(LightGBM(grown.booster, train.layout.task), how, proof, settings, grown.history, grown.notes)
 
     def _as_is(
-        self, train: Features, valid: Features | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
     ) -> Adapted:
         assert self.booster_ is not None
         _, leaves, n_splits = _anatomy(self.booster_)
         return Adapted(self, "as_is", Proof((Block("trees", leaves.size + n_splits, 0, 0.0),)))
 
     def _refit(
-        self, train: Features, valid: Features | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
     ) -> Adapted:
         base = self.booster_
         assert base is not None and train.y is not None
@@ -133,7 +153,8 @@ class LightGBM(Model):
             losses = {decay: loss(valid, _raw_predict(b, valid)) for decay, b in contest.items()}
             chosen = min(losses, key=lambda decay: losses[decay])
             history = tuple(
-                Step(i, None, losses[d], "untouched base" if d is None else f"decay {d:g}") for i, d in enumerate(contest)
+                Step(i, None, losses[d], "untouched base" if d is None else f"decay {d:g}")
+                for i, d in enumerate(contest)
             )
         else:
             chosen, history = settings["decay"], ()
@@ -150,7 +171,12 @@ class LightGBM(Model):
         return Adapted(LightGBM(kept, self.task), "refit", Proof(blocks), {"decay": chosen}, history)
 
     def _continue(
-        self, train: Features, valid: Features | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
     ) -> Adapted:
         base = self.booster_
         assert base is not None
@@ -238,9 +264,7 @@ def _grow(
         options["num_class"] = len(layout.classes)
     n_num = len(layout.num_names)
     categories = list(range(n_num, layout.n_features))
-    dataset = lgb.Dataset(
-        _matrix(train), train.y, categorical_feature=categories, params=options, free_raw_data=False
-    )
+    dataset = lgb.Dataset(_matrix(train), train.y, categorical_feature=categories, params=options, free_raw_data=False)
     curve: dict[str, dict[str, list[float]]] = {}
     callbacks: list[Any] = [lgb.record_evaluation(curve)]
     sets = [dataset]
@@ -329,8 +353,9 @@ def _raw_predict(booster: lgb.Booster, features: Features) -> Predictions:
     return np.column_stack([1.0 - raw, raw]) if features.layout.task == "binary" else raw
 
 
-
-def _anatomy(booster: lgb.Booster, first: int = 0, last: int | None = None) -> tuple[list[str], npt.NDArray[np.float64], int]:
+def _anatomy(
+    booster: lgb.Booster, first: int = 0, last: int | None = None
+) -> tuple[list[str], npt.NDArray[np.float64], int]:
     """Return (split structure per tree, all leaf values, number of splits) of trees ``first`` to ``last``."""
     trees = re.split(r"\nTree=\d+\n", booster.model_to_string(num_iteration=-1).split("\nend of trees")[0])[1:]
     structure, leaves, n_splits = [], [], 0

@@ -52,7 +52,8 @@ class Linear(Model):
         tried = [(0.0 if valid is None else loss(valid, model.predict(valid)), s, model) for s, model in fitted]
         _, strength, best = min(tried, key=lambda entry: entry[0])
         history = tuple(
-            Step(i, loss(train, model.predict(train)), on_valid, f"penalty {s:g}") for i, (on_valid, s, model) in enumerate(tried)
+            Step(i, loss(train, model.predict(train)), on_valid, f"penalty {s:g}")
+            for i, (on_valid, s, model) in enumerate(tried)
         )
         coef, bias = best.weights_["coef"], best.weights_["bias"]
         blocks = (

@@ -100,12 +100,17 @@ class TabNet(Model):
         net, config = model.net_, model.config
         assert net is not None and config is not None
         if how == "as_is":
-            blocks = [Block(n, sum(p.numel() for part in b for p in part.parameters()), 0, 0.0) for n, b in net.blocks().items()]
+            blocks = [
+                Block(n, sum(p.numel() for part in b for p in part.parameters()), 0, 0.0)
+                for n, b in net.blocks().items()
+            ]
             return Adapted(model, how, Proof(tuple(blocks)))
         device = _device(budget)
         net.to(device)
         x, y = _inputs(train, config).to(device), _targets(train, config).to(device)
-        xv, yv = (None, None) if valid is None else (_inputs(valid, config).to(device), _targets(valid, config).to(device))
+        xv, yv = (
+            (None, None) if valid is None else (_inputs(valid, config).to(device), _targets(valid, config).to(device))
+        )
 
         def batch_loss(rows: Tensor, augment: bool) -> Tensor:
             here = x[rows.to(device)]
@@ -118,9 +123,20 @@ class TabNet(Model):
 
         pace = _PACES[how]
         # About eight steps an epoch at least, so that small tables are learned from too.
-        pace = replace(pace, batch_rows=int(min(pace.batch_rows, max(32, 2 ** math.floor(math.log2(max(1, len(train) / 8)))))))
+        pace = replace(
+            pace, batch_rows=int(min(pace.batch_rows, max(32, 2 ** math.floor(math.log2(max(1, len(train) / 8))))))
+        )
         fitted = fit(
-            net, net.blocks(), how, len(train), batch_loss, None if settings is not None else valid_loss, pace, rng, budget, settings
+            net,
+            net.blocks(),
+            how,
+            len(train),
+            batch_loss,
+            None if settings is not None else valid_loss,
+            pace,
+            rng,
+            budget,
+            settings,
         )
         net.to("cpu").eval()
         return Adapted(model, how, fitted.proof, fitted.settings, fitted.history, fitted.notes)
@@ -201,7 +217,12 @@ class _Net(nn.Module):
         self.groups = self.embedder.embedding_group_matrix
         size = config["size"]
         self.encoder = TabNetEncoder(
-            input_dim=width, output_dim=config["n_outputs"], group_attention_matrix=self.groups, momentum=0.02, virtual_batch_size=GHOST_ROWS, **size
+            input_dim=width,
+            output_dim=config["n_outputs"],
+            group_attention_matrix=self.groups,
+            momentum=0.02,
+            virtual_batch_size=GHOST_ROWS,
+            **size,
         )
         self.head = nn.Linear(size["n_d"], config["n_outputs"])
 
@@ -222,7 +243,9 @@ class _Net(nn.Module):
             "embedding": [self.embedder, encoder.initial_bn],
             "shared": [encoder.initial_splitter],
         }
-        for i, (features, attention) in enumerate(zip(encoder.feat_transformers, encoder.att_transformers, strict=True)):
+        for i, (features, attention) in enumerate(
+            zip(encoder.feat_transformers, encoder.att_transformers, strict=True)
+        ):
             own = [attention, features.specifics, *(layer.bn for layer in features.shared.glu_layers)]
             out[f"step_{i + 1}"] = own
         out["head"] = [self.head]
@@ -266,7 +289,9 @@ def _reconstruct(net: _Net, x: Tensor, rng: np.random.Generator, budget: Budget)
         with seeded(0):  # the same columns are hidden every time, or the losses could not be compared
             return float(task(valid))
 
-    pace = Pace(learning_rate=0.02, decay=1.0, pull=0.0, batch_rows=int(min(1024, max(32, len(train) // 8))), patience=5)
+    pace = Pace(
+        learning_rate=0.02, decay=1.0, pull=0.0, batch_rows=int(min(1024, max(32, len(train) // 8))), patience=5
+    )
     # The head takes no part: it is trained by adaptation alone.
     blocks = {"all": [net.embedder, net.encoder, task.decoder], "head": [net.head]}
     head = {name: tensor.clone() for name, tensor in net.head.state_dict().items()}

@@ -196,10 +196,20 @@ class _Job:
             epochs.append(kept)
         return _Found(best_state, best, tuple(epochs), tuple(history), frozenset(moved), notes)
 
-    def _epoch(self, optimiser: torch.optim.Optimizer, trained: tuple[str, ...], stage: int, epoch: int, augment: bool) -> float:
+    def _epoch(
+        self, optimiser: torch.optim.Optimizer, trained: tuple[str, ...], stage: int, epoch: int, augment: bool
+    ) -> float:
         return _epoch(
-            self.module, self.blocks, trained, optimiser, self.n_rows, self.batch_loss, self.pace, self.base,
-            _epoch_seed(self.seed, stage, epoch), augment,
+            self.module,
+            self.blocks,
+            trained,
+            optimiser,
+            self.n_rows,
+            self.batch_loss,
+            self.pace,
+            self.base,
+            _epoch_seed(self.seed, stage, epoch),
+            augment,
         )
 
     def _measure(self) -> float:
@@ -222,7 +232,12 @@ class _Job:
 
     def augmentation_helps(self) -> bool:
         """Run a short contest with and without augmentation; it must win on valid to be used."""
-        short = replace(self, budget=replace(self.budget, epochs=max(len(self.plan), self.budget.epochs // 6), seconds=self.budget.seconds / 6))
+        short = replace(
+            self,
+            budget=replace(
+                self.budget, epochs=max(len(self.plan), self.budget.epochs // 6), seconds=self.budget.seconds / 6
+            ),
+        )
         return short.run(augment=True).valid_loss < short.run(augment=False).valid_loss
 
 
@@ -242,7 +257,15 @@ def _replay(
         optimiser = _optimiser(module, blocks, trained, pace)
         for epoch in range(int(epochs)):
             _epoch(
-                module, blocks, trained, optimiser, n_rows, batch_loss, pace, base, _epoch_seed(seed, stage, epoch),
+                module,
+                blocks,
+                trained,
+                optimiser,
+                n_rows,
+                batch_loss,
+                pace,
+                base,
+                _epoch_seed(seed, stage, epoch),
                 bool(settings["augment"]),
             )
             moved |= _moved(base, _state(module))
@@ -375,9 +398,13 @@ def _proof(
     made = []
     for block, parts in blocks.items():
         roots = [prefix[id(part)] for part in parts]
-        own = [n for n in final if first[id(kept[n])] == n and any(n == root or n.startswith(f"{root}.") for root in roots)]
+        own = [
+            n for n in final if first[id(kept[n])] == n and any(n == root or n.startswith(f"{root}.") for root in roots)
+        ]
         inside = [n for n in own if n in parameters]
-        squared = sum(float(((final[n].double() - base[n].double()) ** 2).sum()) for n in own if final[n].is_floating_point())
+        squared = sum(
+            float(((final[n].double() - base[n].double()) ** 2).sum()) for n in own if final[n].is_floating_point()
+        )
         made.append(
             Block(
                 block,
