@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def adapt_all(
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:
-            own = replace(budget, progress=lambda f, note, b=item.base: watch(f"{b} (pretraining)", f, note))
+            own = replace(budget, progress=_part_of(watch, f"{item.base} (pretraining)"))
             base = model_class(item.base).pretrain(source, rows, stream(seed, "pretrain", item.base), own)
             assert base is not None, f"{item.base} made no base, and wanted() should have refused it"
             pretrained[item.base] = base
@@ -116,12 +116,16 @@ def adapt_all(
 def _make(
     item: Wanted, origin: Model, train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
 ) -> Candidate:
-    own = replace(budget, progress=lambda fraction, note: watch(item.name, fraction, note))
+    own = replace(budget, progress=_part_of(watch, item.name))
     with measured() as cost:
         adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)
     on_train, on_valid = adapted.model.predict_train(train), adapted.model.predict(valid)
     watch(item.name, 1.0, "")
     return Candidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
+
+
+def _part_of(watch: Watch, stage: str) -> Callable[[float, str], None]:
+    return lambda fraction, note: watch(stage, fraction, note)
 
 
 def again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Model:
@@ -192,10 +196,8 @@ def measured() -> Iterator[list[Cost]]:
 
 
 def _reset_peak() -> None:
-    try:
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then the process's own
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass  # not Linux, or not allowed: the peak is then the process's own
 
 
 def _peak_mb() -> float:

@@ -262,7 +262,7 @@ def _sentinel_notes(numbers: pl.Series) -> list[str]:
         return []
     out = []
     for code in SENTINELS:
-        share = float((present == code).mean() or 0.0)
+        share = (present == code).sum() / present.len()
         others = present.filter(present != code)
         if share > 0.005 and others.len() and not (others.min() <= code <= others.max()):  # type: ignore[operator]
             out.append(

@@ -244,7 +244,7 @@ def test_data_that_cannot_answer_is_refused(tmp_path: Path, change, error: type[
 
 def test_recipe_and_output_faults(tmp_path: Path) -> None:
     frame = signal_table(300)
-    with pytest.raises(UsageError, match="no strategy 'gradul'.*gradual"):
+    with pytest.raises(UsageError, match=r"no strategy 'gradul'.*gradual"):
         run(tmp_path, frame, BINARY + "[candidates.adapt]\ntabnet = ['gradul']\n")
     with pytest.raises(UsageError, match="source table"):
         run(tmp_path, frame, BINARY + "[candidates.adapt]\nlgbm = ['refit']\n")

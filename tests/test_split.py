@@ -89,7 +89,7 @@ def test_given_split_and_its_errors() -> None:
     (split,) = split_rows(frame, rule, 0)
     assert split.holdout.tolist() == list(range(40, 60))
     assert len(split.valid) == 8
-    with pytest.raises(DataError, match="'test'.*Expected only 'train'"):
+    with pytest.raises(DataError, match=r"'test'.*Expected only 'train'"):
         split_rows(frame.with_columns(part=pl.lit("test")), rule, 0)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, TabkitError, UsageError
+from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, EXIT_USAGE, TabkitError
 
 app = typer.Typer(
     name="tabkit",
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+_INTERRUPTED = "Interrupted; nothing half-written was left. Run the command again, or `tabkit score ... --resume`."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Recipe = Annotated[
@@ -203,19 +205,19 @@ def main() -> None:
         _say(str(fault))
         sys.exit(fault.exit_code)
     except KeyboardInterrupt:
-        _say("Interrupted; nothing half-written was left. Run the command again, or `tabkit score … --resume`.")
+        _say(_INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tabkit list | head`: no error at exit
         sys.exit(0)
     except OSError as problem:
-        fault = UsageError(
-            f"{problem.filename or 'A file'} cannot be read or written: {problem.strerror or problem}. Check space and permissions."
-        )
-        if os.environ.get("TABKIT_DEBUG"):
-            traceback.print_exc()
-        _say(str(fault))
-        sys.exit(fault.exit_code)
+        place, reason = problem.filename or "A file", problem.strerror or problem
+        _say(f"{place} cannot be read or written: {reason}. Check space and permissions.")
+        sys.exit(EXIT_USAGE)
+    except SystemExit as done:
+        if done.code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this
+            _say(_INTERRUPTED)
+        raise
     except Exception:
         traceback.print_exc()
         _say("This is a fault of tabkit, not yours. Please report it with the lines above.")

@@ -81,6 +81,12 @@ class Features:
     def __len__(self) -> int:
         return int(self.x_num.shape[0])
 
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """The labels of rows that must have them."""
+        assert self.y is not None, "these rows have no labels"
+        return self.y
+
     def take(self, rows: npt.NDArray[np.int64]) -> Features:
         """Return the rows at these positions, in this order."""
         y = None if self.y is None else self.y[rows]

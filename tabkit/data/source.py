@@ -339,7 +339,8 @@ def _cut(
         frame = pl.concat(kept) if len(kept) != 1 else kept[0]
         head, kept = frame[:n], [frame[n:]] if frame.height > n else []
         waiting -= n
-        rows, here = [], []
+        rows: list[int] = []
+        here: list[int] = []
         while len(rows) < n:
             (here if position in bad else rows).append(position)
             position += 1

@@ -222,7 +222,7 @@ def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
             lower = text.str.to_lowercase()
             return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).otherwise(None)
         case "date":
-            return _first_parse(text, pl.Date, [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
+            return _first_parse(text, pl.Date(), [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
         case "datetime":
             formats = [
                 "%Y-%m-%d %H:%M:%S%.f",
@@ -235,7 +235,7 @@ def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
             return pl.coalesce(_first_parse(text, pl.Datetime("us"), [spec.format] if spec.format else formats), day)
 
 
-def _first_parse(text: pl.Expr, dtype: pl.DataType | type[pl.DataType], formats: list[str]) -> pl.Expr:
+def _first_parse(text: pl.Expr, dtype: pl.Date | pl.Datetime, formats: list[str]) -> pl.Expr:
     return pl.coalesce([text.str.strptime(dtype, f, strict=False) for f in formats])
 
 
@@ -529,12 +529,10 @@ def check(plan: Plan, source: Input) -> CheckReport:
             )
     for c in described:
         if n_rows and present[c] == 0:
-            line = f"column '{c}' has no value in any row"
-            (
+            if c == plan.recipe.target:
                 failures.append(Failure(c, "no value in any row", n_rows, (), ""))
-                if c == plan.recipe.target
-                else notes.append(line + ".")
-            )
+            else:
+                notes.append(f"column '{c}' has no value in any row.")
     if plan.recipe.target in described and len(target) == 1:
         failures.append(
             Failure(

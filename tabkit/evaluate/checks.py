@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from tabkit.data.encode import Features, as_text
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
 from tabkit.data.split import Split
 from tabkit.evaluate.intervals import Interval
-from tabkit.evaluate.metrics import Floats, Metric
+from tabkit.evaluate.metrics import Metric
 from tabkit.recipe import Plan
 from tabkit.seed import stream
 
@@ -152,8 +152,9 @@ def _time_overlap(e: Evidence) -> Verdict:
         return "not_applicable", "The recipe names no time column."
     times = e.frame[column]
     train = np.concatenate([e.split.train, e.split.valid])
-    last, first = times[train].max(), times[e.split.holdout].min()
-    if last > first:  # type: ignore[operator]
+    last: Any = times[train].max()
+    first: Any = times[e.split.holdout].min()
+    if last > first:
         return (
             "fail",
             f"Training rows run to {last}, past the first holdout row of {first}: the model has seen the future it is tested on.",
@@ -376,7 +377,7 @@ def column_psi(a: Features, b: Features) -> dict[str, float]:
     return out
 
 
-def _bins(x: npt.NDArray[np.float32], edges: Floats) -> npt.NDArray[np.int64]:
+def _bins(x: npt.NDArray[np.float32], edges: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     binned = np.searchsorted(edges, x, side="left").astype(np.int64)
     binned[np.isnan(x)] = len(edges) + 1
     return binned

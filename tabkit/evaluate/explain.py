@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import Features
@@ -94,14 +95,14 @@ def importance(
     return sorted(out, key=lambda entry: -entry[1].value)
 
 
-def _permuted(rows: Features, column: str, order: np.ndarray) -> Features:
+def _permuted(rows: Features, column: str, order: npt.NDArray[np.int64]) -> Features:
     x_num, x_cat = rows.x_num.copy(), rows.x_cat.copy()
     num = [i for i, source in enumerate(rows.layout.num_source) if source == column]
     cat = [i for i, source in enumerate(rows.layout.cat_source) if source == column]
-    x_num[:, num], x_cat[:, cat] = x_num[np.ix_(order, num)], x_cat[np.ix_(order, cat)]
+    x_num[:, num], x_cat[:, cat] = x_num[order][:, num], x_cat[order][:, cat]
     return replace(rows, x_num=x_num, x_cat=x_cat)
 
 
-def in_slice(frame: pl.DataFrame, where: str) -> np.ndarray:
+def in_slice(frame: pl.DataFrame, where: str) -> npt.NDArray[np.bool_]:
     """Return which rows meet a Polars SQL condition; a condition that is null for a row leaves it out."""
-    return frame.select(pl.sql_expr(where).fill_null(False).alias("in"))["in"].to_numpy().astype(bool)
+    return frame.select(pl.sql_expr(where).fill_null(False).alias("in"))["in"].to_numpy().astype(np.bool_)

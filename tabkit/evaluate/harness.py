@@ -167,8 +167,8 @@ def evaluate(
             ("valid", valid, candidate.valid),
             ("holdout", holdout, predicted),
         ):
-            drawn = resamplers[part].distributions(metrics, rows.y, p)
-            by_part[part] = {n: interval(m.value(rows.y, p), drawn[n]) for n, m in metrics.items()}
+            drawn = resamplers[part].distributions(metrics, rows.labels, p)
+            by_part[part] = {n: interval(m.value(rows.labels, p), drawn[n]) for n, m in metrics.items()}
             if part == "holdout":
                 spread[candidate.name] = (by_part[part][primary].value, drawn[primary])
         at = {part: by_part[part][primary].value for part in PARTS}
@@ -183,7 +183,7 @@ def evaluate(
                 score_cpu_seconds_per_row=cpu_per_row,
             )
         )
-    baseline_gap = next(s.overfit_gap for s in scores if s.candidate.name == choice.chosen.baseline)
+    baseline_gap = next(s.overfit_gap or 0.0 for s in scores if s.candidate.name == choice.chosen.baseline)
     scores = [replace(s, excess_gap=None if s.overfit_gap is None else s.overfit_gap - baseline_gap) for s in scores]
 
     watch(1.0, "comparing")
@@ -319,7 +319,9 @@ def _slices(
 ) -> tuple[dict[str, dict[str, tuple[float, int]]], list[dict[str, Any]]]:
     """Score the recipe's slices and the groups of sensitive fields; the latter also as the fairness check wants them."""
     assert holdout.y is not None
-    named = [(s.name, explain.in_slice(frame, s.where), None) for s in plan.recipe.slices]
+    named: list[tuple[str, npt.NDArray[np.bool_], str | None]] = [
+        (s.name, explain.in_slice(frame, s.where), None) for s in plan.recipe.slices
+    ]
     for column, schema_field in plan.schema.fields.items():
         if schema_field.sensitive and column in frame.columns and column != plan.recipe.target:
             values = sensitive_groups(frame, column)
@@ -329,7 +331,7 @@ def _slices(
                     named.append((f"{column}: {group}", inside, column))
     groups: dict[str, dict[str, tuple[float, int]]] = {}
     out: list[dict[str, Any]] = []
-    for name, inside, column in named:
+    for name, inside, sensitive in named:
         rows = np.flatnonzero(inside)
         y = holdout.y[rows]
         enough = len(rows) >= 20 and (holdout.layout.task == "regression" or len(np.unique(y)) > 1)
@@ -340,8 +342,8 @@ def _slices(
             for candidate in shown:
                 p = predictions[candidate][rows]
                 entry["scores"][candidate] = interval(metric.value(y, p), few.distribution(metric, y, p))
-            if column is not None:
-                groups.setdefault(column, {})[name.split(": ", 1)[1]] = (entry["scores"][champion].value, len(rows))
+            if sensitive is not None:
+                groups.setdefault(sensitive, {})[name.split(": ", 1)[1]] = (entry["scores"][champion].value, len(rows))
         out.append(entry)
     return {column: values for column, values in groups.items() if len(values) > 1}, out
 

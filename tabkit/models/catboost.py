@@ -29,7 +29,7 @@ class CatBoost(Model):
         # CatBoost writes its JSON with a last digit that wanders: the text is the model, here and in a bundle.
         self.text_ = text
         self.task = task
-        self.trees_ = _parse(text, task) if text else None
+        self.trees_: Any = _parse(text, task) if text else None
 
     def adapt(
         self,

@@ -115,11 +115,12 @@ class TabNet(Model):
         def batch_loss(rows: Tensor, augment: bool) -> Tensor:
             here = x[rows.to(device)]
             out, sparsity = net(_augment(here, config) if augment else here)
-            return _loss(out, y[rows.to(device)], config) - 1e-3 * sparsity
+            loss: Tensor = _loss(out, y[rows.to(device)], config) - 1e-3 * sparsity
+            return loss
 
         def valid_loss() -> float:
             assert xv is not None and yv is not None
-            return float(_loss(torch.cat([net(part)[0] for part in xv.split(4096)]), yv, config))
+            return float(_loss(torch.cat([net(part)[0] for part in torch.split(xv, 4096)]), yv, config))
 
         pace = _PACES[how]
         # About eight steps an epoch at least, so that small tables are learned from too.
@@ -170,7 +171,7 @@ class TabNet(Model):
         x = _inputs(features, config)
         outs = []
         with torch.inference_mode(), one_thread():
-            for part in x.split(PREDICT_ROWS):
+            for part in torch.split(x, PREDICT_ROWS):
                 padded = functional.pad(part, (0, 0, 0, PREDICT_ROWS - len(part)))
                 outs.append(net(padded)[0][: len(part)].double())
         out = torch.cat(outs) if outs else torch.zeros((0, config["n_outputs"]), dtype=torch.float64)
@@ -232,7 +233,7 @@ class _Net(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # The library keeps its group matrices as plain attributes, which .to(device) would leave behind.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.encoder.group_attention_matrix = fn(self.encoder.group_attention_matrix)
         return self
 
@@ -268,7 +269,8 @@ class _Pretraining(nn.Module):
         error = (self.decoder(steps) - embedded) * hidden
         # Scaled by each column's spread and the number hidden (the paper's loss, independent of both).
         spread = embedded.detach().var(dim=0).clamp_min(1e-2)
-        return (error**2 / spread).sum() / hidden.sum().clamp_min(1.0)
+        loss: Tensor = (error**2 / spread).sum() / hidden.sum().clamp_min(1.0)
+        return loss
 
 
 def _reconstruct(net: _Net, x: Tensor, rng: np.random.Generator, budget: Budget) -> None:

@@ -173,7 +173,10 @@ class _Job:
         self.module.load_state_dict(self.base)
         best, best_state = self._measure(), self.base
         history = [Step(0, None, best, "untouched base")]
-        epochs, moved, notes, done = [], set[str](), (), 0
+        epochs: list[int] = []
+        moved: set[str] = set()
+        notes: tuple[str, ...] = ()
+        done = 0
         deadline = self.budget.deadline()
         most = max(1, self.budget.epochs // len(self.plan))
         for stage, (name, trained) in enumerate(self.plan):
@@ -298,7 +301,7 @@ def _epoch(
             for parameter, start in pulled:
                 loss = loss + pace.pull * ((parameter - start) ** 2).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 1.0)
             optimiser.step()
     return float(torch.stack(losses).mean())
