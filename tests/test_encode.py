@@ -23,7 +23,8 @@ def test_known_answer() -> None:
     frame = pl.DataFrame({"n": [1.0, 3.0, None, 5.0], "c": ["a", "a", "b", None], "y": ["no", "yes", "no", "yes"]})
     encoder = fit(frame)
     rows = encoder.encode(frame)
-    np.testing.assert_allclose(rows.x_num[:, 0], np.array([-1.2247449, 0, np.nan, 1.2247449]), rtol=1e-6)
+    np.testing.assert_array_equal(rows.x_num[:, 0], np.array([1, 3, np.nan, 5], dtype=np.float32))
+    np.testing.assert_allclose(rows.x_std[:, 0], np.array([-1.2247449, 0, np.nan, 1.2247449]), rtol=1e-6)
     # 'b' was seen once: too rare to be known
     assert rows.x_cat[:, 0].tolist() == [2, 2, UNKNOWN, MISSING]
     assert rows.y is not None and rows.y.tolist() == [0, 1, 0, 1]
@@ -92,6 +93,13 @@ def test_columns_that_carry_nothing_are_dropped_with_the_reason() -> None:
     assert {c.source for c in encoder.columns} == {"good", "only_missing_varies"}
     with pytest.raises(DataError, match=r"No feature column is left.*constant"):
         fit(frame.select("constant", "empty"))
+
+
+def test_values_far_from_zero_keep_their_differences() -> None:
+    frame = pl.DataFrame({"n": [1.7e9 + i for i in range(10)]})
+    encoder = fit(frame)
+    np.testing.assert_allclose(np.diff(encoder.encode(frame).x_num[:, 0]), 1.0)
+    assert encoder.encode(frame).x_std.std() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_infinities_are_counted_and_missing() -> None:

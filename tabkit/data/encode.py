@@ -27,6 +27,8 @@ MAX_CATEGORIES = 200
 MIN_ROWS_PER_CATEGORY = 2
 """A category seen once teaches nothing and stands for what scoring will meet as unknown."""
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 Z_LIMIT = 1e9
 """Standardised numbers are clipped here: far beyond any real value, and safe in float32."""
 
@@ -37,7 +39,8 @@ Form = Literal["number", "date", "category", "frequency"]
 class Layout:
     """What the columns of the arrays are: shared by every part of a table, and by its source tables.
 
-    ``num_source`` and ``cat_source`` name the table column each encoded column was made from.
+    ``num_source`` and ``cat_source`` name the table column each encoded column was made from; ``num_mean`` and
+    ``num_std`` are train statistics (0 and 1 where empty).
     """
 
     task: str
@@ -47,6 +50,8 @@ class Layout:
     cat_sizes: tuple[int, ...]
     num_source: tuple[str, ...]
     cat_source: tuple[str, ...]
+    num_mean: tuple[float, ...] = ()
+    num_std: tuple[float, ...] = ()
 
     @property
     def n_features(self) -> int:
@@ -66,7 +71,7 @@ class Features:
     Attributes
     ----------
     x_num
-        float32 (n_rows, n_num), standardised with train statistics; NaN is missing.
+        float32 (n_rows, n_num), in the table's own units, as trees want them; NaN is missing.
     x_cat
         int64 (n_rows, n_cat); 0 is missing, 1 unknown, from 2 on the known categories.
     y
@@ -80,6 +85,14 @@ class Features:
 
     def __len__(self) -> int:
         return int(self.x_num.shape[0])
+
+    @property
+    def x_std(self) -> npt.NDArray[np.float32]:
+        """``x_num`` standardised with train statistics, float32 (n_rows, n_num); NaN is missing."""
+        if not self.layout.num_mean:
+            return self.x_num
+        z = (self.x_num.astype(np.float64) - self.layout.num_mean) / self.layout.num_std
+        return np.clip(z, -Z_LIMIT, Z_LIMIT).astype(np.float32)
 
     @property
     def labels(self) -> npt.NDArray[Any]:
@@ -104,6 +117,8 @@ class Features:
             layout,
             num_names=tuple(layout.num_names[i] for i in num),
             num_source=tuple(layout.num_source[i] for i in num),
+            num_mean=tuple(layout.num_mean[i] for i in num if layout.num_mean),
+            num_std=tuple(layout.num_std[i] for i in num if layout.num_std),
             cat_names=tuple(layout.cat_names[i] for i in cat),
             cat_source=tuple(layout.cat_source[i] for i in cat),
             cat_sizes=tuple(layout.cat_sizes[i] for i in cat),
@@ -125,13 +140,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Column:
-    """How one encoded column is made from one table column."""
+    """How one encoded column is made from one table column.
+
+    ``shift`` is taken off first: where values lie far from zero for their spread, float32 would blur them.
+    """
 
     name: str
     source: str
     form: Form
     mean: float = 0.0
     std: float = 1.0
+    shift: float = 0.0
     part: str = ""
     categories: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
@@ -161,6 +180,8 @@ class Encoder:
             tuple(FIRST_KNOWN + len(c.categories) for c in cat),
             tuple(c.source for c in num),
             tuple(c.source for c in cat),
+            tuple(c.mean for c in num),
+            tuple(c.std for c in num),
         )
 
     def encode(self, frame: pl.DataFrame) -> Features:
@@ -176,7 +197,7 @@ class Encoder:
         x_num = np.empty((frame.height, len(num)), dtype=np.float32)
         for i, column in enumerate(num):
             values = _numbers(frame[column.source], column)
-            x_num[:, i] = np.clip((values - column.mean) / column.std, -Z_LIMIT, Z_LIMIT)
+            x_num[:, i] = np.clip(values - column.shift, -FLOAT32_MAX, FLOAT32_MAX)
         x_cat = np.empty((frame.height, len(cat)), dtype=np.int64)
         for i, column in enumerate(cat):
             x_cat[:, i] = _codes(frame[column.source], column.categories)
@@ -269,7 +290,9 @@ def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str
     std = float(finite.std()) if finite.size else 0.0
     # A column whose spread is rounding noise (or none: only its missingness varies) is centred, not scaled.
     tiny = not math.isfinite(std) or std <= 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0)))
-    return Column(name, source, form, mean=float(finite.mean()), std=1.0 if tiny else std, part=part)
+    mean, std = float(finite.mean()), 1.0 if tiny else std
+    shift = mean if abs(mean) > 1e4 * std else 0.0
+    return Column(name, source, form, mean=mean - shift, std=std, shift=shift, part=part)
 
 
 def _fit_categories(name: str, present: pl.Series) -> list[Column]:

@@ -113,7 +113,7 @@ class Linear(Model):
 
 
 def _design(features: Features, indicated: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    x_num = features.x_num.astype(np.float64)
+    x_num = features.x_std.astype(np.float64)
     missing = np.isnan(x_num)
     codes = one_hot(features.x_cat, features.layout.cat_sizes)
     return np.ascontiguousarray(np.hstack([np.where(missing, 0.0, x_num), missing[:, indicated], codes]))

@@ -369,7 +369,7 @@ def _unique_names(net: _Net) -> set[str]:
 
 def _inputs(features: Features, config: Mapping[str, Any]) -> Tensor:
     """Return numbers, missing indicators and category codes side by side (B, C), as the library wants them."""
-    x_num = features.x_num
+    x_num = features.x_std
     missing = np.isnan(x_num)
     numbers = np.clip(np.where(missing, 0.0, x_num), -Z_CLIP, Z_CLIP)
     parts = [numbers, missing[:, config["indicated"]], features.x_cat]
