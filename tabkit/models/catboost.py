@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,9 @@ from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof
 
 PATIENCE = 50
 """Trees without a better valid loss before growing stops."""
+
+MOST_STEPS = 60
+"""Points of a learning curve that are kept."""
 
 
 class CatBoost(Model):
@@ -62,18 +66,25 @@ class CatBoost(Model):
             extra = {} if loss == "Logloss" else {"classes_count": len(train.layout.classes)}
             trees = catboost.CatBoostClassifier(loss_function=loss, **options, **extra)
         history: tuple[Step, ...] = ()
+        notes: tuple[str, ...] = ()
         if settings is None:
             assert valid is not None
-            trees.fit(_pool(train), eval_set=_pool(valid), early_stopping_rounds=PATIENCE, use_best_model=True)
-            history = _history(trees.get_evals_result())
+            clock = _Clock(budget.deadline())
+            trees.fit(
+                _pool(train),
+                eval_set=_pool(valid),
+                early_stopping_rounds=PATIENCE,
+                use_best_model=True,
+                callbacks=[clock],
+            )
+            history = _history(trees.get_evals_result(), squared=train.layout.task == "regression")
+            if clock.grown:
+                notes = (f"stopped by the clock after {clock.grown} trees: another machine may grow more",)
+            elif trees.tree_count_ > budget.trees - PATIENCE:
+                notes = (f"valid was still improving at the budget of {budget.trees} trees",)
         else:
             trees.fit(_pool(train))
         chosen = {"trees": int(trees.tree_count_), "learning_rate": float(trees.learning_rate_)}
-        notes = (
-            ()
-            if settings or chosen["trees"] < budget.trees
-            else (f"valid was still improving at {budget.trees} trees",)
-        )
         model = CatBoost(_text(trees), train.layout.task)
         trees = model.trees_
         n_leaves = int(np.sum(trees.get_tree_leaf_counts()))
@@ -132,9 +143,26 @@ def _pool(features: Features) -> Any:
     return catboost.Pool(frame, features.y, cat_features=names)
 
 
-def _history(evaluations: dict[str, dict[str, list[float]]]) -> tuple[Step, ...]:
-    (learn,) = evaluations["learn"].values()
-    (valid,) = evaluations["validation"].values()
-    stride = max(1, len(valid) // 60)
-    shown = sorted({*range(0, len(valid), stride), int(np.argmin(valid)), len(valid) - 1})
-    return tuple(Step(i + 1, float(learn[i]), float(valid[i])) for i in shown)
+class _Clock:
+    """Ends growing at the deadline; ``grown`` is the number of trees then, 0 where the clock never struck."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.grown = 0
+
+    def after_iteration(self, info: Any) -> bool:
+        """Tell CatBoost whether to go on."""
+        if time.monotonic() < self.deadline:
+            return True
+        self.grown = int(info.iteration)
+        return False
+
+
+def _history(evaluations: dict[str, dict[str, list[float]]], squared: bool) -> tuple[Step, ...]:
+    """Thin the curves to :data:`MOST_STEPS` points; CatBoost gives the root of the squared error that others report."""
+    (learn,), (valid,) = evaluations["learn"].values(), evaluations["validation"].values()
+    train_loss, valid_loss = (np.asarray(curve) ** (2 if squared else 1) for curve in (learn, valid))
+    n = len(valid_loss)
+    spread = np.linspace(0, n - 1, min(n, MOST_STEPS - 1)).round().astype(int)
+    shown = sorted({*spread.tolist(), int(np.argmin(valid_loss))})
+    return tuple(Step(i + 1, float(train_loss[i]), float(valid_loss[i])) for i in shown)
