@@ -227,9 +227,9 @@ HOW_TITLES = {
 
 
 def model_names() -> list[str]:
-    """Return the names of all models: the files of this folder that define one."""
+    """Return the names of all models: the files of this folder that define one; a part of a model has an underscore."""
     here = [info.name for info in pkgutil.iter_modules(importlib.import_module("tabkit.models").__path__)]
-    return sorted(name for name in here if name not in ("base", "torch_loop") and not name.endswith("_net"))
+    return sorted(name for name in here if name != "base" and "_" not in name)
 
 
 def model_class(name: str) -> type[Model]:

@@ -132,7 +132,9 @@ class IclNet(nn.Module):
         # Rows that hold no data: the unknown target of a query row and the pooling cell, one each per task.
         self.unknown = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
         self.pool = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
-        self.cell_layers = nn.ModuleList(CellLayer(c.cell_width, c.cell_heads, c.n_summary) for _ in range(c.cell_layers))
+        self.cell_layers = nn.ModuleList(
+            CellLayer(c.cell_width, c.cell_heads, c.n_summary) for _ in range(c.cell_layers)
+        )
         self.to_row = nn.Sequential(nn.LayerNorm(2 * c.cell_width), nn.Linear(2 * c.cell_width, c.row_width))
         self.thinking = nn.Parameter(torch.randn(c.n_thinking, c.row_width) * 0.02)
         self.row_layers = nn.ModuleList(RowLayer(c.row_width, c.row_heads) for _ in range(c.row_layers))
@@ -151,14 +153,14 @@ class IclNet(nn.Module):
         columns = ColumnStatistics.of(x)
         cells = self._cells(columns, x, categorical, regression, ids, self._target(y, regression))
         kept = []
-        for layer in self.cell_layers:
+        for layer in self._cell_layers():
             keys = layer.keys(cells)
             kept.append(keys)
             cells = layer(cells, keys)
         rows = self._rows(cells)
         rows = torch.cat([self.thinking.to(rows.dtype).expand(len(rows), -1, -1), rows], dim=1)
         kept_rows = []
-        for row_layer in self.row_layers:
+        for row_layer in self._row_layers():
             row_keys = row_layer.keys(rows)
             kept_rows.append(row_keys)
             rows = row_layer(rows, row_keys)
@@ -168,14 +170,20 @@ class IclNet(nn.Module):
         """Return the scores of query rows ``x`` (B, Q, C)."""
         target = self.unknown[int(regression)].expand(x.shape[0], x.shape[1], -1)
         cells = self._cells(context.columns, x, categorical, regression, context.ids, target)
-        for layer, keys in zip(self.cell_layers, context.cells, strict=True):
+        for layer, keys in zip(self._cell_layers(), context.cells, strict=True):
             cells = layer(cells, keys)
         rows = self._rows(cells)
-        for row_layer, row_keys in zip(self.row_layers, context.rows, strict=True):
+        for row_layer, row_keys in zip(self._row_layers(), context.rows, strict=True):
             rows = row_layer(rows, row_keys)
         head = self.to_bin if regression else self.to_class
         scores: Tensor = head(self.normal(rows))
         return scores
+
+    def _cell_layers(self) -> list[CellLayer]:
+        return [layer for layer in self.cell_layers if isinstance(layer, CellLayer)]
+
+    def _row_layers(self) -> list[RowLayer]:
+        return [layer for layer in self.row_layers if isinstance(layer, RowLayer)]
 
     def _target(self, y: Tensor, regression: bool) -> Tensor:
         if not regression:
@@ -281,19 +289,19 @@ class Attention(nn.Module):
         lead = query.shape[:-3]
         found = functional.scaled_dot_product_attention(
             query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4)
-        ).unflatten(0, lead)
+        ).reshape(*lead, *query.shape[-3:])
         out: Tensor = self.out(found.transpose(-3, -2).flatten(-2))
         return out
 
     def _split(self, x: Tensor, parts: int) -> Tensor:
-        return x.unflatten(-1, (parts, -1)).transpose(-3, -2)
+        return x.reshape(*x.shape[:-1], parts, -1).transpose(-3, -2)
 
 
 def _mlp(width: int) -> nn.Sequential:
-    mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-    nn.init.zeros_(mlp[2].weight)
-    nn.init.zeros_(mlp[2].bias)
-    return mlp
+    last = nn.Linear(2 * width, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
 
 
 def bin_targets(y_context: Tensor, y_query: Tensor, n_bins: int) -> Tensor:
@@ -328,4 +336,4 @@ def bin_values(y_context: Tensor, n_bins: int) -> Tensor:
     low = place.floor().long()
     high = (low + 1).clamp_max(ordered.shape[1] - 1)
     values = torch.lerp(ordered[:, low], ordered[:, high], (place - low).expand(len(ordered), -1))
-    return values.unflatten(1, (n_bins, fine)).mean(dim=2)
+    return values.reshape(len(ordered), n_bins, fine).mean(dim=2)

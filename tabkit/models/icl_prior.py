@@ -148,7 +148,7 @@ def _roots(rng: np.random.Generator, n_rows: int, n: int) -> Array:
 
 
 def _linear(parents: Array, rng: np.random.Generator) -> Array:
-    return parents @ rng.standard_normal(parents.shape[1], np.float32)
+    return np.asarray(parents @ rng.standard_normal(parents.shape[1], np.float32), np.float32)
 
 
 def _network(parents: Array, rng: np.random.Generator) -> Array:
@@ -156,7 +156,7 @@ def _network(parents: Array, rng: np.random.Generator) -> Array:
     inner = parents @ rng.standard_normal((parents.shape[1], width), np.float32) + rng.standard_normal(
         width, np.float32
     )
-    return _activation(rng)(inner) @ rng.standard_normal(width, np.float32)
+    return np.asarray(_activation(rng)(inner) @ rng.standard_normal(width, np.float32), np.float32)
 
 
 def _tree(parents: Array, rng: np.random.Generator) -> Array:
@@ -166,7 +166,7 @@ def _tree(parents: Array, rng: np.random.Generator) -> Array:
     for _ in range(depth):
         column = parents[:, rng.integers(parents.shape[1])]
         leaf = 2 * leaf + (column > column[rng.integers(len(column))])
-    return rng.standard_normal(2**depth, np.float32)[leaf]
+    return np.asarray(rng.standard_normal(2**depth, np.float32)[leaf], np.float32)
 
 
 def _smooth(parents: Array, rng: np.random.Generator) -> Array:
@@ -174,13 +174,13 @@ def _smooth(parents: Array, rng: np.random.Generator) -> Array:
     n_waves, scale = 32, float(np.exp(rng.uniform(np.log(0.3), np.log(3.0))))
     frequency = rng.standard_normal((parents.shape[1], n_waves), np.float32) * np.float32(scale)
     phase = rng.uniform(0, 2 * np.pi, n_waves).astype(np.float32)
-    return np.cos(parents @ frequency + phase) @ rng.standard_normal(n_waves, np.float32)
+    return np.asarray(np.cos(parents @ frequency + phase) @ rng.standard_normal(n_waves, np.float32), np.float32)
 
 
 def _nearest(parents: Array, rng: np.random.Generator) -> Array:
     centres = parents[rng.integers(0, len(parents), int(rng.integers(2, 12)))]
     distance = (centres**2).sum(axis=1) - 2 * parents @ centres.T
-    return rng.standard_normal(len(centres), np.float32)[distance.argmin(axis=1)]
+    return np.asarray(rng.standard_normal(len(centres), np.float32)[distance.argmin(axis=1)], np.float32)
 
 
 def _quadratic(parents: Array, rng: np.random.Generator) -> Array:
@@ -196,7 +196,7 @@ def _gate(parents: Array, rng: np.random.Generator) -> Array:
 
 
 def _forest(parents: Array, rng: np.random.Generator) -> Array:
-    return np.sum([_tree(parents, rng) for _ in range(int(rng.integers(2, 9)))], axis=0).astype(np.float32)
+    return np.asarray(sum(_tree(parents, rng) for _ in range(int(rng.integers(2, 9)))), np.float32)
 
 
 MECHANISMS: tuple[tuple[Mechanism, float], ...] = (
@@ -262,15 +262,15 @@ def _warp(column: Array, rng: np.random.Generator) -> Array:
     v = column.clip(-5, 5)
     match rng.integers(6):
         case 0:
-            return np.exp(v * np.float32(rng.uniform(0.3, 1.2)))
+            return np.asarray(np.exp(v * np.float32(rng.uniform(0.3, 1.2))))
         case 1:
-            return np.sign(v) * np.abs(v) ** np.float32(rng.uniform(0.4, 3.0))
+            return np.asarray(np.sign(v) * np.abs(v) ** np.float32(rng.uniform(0.4, 3.0)))
         case 2:
-            return np.tanh(v * np.float32(rng.uniform(0.5, 2.0)))
+            return np.asarray(np.tanh(v * np.float32(rng.uniform(0.5, 2.0))))
         case 3:
-            return np.exp(v**2 / 6)
+            return np.asarray(np.exp(v**2 / 6))
         case 4:
-            return np.maximum(v, np.float32(rng.standard_normal()))
+            return np.asarray(np.maximum(v, np.float32(rng.standard_normal())))
         case _:
             return v
 
@@ -320,10 +320,11 @@ def _remove(x: Array, rng: np.random.Generator) -> None:
     for column in np.flatnonzero(rng.random(n_columns) < rng.uniform(0.05, 0.8)):
         share = rng.beta(0.8, 4.0)
         if rng.random() < 0.5:
-            hit = rng.random(n_rows) < share
+            urge = rng.random(n_rows)
         else:
             other = np.nan_to_num(x[:, rng.integers(n_columns)])
-            hit = other + 0.5 * other.std() * rng.standard_normal(n_rows) > np.quantile(other, 1 - share)
+            urge = other + 0.5 * other.std() * rng.standard_normal(n_rows)
+        hit = np.asarray(urge > np.quantile(urge, 1 - share))
         # A column that is missing throughout says nothing; some of it stays.
         hit[rng.integers(n_rows)] = False
         x[hit, column] = np.nan

@@ -31,7 +31,6 @@ from tabkit.pretrain.muon import Muon
 
 VALID_TABLES = 192
 _VALID_SEED = 10_007
-_IDS = 1
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _optimisers(net: IclNet, plan: Plan) -> list[torch.optim.Optimizer]:
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         inner = name.startswith(("cell_layers", "row_layers")) and name.endswith("weight") and parameter.ndim == 2
         (matrices if inner else others).append(parameter)
@@ -226,7 +226,7 @@ def _gradients(net: IclNet, plan: Plan, workers: int, device: str) -> Iterator[C
     if device == "cpu":
         net.share_memory()
         size = sum(p.numel() for p in net.parameters())
-        room = torch.zeros(plan.micro_batches, size).share_memory_()
+        room = torch.zeros(plan.micro_batches, size).share_memory_()  # type: ignore[no-untyped-call]
         with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (net, plan, room)) as pool:
 
             def on_cpu(step: int) -> tuple[float, int]:
@@ -287,9 +287,7 @@ def _gradient(place: tuple[int, int]) -> tuple[float, int]:
 
 
 def _put_gradient(net: IclNet, flat: Tensor) -> None:
-    for parameter, part in zip(
-        net.parameters(), torch.split(flat, [p.numel() for p in net.parameters()]), strict=True
-    ):
+    for parameter, part in zip(net.parameters(), torch.split(flat, [p.numel() for p in net.parameters()]), strict=True):
         parameter.grad = part.view_as(parameter)
 
 
@@ -308,7 +306,12 @@ def _checkpoint(
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"{number}.{index}.{k}": torch.as_tensor(v).cpu().contiguous() for k, v in state.items()}
     # The numbers go in with the tensors: one rename, and a kill leaves the old pair or the new one.
-    header = {"step": str(step), "tables": str(tables), "plan": json.dumps(asdict(plan)), "net": json.dumps(config.as_dict())}
+    header = {
+        "step": str(step),
+        "tables": str(tables),
+        "plan": json.dumps(asdict(plan)),
+        "net": json.dumps(config.as_dict()),
+    }
     save_file(tensors, out / "checkpoint.part", metadata=header)
     os.replace(out / "checkpoint.part", out / "checkpoint.safetensors")
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -325,13 +328,17 @@ def _resume(
     if not path.exists():
         (out / "log.jsonl").unlink(missing_ok=True)
         return 0, 0
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         header = file.metadata()
     step, before = int(header["step"]), json.loads(header["plan"])
-    same = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items() if k not in ("steps", "long_from")}
+    same = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items() if k not in ("steps", "long_from")
+    }
     other = {k: v for k, v in same.items() if before[k] != v}
     if other or json.loads(header["net"]) != config.as_dict():
-        raise UsageError(f"{path} was made with another plan, however: {other or 'network'}. Choose another --out, or the same plan.")
+        raise UsageError(
+            f"{path} was made with another plan, however: {other or 'network'}. Choose another --out, or the same plan."
+        )
     stored = load_file(path)
     net.load_state_dict({name.removeprefix("net."): t for name, t in stored.items() if name.startswith("net.")})
     for number, optimiser in enumerate(optimisers):
