@@ -1,0 +1,113 @@
+"""``tabkit new``: a schema and a recipe inferred from a table. Both run as they are, and say what was noticed.
+
+Every guess stands in the written files as a comment beside the line it concerns, so that a person can check it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tabkit.data.source import Input
+from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of
+from tabkit.draft.table import Roles, look, open_table
+from tabkit.draft.write import DEFAULT_METRICS, one_line, recipe_text, schema_text
+from tabkit.errors import DataError, UsageError, nearest
+
+__all__ = ["Draft", "new"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was written, and what was noticed on the way."""
+
+    recipe_path: Path
+    schema_path: Path
+    notes: tuple[str, ...]
+
+
+def new(
+    name: str,
+    data: str | Path,
+    target: str,
+    *,
+    task: str | None = None,
+    id: str | None = None,
+    time: str | None = None,
+    group: str | None = None,
+    folder: str | Path = ".",
+) -> Draft:
+    """Write ``folder/domains/VERTICAL/NAME.toml`` and ``folder/data_schemas/NAME.toml`` from a table.
+
+    Parameters
+    ----------
+    name
+        ``vertical/name``, in lower case.
+    task
+        binary, multiclass or regression; from the target's values where None.
+    id, time, group
+        Columns with a role. An id is found where every row has its own value; time and group are yours to name.
+
+    Raises
+    ------
+    UsageError
+        A bad name or task, an unknown column, one column in two roles, or a file that exists already.
+    DataError
+        The table cannot be read, or its target cannot be learned.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+/[a-z][a-z0-9_]*", name):
+        raise UsageError(f"'{name}' is no recipe name. Expected VERTICAL/NAME in lower case, such as retail/returns.")
+    if task is not None and task not in DEFAULT_METRICS:
+        raise UsageError(f"--task '{task}' is unknown.{nearest(task, DEFAULT_METRICS)}")
+    short = name.split("/")[1]
+    recipe_path = Path(folder) / "domains" / f"{name}.toml"
+    schema_path = Path(folder) / "data_schemas" / f"{short}.toml"
+    for path in (recipe_path, schema_path):
+        if path.exists():
+            raise UsageError(f"{path} exists already and is not overwritten. Choose another name, or remove it.")
+    source, dialect = open_table(data)
+    roles = Roles(target, id, time, group)
+    _check_roles(roles, source)
+    table = look(source, dialect, short, roles)
+    task, remarks = task_of(table, target, task)
+    positive = None
+    if task == "binary":
+        positive, why = positive_of(table, target)
+        remarks.append(why)
+    if time is not None and not table.frame[time].dtype.is_temporal() and not table.frame[time].dtype.is_numeric():
+        raise DataError(
+            f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
+        )
+    found, id_notes = id_of(table, id, roles.taken)
+    roles = replace(roles, id=found)
+    advise(table, roles.taken)
+    suspect_leaks(table, task, roles)
+    texts = {
+        schema_path: schema_text(table, short, str(data)),
+        recipe_path: recipe_text(table, name, task, roles, positive, remarks, id_notes),
+    }
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as problem:
+        raise UsageError(f"{problem.filename} cannot be written ({problem.strerror}). Choose another --dir.") from None
+    notes = [*table.remarks]
+    notes += [f"{c.name}: {comment}" for c in table.columns.values() for comment in c.comments]
+    return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_notes)))
+
+
+def _check_roles(roles: Roles, source: Input) -> None:
+    seen: dict[str, str] = {}
+    for role, column in (("target", roles.target), ("id", roles.id), ("time", roles.time), ("group", roles.group)):
+        if column is None:
+            continue
+        if column not in source.columns:
+            raise UsageError(f"--{role} '{column}' is no column of {source.name}.{nearest(column, source.columns)}")
+        if column in seen:
+            raise UsageError(
+                f"--{seen[column]} and --{role} both name '{column}'. Expected one role a column; give another, or leave --{role} out."
+            )
+        seen[column] = role

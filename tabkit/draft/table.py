@@ -1,0 +1,108 @@
+"""The rows that ``tabkit new`` looks at, typed as it infers them, and the columns with a role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tabkit.data.source import Input, open_input
+from tabkit.data.validate import conform
+from tabkit.draft.columns import Column, infer
+from tabkit.errors import DataError
+from tabkit.schema import Dialect, Schema
+
+MOST_ROWS = 200_000
+"""Rows looked at: enough to see a table's ways, whatever its size."""
+
+
+@dataclass
+class Table:
+    """The rows looked at, typed, and how they were found."""
+
+    source: Input
+    columns: dict[str, Column]
+    frame: pl.DataFrame
+    n_rows: int
+    whole: bool
+    dialect: Dialect
+    remarks: list[str]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns with a role."""
+
+    target: str
+    id: str | None
+    time: str | None
+    group: str | None
+
+    @property
+    def taken(self) -> set[str]:
+        """Columns that are no plain features."""
+        return {c for c in (self.target, self.id, self.time, self.group) if c is not None}
+
+
+def open_table(data: str | Path) -> tuple[Input, Dialect]:
+    """Open the table; text in cp1252 is found here, and stated in the schema."""
+    try:
+        return open_input(data, Dialect()), Dialect()
+    except DataError as problem:
+        if "is not UTF-8" not in str(problem):
+            raise
+        stated = Dialect(encoding="cp1252")
+        return open_input(data, stated), stated
+
+
+def look(source: Input, dialect: Dialect, name: str, roles: Roles) -> Table:
+    """Read up to :data:`MOST_ROWS` rows, infer every column, and type the rows as the schema written will."""
+    batches, n_rows, whole = [], 0, True
+    for batch in source.batches(50_000):
+        if n_rows >= MOST_ROWS:
+            whole = False
+            break
+        batches.append(batch)
+        n_rows += batch.frame.height
+    raw = pl.concat([batch.frame for batch in batches], how="vertical_relaxed")[:MOST_ROWS]
+    if raw.height == 0:
+        raise DataError(f"{source.name} has no rows to learn from. Expected a header and rows.")
+    remarks = []
+    for column, dtype in raw.schema.items():
+        if _readable(dtype):
+            continue
+        if column in roles.taken:
+            raise DataError(f"Column '{column}' holds {dtype}, and has a role. Expected text, numbers, truth or dates.")
+        remarks.append(f"{column}: holds {dtype}, which is not read: left out of the schema")
+    raw = raw.select([c for c, dtype in raw.schema.items() if _readable(dtype)])
+    columns = {c: infer(raw[c], source.decimal) for c in raw.columns}
+    batch = replace(batches[0], frame=raw, rows=np.arange(raw.height))
+    typed = conform(batch, _schema(name, columns), raw.columns, source.decimal)
+    assert typed.rejects.is_empty(), f"the types inferred refuse their own cells: {typed.rejects.row(0)}"
+    if dialect.encoding:
+        remarks.append(f"the file is not UTF-8: read as {dialect.encoding}, and so stated in the schema")
+    if source.decimal == "," or source.delimiter not in (",", "\t"):
+        dialect = dialect.model_copy(update={"decimal": source.decimal, "delimiter": source.delimiter})
+        remarks.append(f"cells are separated by {source.delimiter!r}, and the decimal mark is {source.decimal!r}")
+    if not whole or n_rows > MOST_ROWS:
+        whole = False
+        remarks.append(f"only the first {raw.height:,} rows were looked at; later ones may hold what these do not")
+    n_values = typed.frame[roles.target].drop_nulls().n_unique()
+    if n_values < 2:
+        what = "has no value in any row" if n_values == 0 else "is the same in every row"
+        raise DataError(
+            f"Target '{roles.target}' {what} of {source.name}: nothing can be learned. Expected two or more values."
+        )
+    return Table(source, columns, typed.frame, raw.height, whole, dialect, remarks)
+
+
+def _readable(dtype: pl.DataType) -> bool:
+    simple = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
+    return simple or dtype.is_numeric()
+
+
+def _schema(name: str, columns: dict[str, Column]) -> Schema:
+    fields = {c: column.spec.model_copy(update={"missing": list(column.missing)}) for c, column in columns.items()}
+    return Schema(name=name, fields=fields)
