@@ -19,8 +19,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tabkit.bundle import Bundle, load_bundle
+from tabkit.data.conform import conform
+from tabkit.data.derive import derive, matches
 from tabkit.data.source import REJECTS, Input, RawBatch, open_input
-from tabkit.data.validate import conform, derive, matches, needed_columns
+from tabkit.data.validate import needed_columns
 from tabkit.errors import DataError, UsageError, nearest
 
 CHUNK_ROWS = 50_000

@@ -1,6 +1,6 @@
 """Where rows come from: CSV, Parquet, Arrow, a folder or a glob of them, streamed in bounded memory.
 
-A CSV's cells stay text here; :mod:`tabkit.data.validate` types them by the schema, so that nothing is guessed
+A CSV's cells stay text here; :mod:`tabkit.data.conform` types them by the schema, so that nothing is guessed
 twice. Row numbers are 0-based over the whole input and count malformed rows too.
 """
 

@@ -1,4 +1,4 @@
-"""From raw cells to typed rows: missing codes, types, constraints, derived columns, and what does not fit.
+"""From an opened input to typed rows in scope, with an account of all others; and ``tabkit check``.
 
 A row with any failing cell in a needed column is left out, with one line per cell in the rejects:
 rows in = rows kept + rows rejected, always.
@@ -13,42 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from polars.exceptions import PolarsError
 
-from tabkit.data.source import REJECTS, Input, RawBatch
+from tabkit.data.conform import conform, plan_rules
+from tabkit.data.derive import check_derived, derive, matches, parse_sql
+from tabkit.data.source import Input
 from tabkit.errors import DataError, UsageError, count, nearest
-from tabkit.recipe import Plan, Recipe
-from tabkit.schema import Field, Schema
+from tabkit.recipe import Plan
+from tabkit.schema import Field
 
 CHUNK_ROWS = 200_000
+
+
 _FIRST_ROWS = 5
-_ROWWISE_SAMPLE = 64
-
-_DTYPES: dict[str, pl.DataType] = {
-    "number": pl.Float64(),
-    "integer": pl.Int64(),
-    "string": pl.String(),
-    "boolean": pl.Boolean(),
-    "date": pl.Date(),
-    "datetime": pl.Datetime("us"),
-}
-_TRUE, _FALSE = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
-_A = {
-    "number": "a number",
-    "integer": "a whole number",
-    "boolean": "true or false",
-    "date": "a date",
-    "datetime": "a date and time",
-}
-
-
-@dataclass(frozen=True)
-class Conformed:
-    """The rows that fit, typed, with their numbers; and a line for each cell that did not."""
-
-    frame: pl.DataFrame
-    rows: npt.NDArray[np.int64]
-    rejects: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -93,250 +69,6 @@ class CheckReport:
         return not self.failures
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """One thing that may be wrong with a cell: which cells, and what was expected."""
-
-    column: str
-    bad: pl.Expr
-    message: str
-
-
-def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], decimal: str) -> Conformed:
-    """Type the needed columns of a batch and set apart the rows that do not fit.
-
-    Parameters
-    ----------
-    columns
-        Columns of the batch that are needed; each must be described by the schema.
-    decimal
-        The decimal mark of numbers given as text.
-    """
-    names = list(columns)
-    typed, rules = _plan(batch.frame.schema, schema, names, decimal)
-    raw = batch.frame.lazy().select(names)
-    # Typed columns keep their name; a failing cell's raw text is looked up only where a rule fires.
-    flags = [rule.bad.fill_null(False).alias(f"bad:{i}") for i, rule in enumerate(rules)]
-    work = raw.with_columns([e.alias(f"typed:{n}") for n, e in typed.items()]).with_columns(flags).collect()
-    flag_names = [f"bad:{i}" for i in range(len(rules))]
-    bad_row = work.select(pl.any_horizontal(flag_names) if flag_names else pl.lit(False).repeat_by(0))
-    failing = bad_row.to_series().to_numpy() if flag_names else np.zeros(work.height, dtype=bool)
-    frame = work.select([pl.col(f"typed:{n}").alias(n) for n in names])
-    if not failing.any():
-        return Conformed(frame, batch.rows, pl.DataFrame(schema=REJECTS))
-    lines = []
-    for i, rule in enumerate(rules):
-        at = np.flatnonzero(work[f"bad:{i}"].to_numpy())
-        if len(at):
-            values = work[rule.column].cast(pl.String)[at].fill_null("")
-            lines.append(
-                pl.DataFrame(
-                    {
-                        "file": [batch.file] * len(at),
-                        "row": batch.rows[at],
-                        "column": [rule.column] * len(at),
-                        "value": values,
-                        "reason": [rule.message] * len(at),
-                    },
-                    schema=REJECTS,
-                )
-            )
-    rejects = pl.concat(lines).sort("row", maintain_order=True)
-    return Conformed(frame.filter(~pl.Series(failing)), batch.rows[~failing], rejects)
-
-
-def _plan(dtypes: pl.Schema, schema: Schema, names: list[str], decimal: str) -> tuple[dict[str, pl.Expr], list[_Rule]]:
-    """Return the typing expression of each column, and the rules over ``typed:NAME`` and the raw columns."""
-    typed: dict[str, pl.Expr] = {}
-    rules: list[_Rule] = []
-    for name in names:
-        spec = schema.field(name)
-        assert spec is not None, f"'{name}' is not described by schema {schema.name}"
-        present, value = _typed(name, dtypes[name], spec, schema, decimal)
-        typed[name] = value
-        if spec.type != "string":
-            expected = f"expected {_A[spec.type]}" + (f" like {spec.format}" if spec.format else "")
-            rules.append(_Rule(name, present & value.is_null(), expected))
-        rules += _constraint_rules(name, spec, present)
-    return typed, rules
-
-
-def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: str) -> tuple[pl.Expr, pl.Expr]:
-    """Return (a value is present, the typed value) for one column."""
-    column = pl.col(name)
-    codes = [*schema.missing, *(str(code) for code in spec.missing)]
-    if dtype == pl.String or dtype == pl.Categorical or dtype == pl.Enum:
-        text = column.cast(pl.String).str.strip_chars()
-        text = pl.when(text.is_in(codes)).then(None).otherwise(text)
-        return text.is_not_null(), _from_text(text, spec, decimal)
-    if dtype == pl.Null:
-        return pl.lit(False), pl.lit(None, dtype=_DTYPES[spec.type])
-    value = column
-    if spec.missing and dtype.is_numeric():
-        value = (
-            pl.when(column.is_in([float(c) for c in spec.missing if not isinstance(c, str)]))
-            .then(None)
-            .otherwise(column)
-        )
-    if dtype.is_float():
-        value = pl.when(value.is_nan()).then(None).otherwise(value)
-    present = value.is_not_null()
-    match spec.type:
-        case "integer" if dtype.is_float():
-            whole = value.is_finite() & (value == value.round())
-            return present, pl.when(whole).then(value).otherwise(None).cast(pl.Int64, strict=False)
-        case "boolean" if dtype.is_numeric():
-            return present, pl.when(value == 1).then(True).when(value == 0).then(False).otherwise(None)
-        case "string" if dtype.is_float():
-            whole = value.is_finite() & (value == value.round())
-            return present, pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
-                value.cast(pl.String)
-            )
-        case "number" if dtype == pl.Boolean:
-            return present, value.cast(pl.Int64).cast(pl.Float64)
-        case "date" | "datetime" if dtype.is_numeric():
-            return present, pl.lit(None, dtype=_DTYPES[spec.type])
-        case _:
-            return present, value.cast(_DTYPES[spec.type], strict=False)
-
-
-def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
-    match spec.type:
-        case "string":
-            return text
-        case "number" | "integer":
-            if decimal == ",":
-                # 1.234,5 -> 1234.5; a point that does not group thousands is no number here
-                grouped = text.str.contains(r"^[+-]?\d{1,3}(\.\d{3})+(,\d+)?$")
-                plain = text.str.contains(r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$")
-                cleaned = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-                text = pl.when(grouped | plain).then(cleaned).otherwise(None)
-            number = text.cast(pl.Float64, strict=False)
-            if spec.type == "number":
-                return number
-            # Long integers pass through text, since a float would round them.
-            exact = text.cast(pl.Int64, strict=False)
-            whole = number.is_finite() & (number == number.round())
-            return pl.coalesce(exact, pl.when(whole).then(number).otherwise(None).cast(pl.Int64, strict=False))
-        case "boolean":
-            lower = text.str.to_lowercase()
-            return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).otherwise(None)
-        case "date":
-            return _first_parse(text, pl.Date(), [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
-        case "datetime":
-            formats = [
-                "%Y-%m-%d %H:%M:%S%.f",
-                "%Y-%m-%dT%H:%M:%S%.f",
-                "%Y-%m-%d %H:%M",
-                "%Y-%m-%dT%H:%M",
-                "%Y-%m-%dT%H:%M:%S%.fZ",
-            ]
-            day = text.str.strptime(pl.Date, "%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-            return pl.coalesce(_first_parse(text, pl.Datetime("us"), [spec.format] if spec.format else formats), day)
-
-
-def _first_parse(text: pl.Expr, dtype: pl.Date | pl.Datetime, formats: list[str]) -> pl.Expr:
-    return pl.coalesce([text.str.strptime(dtype, f, strict=False) for f in formats])
-
-
-def _constraint_rules(name: str, spec: Field, present: pl.Expr) -> list[_Rule]:
-    value, limits = pl.col(f"typed:{name}"), spec.constraints
-    unit = f" {spec.unit}" if spec.unit else ""
-    rules = []
-    if limits.required:
-        rules.append(_Rule(name, ~present, "expected a value (required), found none"))
-    if limits.minimum is not None:
-        rules.append(_Rule(name, value < limits.minimum, f"expected at least {limits.minimum}{unit}"))
-    if limits.maximum is not None:
-        rules.append(_Rule(name, value > limits.maximum, f"expected at most {limits.maximum}{unit}"))
-    if limits.pattern is not None:
-        rules.append(_Rule(name, ~value.str.contains(limits.pattern), f"expected text matching {limits.pattern}"))
-    if limits.enum is not None:
-        allowed = ", ".join(map(str, limits.enum[:12]))
-        rules.append(_Rule(name, ~value.is_in(limits.enum), f"expected one of {allowed}"))
-    return rules
-
-
-def derive(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Add the recipe's derived columns, in order; a later one may use an earlier one."""
-    for name, sql in recipe.derived.items():
-        value = pl.sql_expr(sql)
-        frame = frame.with_columns(value.alias(name))
-        if frame[name].dtype.is_numeric() and not frame[name].dtype.is_float():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
-    return frame
-
-
-def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
-    """Check that each derived column reads known columns, never the target, and one row at a time.
-
-    Raises
-    ------
-    UsageError
-        Naming the recipe's key, what is wrong, and the nearest column.
-    """
-    seen = [c for c in frame.columns if c not in plan.recipe.derived]
-    sample = frame.select(seen).head(_ROWWISE_SAMPLE)
-    for name, sql in plan.recipe.derived.items():
-        place = f"{plan.path}: [derived] key '{name}'"
-        expression = _sql(sql, place)
-        for column in expression.meta.root_names():
-            spec = plan.schema.field(column)
-            if column == plan.recipe.target or (spec is not None and spec.known == "at_outcome"):
-                raise UsageError(
-                    f"{place} uses '{column}', which is only known at the outcome. Derive from what is known before."
-                )
-            if column not in sample.columns:
-                raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
-        whole = _select(sample, expression, name, place)
-        alone = [_select(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
-        if whole.height != sample.height or (alone and not pl.concat(alone, how="vertical_relaxed").equals(whole)):
-            raise UsageError(
-                f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
-            )
-        sample = sample.with_columns(whole[name])
-
-
-def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:
-    """Return which rows meet a Polars SQL condition; null is no match.
-
-    Raises
-    ------
-    UsageError
-        The condition does not parse, or names a column that is not there.
-    """
-    expression = _sql(condition, place)
-    for column in expression.meta.root_names():
-        if column not in frame.columns:
-            raise UsageError(
-                f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}"
-            )
-    found = _select(frame, expression, "match", place)["match"]
-    if found.dtype != pl.Boolean:
-        raise UsageError(
-            f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3."
-        )
-    return found.fill_null(False)
-
-
-def _sql(text: str, place: str) -> pl.Expr:
-    try:
-        return pl.sql_expr(text)
-    except PolarsError as problem:
-        raise UsageError(
-            f"{place}: '{text}' is not an SQL expression Polars knows ({str(problem).splitlines()[0]})."
-        ) from None
-
-
-def _select(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
-    try:
-        return frame.select(expression.alias(name))
-    except PolarsError as problem:
-        raise UsageError(
-            f"{place} cannot be evaluated ({str(problem).splitlines()[0]}). Check the types of its columns."
-        ) from None
-
-
 def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None = None) -> list[str]:
     """Return the schema's columns that must be read, in the schema's order where it states one.
 
@@ -371,7 +103,7 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
 
 
 def _roots(sql: str, plan: Plan) -> set[str]:
-    return set(_sql(sql, str(plan.path)).meta.root_names())
+    return set(parse_sql(sql, str(plan.path)).meta.root_names())
 
 
 def read_table(plan: Plan, source: Input, where: str | None, need_target: bool = True) -> Table:
@@ -484,7 +216,7 @@ def check(plan: Plan, source: Input) -> CheckReport:
         n_rows += len(batch.rows) + batch.malformed.height
         for line in batch.malformed.to_dicts():
             _note(found, "", line["reason"], [line["row"]], line["value"])
-        typed, rules = _plan(batch.frame.schema, plan.schema, described, source.decimal)
+        typed, rules = plan_rules(batch.frame.schema, plan.schema, described, source.decimal)
         lazy = batch.frame.lazy().select(described).with_columns([e.alias(f"typed:{n}") for n, e in typed.items()])
         summary = [pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in described]
         summary += [

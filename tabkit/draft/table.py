@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from tabkit.data.conform import conform
 from tabkit.data.source import Input, open_input
-from tabkit.data.validate import conform
 from tabkit.draft.columns import Column, infer
 from tabkit.errors import DataError
 from tabkit.schema import Dialect, Schema

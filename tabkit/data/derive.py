@@ -1,0 +1,92 @@
+"""Derived columns and conditions: Polars SQL over one row, never over the target or other rows."""
+
+from __future__ import annotations
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from tabkit.errors import UsageError, nearest
+from tabkit.recipe import Plan, Recipe
+
+_ROWWISE_SAMPLE = 64
+
+
+def derive(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """Add the recipe's derived columns, in order; a later one may use an earlier one."""
+    for name, sql in recipe.derived.items():
+        value = pl.sql_expr(sql)
+        frame = frame.with_columns(value.alias(name))
+        if frame[name].dtype.is_numeric() and not frame[name].dtype.is_float():
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
+    return frame
+
+
+def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
+    """Check that each derived column reads known columns, never the target, and one row at a time.
+
+    Raises
+    ------
+    UsageError
+        Naming the recipe's key, what is wrong, and the nearest column.
+    """
+    seen = [c for c in frame.columns if c not in plan.recipe.derived]
+    sample = frame.select(seen).head(_ROWWISE_SAMPLE)
+    for name, sql in plan.recipe.derived.items():
+        place = f"{plan.path}: [derived] key '{name}'"
+        expression = parse_sql(sql, place)
+        for column in expression.meta.root_names():
+            spec = plan.schema.field(column)
+            if column == plan.recipe.target or (spec is not None and spec.known == "at_outcome"):
+                raise UsageError(
+                    f"{place} uses '{column}', which is only known at the outcome. Derive from what is known before."
+                )
+            if column not in sample.columns:
+                raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
+        whole = _select(sample, expression, name, place)
+        alone = [_select(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
+        if whole.height != sample.height or (alone and not pl.concat(alone, how="vertical_relaxed").equals(whole)):
+            raise UsageError(
+                f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
+            )
+        sample = sample.with_columns(whole[name])
+
+
+def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:
+    """Return which rows meet a Polars SQL condition; null is no match.
+
+    Raises
+    ------
+    UsageError
+        The condition does not parse, or names a column that is not there.
+    """
+    expression = parse_sql(condition, place)
+    for column in expression.meta.root_names():
+        if column not in frame.columns:
+            raise UsageError(
+                f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}"
+            )
+    found = _select(frame, expression, "match", place)["match"]
+    if found.dtype != pl.Boolean:
+        raise UsageError(
+            f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3."
+        )
+    return found.fill_null(False)
+
+
+def parse_sql(text: str, place: str) -> pl.Expr:
+    """Return the expression; a UsageError names ``place`` where it does not parse."""
+    try:
+        return pl.sql_expr(text)
+    except PolarsError as problem:
+        raise UsageError(
+            f"{place}: '{text}' is not an SQL expression Polars knows ({str(problem).splitlines()[0]})."
+        ) from None
+
+
+def _select(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
+    try:
+        return frame.select(expression.alias(name))
+    except PolarsError as problem:
+        raise UsageError(
+            f"{place} cannot be evaluated ({str(problem).splitlines()[0]}). Check the types of its columns."
+        ) from None
