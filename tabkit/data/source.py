@@ -11,7 +11,9 @@ import csv
 import glob
 import io
 import re
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,9 +110,15 @@ class Input:
             malformed.append((row.number, row.text, reason))
             return "skip"
 
+        def taken() -> list[tuple[int, str]]:
+            found = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
+            malformed.clear()
+            return found
+
         names = _header(path, self.delimiter, self.encoding)
+        released = weakref.ref(keep)
         try:
-            reader = pa_csv.open_csv(
+            with pa_csv.open_csv(
                 path,
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=1 << 22, encoding=self.encoding),
                 parse_options=pa_csv.ParseOptions(
@@ -119,18 +127,29 @@ class Input:
                 convert_options=pa_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
                 ),
-            )
-            for batch in reader:
-                found = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
-                malformed.clear()
-                yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), found
+            ) as reader:
+                for batch in reader:
+                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), taken()
         except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
             raise DataError(
                 f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}."
             ) from None
+        finally:
+            reader = None
+            del keep
+            _wait_until(lambda: released() is None)
         if malformed:
-            rest = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
-            yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), rest
+            yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), taken()
+
+
+def _wait_until(done: Callable[[], bool], most_seconds: float = 2.0) -> None:
+    """Wait for Arrow's read-ahead thread to let go of a Python callback.
+
+    Where it still holds one when the interpreter exits, the process aborts (apache/arrow#34314).
+    """
+    deadline = time.monotonic() + most_seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def open_input(path: str | Path, dialect: Dialect) -> Input:
