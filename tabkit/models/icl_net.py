@@ -3,6 +3,11 @@
 The family of TabPFN (Hollmann et al., ICLR 2023; Nature 2025) and TabICL (Qu et al., ICML 2025): cells attend
 along columns and rows, each row is then pooled to one vector, and query rows attend to context rows.
 
+An answer is a set of weights over the context rows, as in a Nadaraya-Watson head (Wang & Sabuncu, 2022) over learned
+features: a class's probability is the weight of its rows, and a number's predictive distribution is the weighted
+distribution of the context's numbers. So one head serves both, any number of classes is native, the names of
+classes do not matter, and intervals come free; what lies outside the context's range is never predicted.
+
 Order, by construction: query rows never see one another; the order of context rows does not matter (up to the
 rounding of sums); the order of columns does not matter given the columns' ids, which are drawn from a generator, so
 predictions are averaged over draws. Everything a cell knows of its column comes from context rows alone.
@@ -16,6 +21,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +39,7 @@ Keys = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class IclConfig:
-    """Sizes of the network. ``n_bins`` quantile bins of the context's target carry a regression's distribution."""
+    """Sizes of the network."""
 
     cell_width: int = 64
     cell_heads: int = 4
@@ -43,9 +49,9 @@ class IclConfig:
     row_heads: int = 6
     row_layers: int = 6
     n_thinking: int = 8
-    n_classes: int = 10
-    n_bins: int = 32
+    head_heads: int = 6
     id_width: int = 16
+    code_width: int = 32
 
     def as_dict(self) -> dict[str, Any]:
         """Return the sizes as JSON values."""
@@ -57,13 +63,31 @@ class Context:
     """Encoded context rows: all that query rows need of them, computed once.
 
     ``columns`` describe each column (sorted values and moments); ``cells`` and ``rows`` hold keys and values of
-    every attention layer: (B, C, H, n_summary, E/H) and (B, H, N, E/H).
+    every attention layer: (B, C, H, n_summary, E/H) and (B, H, N, E/H); ``answers`` (B, N, E) are the keys of the
+    weights.
     """
 
     columns: ColumnStatistics
     ids: Tensor
     cells: tuple[Keys, ...]
     rows: tuple[Keys, ...]
+    answers: Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What breaks symmetries at random: an id per column (B, C, id_width) and a code per class (B, K, code_width)."""
+
+    ids: Tensor
+    codes: Tensor
+
+
+def random_draw(rng: np.random.Generator, n_tables: int, n_columns: int, n_classes: int) -> Draw:
+    """Draw standard normal ids and codes for tables of the default sizes."""
+    sizes = IclConfig()
+    ids = rng.standard_normal((n_tables, n_columns, sizes.id_width), np.float32)
+    codes = rng.standard_normal((n_tables, n_classes, sizes.code_width), np.float32)
+    return Draw(torch.from_numpy(ids), torch.from_numpy(codes))
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ class ColumnStatistics:
 
 
 class IclNet(nn.Module):
-    """Table in, one score per class (or target bin) and query row out.
+    """Table in; for every query row, weights over the context rows out.
 
     Parameters of ``forward``
     -------------------------
@@ -116,10 +140,10 @@ class IclNet(nn.Module):
         Targets of the context rows: class codes, or numbers for regression.
     categorical : (B, C) bool
     regression : bool
-    ids : (B, C, id_width)
-        Random column ids: what tells columns of equal content apart.
+    draw : Draw
+        Random column ids, which tell columns of equal content apart, and class codes.
 
-    Returns scores (B, Q, n_classes), or (B, Q, n_bins) for regression.
+    Returns weights (B, Q, N), which sum to 1 over the context.
     """
 
     def __init__(self, config: IclConfig | None = None) -> None:
@@ -127,7 +151,7 @@ class IclNet(nn.Module):
         self.config = c = config or IclConfig()
         self.cell = nn.Linear(CELL_INPUTS, c.cell_width)
         self.column_id = nn.Linear(c.id_width, c.cell_width, bias=False)
-        self.class_code = nn.Embedding(c.n_classes, c.cell_width)
+        self.class_code = nn.Linear(c.code_width, c.cell_width, bias=False)
         self.number = nn.Linear(CELL_INPUTS, c.cell_width)
         # Rows that hold no data: the unknown target of a query row and the pooling cell, one each per task.
         self.unknown = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
@@ -139,19 +163,19 @@ class IclNet(nn.Module):
         self.thinking = nn.Parameter(torch.randn(c.n_thinking, c.row_width) * 0.02)
         self.row_layers = nn.ModuleList(RowLayer(c.row_width, c.row_heads) for _ in range(c.row_layers))
         self.normal = nn.LayerNorm(c.row_width)
-        self.to_class = nn.Linear(c.row_width, c.n_classes)
-        self.to_bin = nn.Linear(c.row_width, c.n_bins)
+        self.query, self.key = (nn.Linear(c.row_width, c.row_width, bias=False) for _ in range(2))
+        self.sharpness = nn.Parameter(torch.zeros(c.head_heads))
 
-    def forward(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, draw: Draw) -> Tensor:
         """Encode the context, then answer for the rows after it. See the class."""
         n = y.shape[1]
-        context = self.encode(x[:, :n], y, categorical, regression, ids)
+        context = self.encode(x[:, :n], y, categorical, regression, draw)
         return self.answer(context, x[:, n:], categorical, regression)
 
-    def encode(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, ids: Tensor) -> Context:
+    def encode(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, draw: Draw) -> Context:
         """Encode context rows: cells ``x`` (B, N, C) with targets ``y`` (B, N)."""
         columns = ColumnStatistics.of(x)
-        cells = self._cells(columns, x, categorical, regression, ids, self._target(y, regression))
+        cells = self._cells(columns, x, categorical, regression, draw.ids, self._target(y, regression, draw.codes))
         kept = []
         for layer in self._cell_layers():
             keys = layer.keys(cells)
@@ -164,10 +188,11 @@ class IclNet(nn.Module):
             row_keys = row_layer.keys(rows)
             kept_rows.append(row_keys)
             rows = row_layer(rows, row_keys)
-        return Context(columns, ids, tuple(kept), tuple(kept_rows))
+        answers = self.key(self.normal(rows[:, self.config.n_thinking :]))
+        return Context(columns, draw.ids, tuple(kept), tuple(kept_rows), answers)
 
     def answer(self, context: Context, x: Tensor, categorical: Tensor, regression: bool) -> Tensor:
-        """Return the scores of query rows ``x`` (B, Q, C)."""
+        """Return the weights over the context of query rows ``x`` (B, Q, C)."""
         target = self.unknown[int(regression)].expand(x.shape[0], x.shape[1], -1)
         cells = self._cells(context.columns, x, categorical, regression, context.ids, target)
         for layer, keys in zip(self._cell_layers(), context.cells, strict=True):
@@ -175,9 +200,11 @@ class IclNet(nn.Module):
         rows = self._rows(cells)
         for row_layer, row_keys in zip(self._row_layers(), context.rows, strict=True):
             rows = row_layer(rows, row_keys)
-        head = self.to_bin if regression else self.to_class
-        scores: Tensor = head(self.normal(rows))
-        return scores
+        heads = self.config.head_heads
+        query = split_heads(self.query(self.normal(rows)), heads) * self.sharpness.exp()[:, None, None]
+        weights = (query @ split_heads(context.answers, heads).transpose(-1, -2)) * query.shape[-1] ** -0.5
+        out: Tensor = weights.float().softmax(dim=-1).mean(dim=1)
+        return out
 
     def _cell_layers(self) -> list[CellLayer]:
         return [layer for layer in self.cell_layers if isinstance(layer, CellLayer)]
@@ -185,9 +212,10 @@ class IclNet(nn.Module):
     def _row_layers(self) -> list[RowLayer]:
         return [layer for layer in self.row_layers if isinstance(layer, RowLayer)]
 
-    def _target(self, y: Tensor, regression: bool) -> Tensor:
+    def _target(self, y: Tensor, regression: bool, codes: Tensor) -> Tensor:
         if not regression:
-            embedded: Tensor = self.class_code(y.long())
+            own = codes.gather(1, y.long()[..., None].expand(-1, -1, codes.shape[-1]))
+            embedded: Tensor = self.class_code(own)
             return embedded
         numbers = y[..., None]
         flag = torch.zeros(len(y), 1, dtype=torch.bool, device=y.device)
@@ -272,17 +300,17 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.sharpness = nn.Parameter(torch.zeros(heads)) if scaled else None
-        nn.init.zeros_(self.out.weight)
+        nn.init.normal_(self.out.weight, std=0.5 * width**-0.5)
 
     def keys(self, context: Tensor) -> Keys:
         """Return keys and values (..., H, N, E/H) of ``context`` (..., N, E)."""
-        key, value = self._split(self.key_value(context), 2 * self.heads).chunk(2, dim=-3)
+        key, value = split_heads(self.key_value(context), 2 * self.heads).chunk(2, dim=-3)
         return key, value
 
     def forward(self, x: Tensor, keys: Keys) -> Tensor:
         """Return what ``x`` (..., R, E) finds at ``keys``."""
         key, value = keys
-        query = self._split(self.query(x), self.heads)
+        query = split_heads(self.query(x), self.heads)
         if self.sharpness is not None:
             sharp = 1.0 + self.sharpness * (math.log(key.shape[-2]) / math.log(256.0) - 1.0)
             query = query * sharp[:, None, None].to(query.dtype)
@@ -293,47 +321,34 @@ class Attention(nn.Module):
         out: Tensor = self.out(found.transpose(-3, -2).flatten(-2))
         return out
 
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        return x.reshape(*x.shape[:-1], parts, -1).transpose(-3, -2)
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Cut (..., R, E) into (..., H, R, E/H)."""
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(-3, -2)
 
 
 def _mlp(width: int) -> nn.Sequential:
     last = nn.Linear(2 * width, width)
-    nn.init.zeros_(last.weight)
+    nn.init.normal_(last.weight, std=0.5 * (2 * width) ** -0.5)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
 
 
-def bin_targets(y_context: Tensor, y_query: Tensor, n_bins: int) -> Tensor:
-    """Return soft bin shares (B, Q, n_bins) of query targets: the two bins whose centres surround their rank.
+def class_probabilities(weights: Tensor, y: Tensor, n_classes: int) -> Tensor:
+    """Return class probabilities (B, Q, n_classes) from weights (B, Q, N) over context classes ``y`` (B, N)."""
+    return weights @ functional.one_hot(y.long(), n_classes).to(weights.dtype)
 
-    Bins are equal shares of the context's targets (B, N); a query's place among them is its rank, interpolated.
+
+def crps(weights: Tensor, y: Tensor, truth: Tensor) -> Tensor:
+    """Return the continuous ranked probability score (B, Q) of weighted context numbers ``y`` (B, N).
+
+    It is taken on the scale of the context's normal scores, where every table has the same units and no tail rules
+    (a proper score on any monotone scale; Gneiting & Raftery, JASA 2007). ``truth`` is (B, Q).
     """
-    ordered = y_context.sort(dim=1).values.contiguous()
-    n = ordered.shape[1]
-    upto = torch.searchsorted(ordered, y_query.contiguous(), right=True)
-    below = torch.searchsorted(ordered, y_query.contiguous(), right=False)
-    left = ordered.gather(1, (below - 1).clamp(0, n - 1))
-    right = ordered.gather(1, upto.clamp(0, n - 1))
-    between = ((y_query - left) / (right - left).clamp_min(1e-30)).clamp(0.0, 1.0)
-    place = torch.where(upto > below, (below + upto).to(between.dtype) / 2, below + between - 0.5)
-    position = (place / n * n_bins - 0.5).clamp(0.0, n_bins - 1.0)
-    low = position.floor().long().clamp_max(n_bins - 2)
-    share = position - low
-    out = torch.zeros(*position.shape, n_bins, dtype=position.dtype, device=position.device)
-    out.scatter_(2, low[..., None], (1 - share)[..., None])
-    out.scatter_(2, low[..., None] + 1, share[..., None])
-    return out
-
-
-def bin_values(y_context: Tensor, n_bins: int) -> Tensor:
-    """Return the mean target of each bin (B, n_bins), from the context's targets (B, N)."""
-    ordered = y_context.sort(dim=1).values
-    # Each bin averages the quantile function over its share, which is defined for fewer rows than bins too.
-    fine = 8
-    at = (torch.arange(n_bins * fine, device=ordered.device, dtype=ordered.dtype) + 0.5) / (n_bins * fine)
-    place = (at * ordered.shape[1] - 0.5).clamp(0, ordered.shape[1] - 1)
-    low = place.floor().long()
-    high = (low + 1).clamp_max(ordered.shape[1] - 1)
-    values = torch.lerp(ordered[:, low], ordered[:, high], (place - low).expand(len(ordered), -1))
-    return values.reshape(len(ordered), n_bins, fine).mean(dim=2)
+    n = y.shape[1]
+    ordered, order = y.sort(dim=1)
+    below = weights.gather(2, order[:, None].expand_as(weights)).cumsum(dim=2)[..., :-1]
+    rank = (torch.arange(1, n + 1, device=y.device, dtype=y.dtype)) / (n + 1)
+    scores = math.sqrt(2.0) * torch.erfinv(2 * rank - 1)
+    reached = truth[..., None] <= ordered[:, None, :-1]
+    return ((below - reached.to(below.dtype)).square() * scores.diff()).sum(dim=2)

@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tabkit.errors import UsageError
-from tabkit.models.icl_net import IclConfig, IclNet, bin_targets
+from tabkit.models.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.icl_prior import MAX_CLASSES, draw
 from tabkit.pretrain.muon import Muon
 
@@ -37,14 +36,14 @@ _VALID_SEED = 10_007
 class Plan:
     """What is drawn and how it is learned. ``steps`` may grow on resuming, as long as the decay has not begun."""
 
-    steps: int = 3000
+    steps: int = 1800
     seed: int = 0
-    micro_batches: int = 6
+    micro_batches: int = 4
     cells: int = 12_000
     context: tuple[int, int] = (24, 1024)
     columns: tuple[int, int] = (2, 30)
     regression: float = 0.25
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warm_up: int = 100
     decay: float = 0.3
     long_from: float = 0.5
@@ -69,7 +68,7 @@ class Episodes:
     y: Tensor
     categorical: Tensor
     n_classes: Tensor
-    ids: Tensor
+    draw: Draw
     n: int
     regression: bool
 
@@ -158,22 +157,23 @@ def draw_episodes(rng: np.random.Generator, n_tables: int, n: int, q: int, c: in
         torch.from_numpy(np.stack([table.y for table in drawn])),
         torch.from_numpy(np.stack([table.categorical for table in drawn])),
         torch.tensor([table.n_classes for table in drawn]),
-        torch.from_numpy(rng.standard_normal((n_tables, c, IclConfig().id_width), np.float32)),
+        random_draw(rng, n_tables, c, MAX_CLASSES),
         n,
         regression,
     )
 
 
 def episode_loss(net: IclNet, batch: Episodes) -> Tensor:
-    """Return the mean cross-entropy of the query rows, over a table's classes or over the target's bins."""
+    """Return the mean log loss of the query rows; twice their mean CRPS for regression, which is of like size."""
     n = batch.n
-    scores = net(batch.x, batch.y[:, :n], batch.categorical, batch.regression, batch.ids).float()
+    context, truth = batch.y[:, :n], batch.y[:, n:]
+    weights = net(batch.x, context, batch.categorical, batch.regression, batch.draw)
     if batch.regression:
-        shares = bin_targets(batch.y[:, :n], batch.y[:, n:], net.config.n_bins)
-        return functional.cross_entropy(scores.flatten(0, 1), shares.flatten(0, 1))
-    absent = torch.arange(MAX_CLASSES, device=scores.device) >= batch.n_classes[:, None]
-    scores = scores.masked_fill(absent[:, None], -torch.inf)
-    return functional.cross_entropy(scores.flatten(0, 1), batch.y[:, n:].flatten().long())
+        return 2.0 * crps(weights, context, truth).mean()
+    chances = class_probabilities(weights, context, MAX_CLASSES)
+    # A class that no context row has is beyond any answer here; the floor keeps it from ruling the loss.
+    share = 1e-3 / batch.n_classes[:, None, None]
+    return -((1 - 1e-3) * chances + share).gather(2, truth.long()[..., None]).log().mean()
 
 
 def validate(net: IclNet, plan: Plan, device: str) -> dict[str, float]:
@@ -198,7 +198,8 @@ def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
 
 def _to(batch: Episodes, device: str) -> Episodes:
     moved = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
-    return Episodes(**{**vars(batch), **moved})
+    draw = Draw(batch.draw.ids.to(device), batch.draw.codes.to(device))
+    return Episodes(**{**vars(batch), **moved, "draw": draw})
 
 
 @contextmanager
