@@ -44,7 +44,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     " Known: 'int_rate', 'term'."
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+    lower = {known.lower(): known for known in reversed(names)}
+    close = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.6)]
     if close:
         return f" Did you mean {' or '.join(map(repr, close))}?"
     if not names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -66,6 +67,9 @@ def _explain(model: type[Strict], error: Any) -> str:
             return f"{table}{key} is missing; add it."
         case "value_error" | "assertion_error":
             return f"{table}{key}: {error['ctx']['error']}"
+        case "literal_error":
+            options = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+            return f"{table}{key}: found {error['input']!r}. Expected {error['ctx']['expected']}.{nearest(str(error['input']), options)}"
         case _:
             return f"{table}{key}: found {error['input']!r}. {error['msg']}."
 

@@ -127,7 +127,7 @@ def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: 
     value = column
     if spec.missing and dtype.is_numeric():
         value = (
-            pl.when(column.is_in([float(c) for c in spec.missing if not isinstance(c, str)]))
+            pl.when(column.cast(pl.Float64).is_in([float(c) for c in spec.missing if not isinstance(c, str)]))
             .then(None)
             .otherwise(column)
         )

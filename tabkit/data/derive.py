@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
@@ -42,9 +43,13 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
                 )
             if column not in sample.columns:
                 raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
-        whole = _select(sample, expression, name, place)
+        # Beside rows whose columns are turned against each other, so that every group it could look at differs.
+        turned = sample.select(s.gather((np.arange(len(s)) + i) % len(s)) for i, s in enumerate(sample, start=1))
+        beside = _select(pl.concat([sample, turned]), expression, name, place)
+        whole = beside[: sample.height]
         alone = [_select(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
-        if whole.height != sample.height or (alone and not pl.concat(alone, how="vertical_relaxed").equals(whole)):
+        by_row = not alone or pl.concat(alone, how="vertical_relaxed").equals(whole)
+        if beside.height != 2 * sample.height or not by_row:
             raise UsageError(
                 f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
             )
