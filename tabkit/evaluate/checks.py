@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -395,8 +396,13 @@ def _psi(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], size: int) -> float
 
 
 def sensitive_groups(frame: pl.DataFrame, column: str) -> pl.Series:
-    """Return group names of a sensitive column: its values, or quarters of a number's range of ranks."""
+    """Return group names of a sensitive column: its values, or the quarter of its numbers a number falls in."""
     values = frame[column]
-    if values.dtype.is_numeric() and values.n_unique() > 12:
-        return values.qcut(4, allow_duplicates=True).cast(pl.String)
-    return as_text(values)
+    if not values.dtype.is_numeric() or values.n_unique() <= 12:
+        return as_text(values)
+    numbers = values.cast(pl.Float64).to_numpy()
+    present = np.isfinite(numbers)
+    edges = np.unique(np.quantile(numbers[present], np.linspace(0, 1, 5)))
+    quarter = np.searchsorted(edges[1:-1], numbers, side="left")
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    return pl.Series(column, [names[q] if known else None for q, known in zip(quarter, present, strict=True)])
