@@ -37,6 +37,9 @@ Watch = Callable[[str, float, str], None]
 MIN_ROWS = 30
 """Fewer labelled rows cannot be cut into three parts that say anything."""
 
+MIN_FREE_BYTES = 50 * 2**20
+"""Room a run wants before it begins, so that an hour of work does not end at a full disk."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -172,6 +175,11 @@ def _new_folder(out: str | Path | None, plan: Plan) -> Path:
         raise UsageError(
             f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to."
         ) from None
+    free = shutil.disk_usage(folder.parent).free
+    if free < MIN_FREE_BYTES:
+        raise UsageError(
+            f"--out {folder}: {free // 2**20} MB are free there. Expected at least {MIN_FREE_BYTES // 2**20} MB for a run's files."
+        )
     return folder
 
 

@@ -67,6 +67,21 @@ def test_wrong_type_everywhere_loses_nothing(case: tuple[Path, Path], tmp_path: 
     assert (tmp_path / "out" / "rejects.csv").read_text().count("oops") >= 200
 
 
+def test_a_full_disk_is_noticed_before_the_work(
+    case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+    from types import SimpleNamespace
+
+    from tabkit.errors import UsageError
+    from tabkit.run import run
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**20))
+    with pytest.raises(UsageError, match="3 MB are free"):
+        run(str(case[0]), data=case[1], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_names_and_typos(case: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, data = case
     refused(tabkit("run", "finance/loan_defalt"), 2, "Did you mean 'finance/loan_default'")
