@@ -59,6 +59,15 @@ def draw(rng: np.random.Generator, n_rows: int, n_context: int, n_columns: int, 
     raise RuntimeError("a hundred tables in a row had a constant target")
 
 
+def draw_easy(rng: np.random.Generator, n_rows: int, n_context: int, n_columns: int, regression: bool) -> Synthetic:
+    """Draw a table of normal columns with a linear target, or two even classes cut from it: the first lesson."""
+    x = rng.standard_normal((n_rows, n_columns), np.float32)
+    y = _standardise(_linear(x, rng))
+    if not regression:
+        y = (y > np.median(y[:n_context])).astype(np.float32)
+    return Synthetic(x, np.zeros(n_columns, np.bool_), y, 0 if regression else 2)
+
+
 def _causal(rng: np.random.Generator, n_rows: int, n_columns: int) -> tuple[Array, Array]:
     """Nodes of a random graph, each a mechanism of a few earlier ones; one node, not always a leaf, is the target."""
     n_nodes = n_columns + 1 + int(rng.integers(0, n_columns // 2 + 3))
@@ -233,8 +242,8 @@ def _classes(score: Array, rng: np.random.Generator) -> tuple[Array, int]:
     """Turn scores (R, K) into classes: cut at quantiles, the largest of random read-outs, or nearest centres."""
     n_classes = 2 if rng.random() < 0.65 else int(rng.integers(3, MAX_CLASSES + 1))
     noisy = _standardise(score)
-    if rng.random() < 0.7:
-        noisy = noisy + np.float32(rng.exponential(0.4)) * rng.logistic(size=noisy.shape).astype(np.float32)
+    if rng.random() < 0.5:
+        noisy = noisy + np.float32(rng.exponential(0.3)) * rng.logistic(size=noisy.shape).astype(np.float32)
     kind = rng.random()
     if n_classes == 2 or kind < 0.3:
         # Prevalence: even at times, rare at times; ordered classes of unequal share.
