@@ -202,3 +202,37 @@ def test_output_that_cannot_be_written(bundle: Path, rows: Path, tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         tabkit.score(bundle, rows, tmp_path / "file" / "out.csv")
+    with pytest.raises(UsageError, match=r"--rejects .* cannot be written"):
+        tabkit.score(bundle, rows, tmp_path / "out.csv", tmp_path / "file" / "bad.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        tabkit.score(bundle, rows, tmp_path / "folder.csv")
+    assert {p.name for p in tmp_path.iterdir()} == {"rows.parquet", "file", "folder.csv"}
+
+
+def test_no_output_is_written_over_what_is_read(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    before = rows.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match=r"--out .* is the input .* would be lost"):
+        tabkit.score(bundle, rows, tmp_path / "link" / rows.name)
+    with pytest.raises(UsageError, match=r"--rejects .* is the input"):
+        tabkit.score(bundle, rows, tmp_path / "out.csv", rows)
+    with pytest.raises(UsageError, match=r"--rejects .* is --out"):
+        tabkit.score(bundle, rows, tmp_path / "out.csv", tmp_path / "out.csv")
+    with pytest.raises(UsageError, match="inside the bundle"):
+        tabkit.score(bundle, rows, bundle / "out.csv")
+    assert rows.read_bytes() == before and tabkit.load_bundle(bundle)
+
+
+def test_input_that_breaks_leaves_no_parts(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "header.csv").write_text(",".join(pl.read_parquet(rows).columns) + "\n")
+    with pytest.raises(DataError, match="no rows"):
+        tabkit.score(bundle, tmp_path / "header.csv", tmp_path / "out.csv")
+    assert {p.name for p in tmp_path.iterdir()} == {"rows.parquet", "header.csv"}
+
+
+def test_rejects_of_an_earlier_scoring_do_not_stay(bundle: Path, rows: Path, tmp_path: Path) -> None:
+    pl.read_parquet(rows).with_columns(x0=pl.lit(1e6)).write_parquet(tmp_path / "bad.parquet")
+    wrote = tabkit.score(bundle, tmp_path / "bad.parquet", tmp_path / "out.csv").rejects
+    assert wrote is not None and wrote.exists()
+    assert tabkit.score(bundle, rows, tmp_path / "out.csv").rejects is None and not wrote.exists()
