@@ -169,6 +169,33 @@ def test_planted_faults_are_found_by_name(tmp_path: Path) -> None:
         assert code in failed(run(folder, table, recipe + NO_ADAPTATION)), code
 
 
+def shuffle_check(done) -> dict[str, str]:
+    (found,) = [c for c in done.result["checks"] if c["code"] == "label_shuffle"]
+    return found
+
+
+def test_a_pipeline_that_knows_the_labels_without_being_told_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabkit.adapt.shuffled", lambda candidate, *_: candidate.valid)
+    found = shuffle_check(run(tmp_path, signal_table(300), BINARY + NO_ADAPTATION))
+    assert found["outcome"] == "fail" and found["severity"] == "error" and "8 shuffles" in found["message"]
+
+
+def test_a_shuffle_that_agrees_with_the_labels_by_chance_is_no_leak(tmp_path: Path) -> None:
+    """One coarse, strong column: shuffled labels lean its way or the other, and either scores far from chance."""
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, 600)
+    y = np.where(rng.random(600) < np.where(side == 1, 0.9, 0.1), "yes", "no")
+    frame = pl.DataFrame({"side": np.array(["left", "right"])[side].tolist(), "y": y.tolist()})
+    agreed = 0
+    for seed in range(4):
+        found = shuffle_check(run(tmp_path, frame, BINARY + NO_ADAPTATION, out=f"run{seed}", seed=seed))
+        assert found["outcome"] == "pass", found
+        agreed += "shuffles" in found["message"]
+    assert agreed, "no first shuffle agreed: this guards nothing"
+
+
 def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tabkit.models import lgbm
 
