@@ -157,16 +157,26 @@ def test_planted_faults_are_found_by_name(tmp_path: Path) -> None:
     shifted = frame.with_columns(part=part, x0=pl.when(part == "holdout").then(pl.col("x0") + 2).otherwise("x0"))
     crossing = frame.with_columns(part=part, who=pl.Series(rng.integers(0, 60, 600)))
     given = "group = 'who'\n" + BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"
+    timed = given.replace("group = 'who'", "time = 'day'")
     cases = {
         "single_feature_leak": (leak, BINARY),
         "duplicate_rows": (copies, BINARY),
         "holdout_shift": (shifted, BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"),
         "group_overlap": (crossing, given),
+        "time_overlap": (frame.with_columns(part=part, day=pl.Series(rng.integers(0, 60, 600))), timed),
     }
     for code, (table, recipe) in cases.items():
         folder = tmp_path / code
         folder.mkdir()
         assert code in failed(run(folder, table, recipe + NO_ADAPTATION)), code
+
+
+def test_a_given_split_that_keeps_groups_and_time_apart_raises_no_alarm(tmp_path: Path) -> None:
+    part = pl.Series(["train"] * 360 + ["valid"] * 90 + ["holdout"] * 150)
+    frame = signal_table(600).with_columns(part=part, who=pl.Series(np.arange(600) // 10), day=pl.Series(range(600)))
+    roles = "group = 'who'\ntime = 'day'\n" + BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"
+    done = run(tmp_path, frame, roles + NO_ADAPTATION)
+    assert {c["code"] for c in done.result["checks"] if c["outcome"] == "pass"} >= {"group_overlap", "time_overlap"}
 
 
 def shuffle_check(done) -> dict[str, str]:
