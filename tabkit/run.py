@@ -23,7 +23,7 @@ from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
-from tabkit.errors import DataError, UsageError, nearest
+from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
@@ -173,14 +173,15 @@ def _new_folder(out: str | Path | None, plan: Plan) -> Path:
     folder = Path(out) if out is not None else Path("runs") / f"{plan.recipe.name.replace('/', '-')}-{stamp}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--out {folder} exists already and is not empty. Choose another folder, or remove it.")
+    # What is not there yet is made once there is something to put into it.
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder.parent).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as problem:
         raise UsageError(
             f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to."
         ) from None
-    free = shutil.disk_usage(folder.parent).free
+    free = shutil.disk_usage(there).free
     if free < MIN_FREE_BYTES:
         raise UsageError(
             f"--out {folder}: {free // 2**20} MB are free there. Expected at least {MIN_FREE_BYTES // 2**20} MB for a run's files."
@@ -237,7 +238,7 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     recipe, target = plan.recipe, frame[plan.recipe.target]
     if frame.height < MIN_ROWS:
         raise DataError(
-            f"{frame.height:,} labelled rows are in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
+            f"The table has {count(frame.height, 'labelled row')} in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
         )
     if recipe.task == "regression":
         if not target.dtype.is_numeric():
@@ -346,6 +347,7 @@ def _write(
     document: dict[str, Any],
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         result.write_json(temporary / "result.json", document)

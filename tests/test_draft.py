@@ -148,7 +148,7 @@ def test_a_spreadsheet_of_the_continent(tmp_path: Path, encoding: str) -> None:
     [
         ({"target": "outcom"}, UsageError, "Did you mean 'outcome'"),
         ({"target": "country"}, DataError, "same in every row"),
-        ({"target": "outcome", "task": "regression"}, UsageError, "--task multiclass"),
+        ({"target": "outcome", "task": "regression"}, UsageError, "--task binary"),
         ({"target": "plan", "task": "regresion"}, UsageError, "Did you mean 'regression'"),
         ({"target": "age", "task": "binary"}, UsageError, "has 72"),
         ({"target": "outcome", "id": "outcome"}, UsageError, "one role"),

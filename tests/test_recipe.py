@@ -61,6 +61,10 @@ def test_a_recipe_that_does_not_fit_says_where(tmp_path: Path, recipe: str, word
         ('type = "string"\nconstraints = { enum = [1] }', ["1 is no string"]),
         ('type = "string"\nformat = "%Y"', ["dates"]),
         ('type = "number"\nunits = "USD"', ["units", "Did you mean 'unit'"]),
+        (
+            'type = "number"\nconstraints = { minimum = "low" }',
+            ["[fields.x.constraints], key 'minimum': found 'low'. Expected a whole number or a number or a date."],
+        ),
         ('type = "number"\nknown = "after"', ["[fields.x]", "known"]),
     ],
 )

@@ -343,6 +343,9 @@ def test_recipe_and_output_faults(tmp_path: Path) -> None:
         run(tmp_path, frame, BINARY + "[candidates.adapt]\nlgbm = ['refit']\n")
     with pytest.raises(UsageError, match="Unknown budget"):
         tabkit.run("finance/loan_default", budget="quik")
+    with pytest.raises(UsageError, match="give --data FILE"):
+        tabkit.run(str(write_recipe(tmp_path, frame, BINARY)), out=tmp_path / "not" / "made")
+    assert not (tmp_path / "not").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     with pytest.raises(UsageError, match="not empty"):

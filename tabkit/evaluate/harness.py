@@ -393,4 +393,5 @@ def _value(
         resampler,
         {c.name: c.cost for c in candidates},
         {name: scores[name].score_cpu_seconds_per_row for name in shown},
+        {c.name: c.title for c in candidates},
     )
