@@ -181,7 +181,7 @@ def advise(table: Table, taken: set[str]) -> None:
                 name,
                 f"{n_values} different whole numbers: if they are codes without an order, set type to string",
             )
-        repeats = 20 < n_values < 0.5 * frame.height and values.len() / n_values >= 2
+        repeats = 20 < n_values < 0.95 * values.len()
         if kind in ("string", "integer") and repeats and _GROUP_NAME.search(name):
             _comment(
                 table,
