@@ -287,24 +287,31 @@ class _Parts:
 
 def _join(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    if path.suffix.lower() == ".csv":
-        with temporary.open("wb") as file:
-            empty.write_csv(file)
-            for frame in frames:
-                frame.write_csv(file, include_header=False)
-    else:
-        writer: pq.ParquetWriter | None = None
-        try:
-            for frame in frames:
-                arrow = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(temporary, arrow.schema)
-                writer.write_table(arrow)
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is None:
-            empty.write_parquet(temporary)
-    os.replace(temporary, path)
+    try:
+        if path.suffix.lower() == ".csv":
+            with temporary.open("wb") as file:
+                empty.write_csv(file)
+                for frame in frames:
+                    frame.write_csv(file, include_header=False)
+        else:
+            _write_parquet(temporary, frames, empty)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only where something stopped it
+
+
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
+    writer: pq.ParquetWriter | None = None
+    try:
+        for frame in frames:
+            arrow = frame.to_arrow()
+            writer = writer or pq.ParquetWriter(path, arrow.schema)
+            writer.write_table(arrow)
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is None:
+        empty.write_parquet(path)
 
 
 def as_json(scored: Scored) -> str:
