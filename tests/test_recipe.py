@@ -39,6 +39,7 @@ def load(folder: Path, recipe: str, schema: str = SCHEMA) -> object:
         (RECIPE + METRICS.replace('"roc_auc"', "[1]"), ["[metrics]", "primary"]),
         (RECIPE + METRICS + 'worthwhile = "much"\n', ["[metrics]", "worthwhile"]),
         (RECIPE.replace('schema = "s"', 'schema = "loans"') + METRICS, ["schema 'loans'", "Did you mean 'loan'"]),
+        (RECIPE + 'id = "prediction"\n' + METRICS, ["id = 'prediction'", "rename"]),
         ("name = a/b\n", ["line 1"]),
         (RECIPE + METRICS + '[[ablations]]\nname = "n"\ndrop = ["y"]\n', ["'y'", "no feature"]),
     ],

@@ -13,6 +13,7 @@ import pytest
 from conftest import BINARY, noise_table, signal_table, write_recipe
 
 import tabkit
+from tabkit.draft import new
 from tabkit.errors import DataError, UsageError
 from tabkit.models import base
 
@@ -277,6 +278,37 @@ def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     done = run(tmp_path, noise_table(400, 1).with_columns(x0=pl.col("x0")), BINARY + NO_ADAPTATION)
     (found,) = [c for c in done.result["checks"] if c["code"] == "overfit"]
     assert found["outcome"] == "fail" and "lgbm (" in found["message"]
+
+
+def test_columns_may_be_called_what_tabkit_calls_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ours = [
+        "n",
+        "count",
+        "key",
+        "file",
+        "column",
+        "match",
+        "line",
+        "payoff",
+        "typed:n",
+        "prediction",
+        "linear",
+        "prior",
+    ]
+    frame = pl.DataFrame({name: rng.normal(size=300) for name in ours})
+    frame = frame.with_columns(
+        value=pl.Series(rng.choice(["n", "value"], 300).tolist()),
+        row=pl.Series([f"r{i}" for i in range(300)]),
+        target=pl.Series(np.where(frame["n"] + rng.normal(size=300) > 0, "row", "prior").tolist()),
+    )
+    frame.write_csv(tmp_path / "t.csv")
+    made = new("test/case", tmp_path / "t.csv", "target", id="row", folder=tmp_path)
+    text = made.recipe_path.read_text()
+    made.recipe_path.write_text(text.split("[candidates.adapt]")[0] + NO_ADAPTATION)
+    done = tabkit.run(str(made.recipe_path), data=tmp_path / "t.csv", out=tmp_path / "run", budget="quick")
+    assert pl.read_parquet(done.folder / "holdout_predictions.parquet").columns[:3] == ["row", "row (id)", "target"]
+    assert tabkit.score(done.folder / "bundle", tmp_path / "t.csv", tmp_path / "s.csv").rows_scored == 300
 
 
 def test_second_look_at_a_holdout_is_remembered(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]
     if n_missing:
         remarks.append(f"{count(n_missing, 'row')} without '{target}' cannot be learned from and are left out")
     if task != "regression":
-        sizes = as_text(values).value_counts(name="n").sort(["n", target]).rows()
+        sizes = as_text(values).alias("value").value_counts(name="n").sort(["n", "value"]).rows()
         rare = [f"{name!r} ({n:,})" for name, n in sizes if n < FEW_ROWS_PER_CLASS]
         if rare:
             remarks.append(
