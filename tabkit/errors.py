@@ -61,3 +61,15 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     ('1 row', '9,857 rows')
     """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+_PROPER = ("Brier", "Gini", "Kolmogorov")
+
+
+def inside(title: str) -> str:
+    """Return a metric's title as it stands inside a sentence.
+
+    >>> inside("Log loss"), inside("ROC AUC"), inside("Brier score"), inside("R squared")
+    ('log loss', 'ROC AUC', 'Brier score', 'R squared')
+    """
+    return title if title.startswith(_PROPER) or not title[1:2].islower() else title[0].lower() + title[1:]

@@ -5,6 +5,7 @@ A recipe is one TOML file, ``domains/<vertical>/<name>.toml``. It names its sche
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,8 @@ class Recipe(Strict):
             raise ValueError("value: regression takes payoff; classification takes act_when and acted.")
         if self.value is not None and self.task == "multiclass":
             raise ValueError("value needs a binary or a regression task.")
+        if self.id is not None and re.match(r"prediction(_low|_high)?$|probability_", self.id):
+            raise ValueError(f"id = '{self.id}' is a column that scoring writes itself; rename the column.")
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")

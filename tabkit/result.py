@@ -220,8 +220,6 @@ def prediction_table(
     rows = split.holdout
     frame = table.frame[rows]
     columns: list[pl.Series] = [pl.Series("row", table.rows[rows], dtype=pl.Int64)]
-    if plan.recipe.id is not None:
-        columns.append(frame[plan.recipe.id].alias(plan.recipe.id))
     target = frame[plan.recipe.target]
     columns.append(
         (target.cast(pl.Float64) if plan.recipe.task == "regression" else target.cast(pl.String)).alias("target")
@@ -234,6 +232,9 @@ def prediction_table(
                 columns += [pl.Series(f"{name}:{c}", predicted[:, k]) for k, c in enumerate(encoder.classes)]
             case _:
                 columns.append(pl.Series(name, predicted))
+    if (id := plan.recipe.id) is not None:
+        taken = {column.name for column in columns}  # a key may well be called row
+        columns.insert(1, frame[id].alias(f"{id} (id)" if id in taken else id))
     return pl.DataFrame(columns)
 
 

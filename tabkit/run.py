@@ -23,11 +23,11 @@ from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
-from tabkit.errors import DataError, UsageError, nearest
+from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
 from tabkit.evaluate.ledger import Sealed
-from tabkit.evaluate.metrics import resolve
-from tabkit.models.base import BUDGETS, Budget, Candidate, Model
+from tabkit.evaluate.metrics import Metric, resolve
+from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
 from tabkit.recipe import Plan, load_recipe
 from tabkit.samples import load_sample
 
@@ -36,6 +36,10 @@ Watch = Callable[[str, float, str], None]
 
 MIN_ROWS = 30
 """Fewer labelled rows cannot be cut into three parts that say anything."""
+
+MOST_SHUFFLES = 8
+"""Most tries of the shuffled control. With a few coarse columns, one shuffle in two agrees with the real labels by
+chance, and plainly so; that all of them do has a chance of 1 in 256."""
 
 MIN_FREE_BYTES = 50 * 2**20
 """Room a run wants before it begins, so that an hour of work does not end at a full disk."""
@@ -113,8 +117,9 @@ def run(
     watch("data", 1.0, "")
 
     candidates = adapt.adapt_all(todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch)
-    choice = choose_on_valid(candidates, parts.valid, next(iter(metrics.values())))
-    extras = _extras(plan, choice, parts, seed, allowance, watch)
+    primary = next(iter(metrics.values()))
+    choice = choose_on_valid(candidates, parts.valid, primary)
+    extras = _extras(plan, choice, primary, parts, seed, allowance, watch)
     scorecard = evaluate(
         plan, candidates, choice, parts, extras, metrics, budget, seed, lambda f, note: watch("harness", f, note)
     )
@@ -168,14 +173,15 @@ def _new_folder(out: str | Path | None, plan: Plan) -> Path:
     folder = Path(out) if out is not None else Path("runs") / f"{plan.recipe.name.replace('/', '-')}-{stamp}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--out {folder} exists already and is not empty. Choose another folder, or remove it.")
+    # What is not there yet is made once there is something to put into it.
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder.parent).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as problem:
         raise UsageError(
             f"--out {folder} cannot be written ({problem.strerror}). Choose a folder you may write to."
         ) from None
-    free = shutil.disk_usage(folder.parent).free
+    free = shutil.disk_usage(there).free
     if free < MIN_FREE_BYTES:
         raise UsageError(
             f"--out {folder}: {free // 2**20} MB are free there. Expected at least {MIN_FREE_BYTES // 2**20} MB for a run's files."
@@ -232,7 +238,7 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     recipe, target = plan.recipe, frame[plan.recipe.target]
     if frame.height < MIN_ROWS:
         raise DataError(
-            f"{frame.height:,} labelled rows are in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
+            f"The table has {count(frame.height, 'labelled row')} in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
         )
     if recipe.task == "regression":
         if not target.dtype.is_numeric():
@@ -287,13 +293,15 @@ def _pretraining(rows: _Data, encoder: Encoder) -> tuple[Features | None, Featur
     return source, encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
 
 
-def _extras(plan: Plan, choice: Choice, parts: Parts, seed: int, budget: Budget, watch: Watch) -> Extras:
+def _extras(
+    plan: Plan, choice: Choice, primary: Metric, parts: Parts, seed: int, budget: Budget, watch: Watch
+) -> Extras:
     """Run what the harness measures beside the candidates, on train and valid alone."""
     by_name = {c.name: c for c in choice.accepted}
     chosen = choice.chosen
     rivals = tuple(by_name[name] for name in (chosen.adapted, chosen.base, chosen.baseline) if name)
     watch("controls", 0.0, "shuffled labels")
-    shuffled = adapt.shuffled(by_name[chosen.baseline], parts.train, parts.valid, seed, budget)
+    shuffled = _shuffled(by_name[chosen.baseline], by_name["prior"], primary, parts, seed, budget)
     ablations: list[tuple[Candidate, list[str]]] = []
     for ablation in plan.recipe.ablations:
         dropped = [c for c in ablation.drop if c in parts.train.layout.columns]
@@ -305,6 +313,19 @@ def _extras(plan: Plan, choice: Choice, parts: Parts, seed: int, budget: Budget,
     watch("controls", 1.0, "")
     curve = adapt.learning_curve(rivals, parts.train, parts.valid, seed, budget, watch)
     return Extras(curve, tuple(ablations), shuffled)
+
+
+def _shuffled(
+    baseline: Candidate, prior: Candidate, primary: Metric, parts: Parts, seed: int, budget: Budget
+) -> tuple[Predictions, ...]:
+    """Train on labels shuffled anew until that once scores no better than the prior; a leak survives every shuffle."""
+    out: list[Predictions] = []
+    assert parts.valid.y is not None
+    for again in range(MOST_SHUFFLES):
+        out.append(adapt.shuffled(baseline, parts.train, parts.valid, seed + again, budget))
+        if primary.sign * (primary.value(parts.valid.y, out[-1]) - primary.value(parts.valid.y, prior.valid)) <= 0:
+            break
+    return tuple(out)
 
 
 def _champion(plan: Plan, scorecard: Scorecard, rows: _Data, encoder: Encoder, seed: int, budget: Budget) -> Model:
@@ -326,6 +347,7 @@ def _write(
     document: dict[str, Any],
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         result.write_json(temporary / "result.json", document)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,24 +81,50 @@ def score(
     if rejects_path.suffix.lower() not in _ENDINGS:
         raise UsageError(f"--rejects {rejects_path}: the ending decides the format. Expected .csv or .parquet.")
     source = open_input(data, loaded.plan.schema.dialect)
+    _check_places(target, rejects_path, source, Path(bundle))
     columns = _columns(loaded, source)
     parts = _Parts.open(target, rejects_path, loaded, source, chunk_rows, resume)
 
     totals = parts.totals()
     done = 0
-    for number, batch in enumerate(source.batches(chunk_rows)):
-        done += len(batch.rows) + _n_rows(batch.malformed)
-        if number >= parts.finished:
-            good, bad, n_bad = _score_batch(loaded, source, batch, columns)
-            totals = {"scored": totals["scored"] + good.height, "rejected": totals["rejected"] + n_bad}
-            parts.add(number, good, bad, totals)
-        watch(done)
+    try:
+        for number, batch in enumerate(source.batches(chunk_rows)):
+            done += len(batch.rows) + _n_rows(batch.malformed)
+            if number >= parts.finished:
+                good, bad, n_bad = _score_batch(loaded, source, batch, columns)
+                totals = {"scored": totals["scored"] + good.height, "rejected": totals["rejected"] + n_bad}
+                parts.add(number, good, bad, totals)
+            watch(done)
+    except DataError:
+        parts.discard()  # a file that has to be mended is another job: its parts could never be resumed
+        raise
     if totals["scored"] + totals["rejected"] != done:
         raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
     parts.finish(totals, _empty(loaded))
     ignored = tuple(c for c in source.columns if c not in columns)
     wrote = rejects_path if totals["rejected"] else None
     return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored)
+
+
+def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
+    """Check, before any work, that the outputs can be written and that nothing else is lost by it."""
+    taken = {file.resolve(): f"the input {file}" for file in source.files}
+    for flag, path in (("--out", out), ("--rejects", rejects)):
+        place = path.resolve()
+        if place in taken:
+            raise UsageError(f"{flag} {path} is {taken[place]} as well, which would be lost. Choose another name.")
+        taken[place] = f"{flag} {path}"
+        if place.is_relative_to(bundle.resolve()):
+            raise UsageError(f"{flag} {path} lies inside the bundle, which must not change. Choose another folder.")
+        if path.is_dir():
+            raise UsageError(f"{flag} {path} is a folder. Expected the name of a file to write.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as problem:
+            raise UsageError(
+                f"{flag} {path} cannot be written ({problem.strerror}). Choose a folder you may write to."
+            ) from None
 
 
 def _columns(bundle: Bundle, source: Input) -> list[str]:
@@ -245,33 +272,46 @@ class _Parts:
             if totals["rejected"]:
                 bad = (pl.read_parquet(self.folder / f"{i:06d}.rejects.parquet") for i in range(n))
                 _join(self.rejects, bad, pl.DataFrame(schema=REJECTS))
+            else:
+                self.rejects.unlink(missing_ok=True)  # those of an earlier scoring would be taken for this one's
         except OSError as problem:
             raise UsageError(
                 f"{self.out} cannot be written ({problem}). The parts are kept: go on with --resume."
             ) from None
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _join(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    if path.suffix.lower() == ".csv":
-        with temporary.open("wb") as file:
-            empty.write_csv(file)
-            for frame in frames:
-                frame.write_csv(file, include_header=False)
-    else:
-        writer: pq.ParquetWriter | None = None
-        try:
-            for frame in frames:
-                arrow = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(temporary, arrow.schema)
-                writer.write_table(arrow)
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is None:
-            empty.write_parquet(temporary)
-    os.replace(temporary, path)
+    try:
+        if path.suffix.lower() == ".csv":
+            with temporary.open("wb") as file:
+                empty.write_csv(file)
+                for frame in frames:
+                    frame.write_csv(file, include_header=False)
+        else:
+            _write_parquet(temporary, frames, empty)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only where something stopped it
+
+
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
+    writer: pq.ParquetWriter | None = None
+    try:
+        for frame in frames:
+            arrow = frame.to_arrow()
+            writer = writer or pq.ParquetWriter(path, arrow.schema)
+            writer.write_table(arrow)
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is None:
+        empty.write_parquet(path)
 
 
 def as_json(scored: Scored) -> str:

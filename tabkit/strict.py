@@ -50,9 +50,33 @@ def parse_toml(text: str, model: type[Model], where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as problem:
-        lines = [_explain(model, error) for error in problem.errors()]
-        # A union reports every branch it tried; the same key is explained once.
+        lines = [_explain(model, error) for error in _join_branches(problem.errors())]
         raise UsageError(f"{where}: " + "\n  ".join(dict.fromkeys(lines))) from None
+
+
+_BRANCHES = {
+    ("int", "int"): "a whole number",
+    ("float", "float"): "a number",
+    ("str", "string"): "text",
+    ("bool", "bool"): "true or false",
+    ("date", "date"): "a date",
+}
+"""By the name of a union's branch and the kind of its errors: a key that is called ``date`` is no branch."""
+
+
+def _join_branches(errors: Any) -> list[dict[str, Any]]:
+    """Make one error of what a union reports, branch by branch, as if each were a key below the value's."""
+    out: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for error in errors:
+        above, last = error["loc"][:-1], error["loc"][-1:]
+        expected = _BRANCHES.get((*last, error["type"].split("_")[0]))
+        if expected is None:
+            out[error["loc"]] = error
+        elif above in out:
+            out[above]["msg"] += f" or {expected}"
+        else:
+            out[above] = {**error, "loc": above, "msg": f"Expected {expected}"}
+    return list(out.values())
 
 
 def _explain(model: type[Strict], error: Any) -> str:

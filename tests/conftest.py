@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when OpenMP loads: the tests run two at a time
 
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,16 @@ def write_recipe(folder: Path, frame: pl.DataFrame, recipe: str, name: str = "ca
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return recipe_file
+
+
+def holds_pickle(content: bytes) -> bool:
+    """Tell whether bytes are a pickle of any protocol, or an archive, in which torch and NumPy keep pickles."""
+    if content.startswith((b"\x80", b"PK")):
+        return True
+    try:
+        return bool(list(pickletools.genops(content)))
+    except Exception:
+        return False  # no stream of pickle operations
 
 
 def noise_table(n_rows: int, seed: int) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tabkit.evaluate.comparison import Against, Chosen, Planned, choose, decide, rows_needed
+from tabkit.evaluate.comparison import Against, Chosen, Planned, _signed, choose, decide, rows_needed
 from tabkit.evaluate.intervals import Interval
 from tabkit.evaluate.metrics import METRICS
 
@@ -54,6 +54,12 @@ def test_not_enough_evidence_names_the_rows() -> None:
     assert found.decision == "not_enough_evidence"
     assert found.rows_needed == pytest.approx(3100, rel=0.05)  # four times the rows halve the interval
     assert "collect about 3,1" in found.sentence
+
+
+def test_the_reason_has_one_number_of_decimals_for_a_gain_and_its_interval() -> None:
+    assert _signed(Interval(0.1506, 0.09888, 0.1996)) == "+0.151 [+0.099, +0.200]"
+    assert _signed(Interval(-12345.6, -20000.0, -5000.0)) == "-12346 [-20000, -5000]"
+    assert _signed(Interval(0.0, 0.0, 0.0)) == "+0.0000 [+0.0000, +0.0000]"
 
 
 def test_nothing_adapted() -> None:

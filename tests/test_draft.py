@@ -45,6 +45,7 @@ def table(n_rows: int = 400, seed: int = 0) -> pl.DataFrame:
             "age": rng.integers(18, 90, n_rows),
             "plan": rng.choice(["basic", "plus", "?"], n_rows),
             "store_id": rng.integers(1000, 1040, n_rows),
+            "patient": np.arange(n_rows) // 2 + 7,
             "outcome": np.where(y, "churned", "stayed"),
         }
     )  # fmt: skip
@@ -72,7 +73,7 @@ def test_what_it_notices(tmp_path: Path) -> None:
     assert "-999" in notes_on(made, "wait") and "missing = [-999]" in notes_on(made, "wait")
     assert fields["zip"].type == "string" and fields["größe (cm)"].type == "number"
     assert fields["age"].sensitive and "?" in fields["plan"].missing
-    assert "group =" in notes_on(made, "store_id")
+    assert "group =" in notes_on(made, "store_id") and "group =" in notes_on(made, "patient")
     for note in made.notes:
         text = made.recipe_path.read_text() + made.schema_path.read_text()
         assert note.split(": ", 1)[-1] in text, f"not written: {note}"
@@ -148,7 +149,7 @@ def test_a_spreadsheet_of_the_continent(tmp_path: Path, encoding: str) -> None:
     [
         ({"target": "outcom"}, UsageError, "Did you mean 'outcome'"),
         ({"target": "country"}, DataError, "same in every row"),
-        ({"target": "outcome", "task": "regression"}, UsageError, "--task multiclass"),
+        ({"target": "outcome", "task": "regression"}, UsageError, "--task binary"),
         ({"target": "plan", "task": "regresion"}, UsageError, "Did you mean 'regression'"),
         ({"target": "age", "task": "binary"}, UsageError, "has 72"),
         ({"target": "outcome", "id": "outcome"}, UsageError, "one role"),

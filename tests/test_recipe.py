@@ -39,6 +39,7 @@ def load(folder: Path, recipe: str, schema: str = SCHEMA) -> object:
         (RECIPE + METRICS.replace('"roc_auc"', "[1]"), ["[metrics]", "primary"]),
         (RECIPE + METRICS + 'worthwhile = "much"\n', ["[metrics]", "worthwhile"]),
         (RECIPE.replace('schema = "s"', 'schema = "loans"') + METRICS, ["schema 'loans'", "Did you mean 'loan'"]),
+        (RECIPE + 'id = "prediction"\n' + METRICS, ["id = 'prediction'", "rename"]),
         ("name = a/b\n", ["line 1"]),
         (RECIPE + METRICS + '[[ablations]]\nname = "n"\ndrop = ["y"]\n', ["'y'", "no feature"]),
     ],
@@ -61,6 +62,10 @@ def test_a_recipe_that_does_not_fit_says_where(tmp_path: Path, recipe: str, word
         ('type = "string"\nconstraints = { enum = [1] }', ["1 is no string"]),
         ('type = "string"\nformat = "%Y"', ["dates"]),
         ('type = "number"\nunits = "USD"', ["units", "Did you mean 'unit'"]),
+        (
+            'type = "number"\nconstraints = { minimum = "low" }',
+            ["[fields.x.constraints], key 'minimum': found 'low'. Expected a whole number or a number or a date."],
+        ),
         ('type = "number"\nknown = "after"', ["[fields.x]", "known"]),
     ],
 )

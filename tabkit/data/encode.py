@@ -296,9 +296,10 @@ def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str
 
 
 def _fit_categories(name: str, present: pl.Series) -> list[Column]:
-    counts = present.value_counts(name="n").sort(["n", name], descending=[True, False])
+    # Named apart from the column, which may itself be called n.
+    counts = present.alias("value").value_counts(name="n").sort(["n", "value"], descending=[True, False])
     kept = counts.filter(pl.col("n") >= MIN_ROWS_PER_CATEGORY).head(MAX_CATEGORIES)
-    names, numbers = tuple(kept[name].to_list()), tuple(kept["n"].to_list())
+    names, numbers = tuple(kept["value"].to_list()), tuple(kept["n"].to_list())
     made = [Column(name, name, "category", categories=names)]
     if counts.height > MAX_CATEGORIES:
         frequency = Column(f"{name}.frequency", name, "frequency", categories=names, counts=numbers)

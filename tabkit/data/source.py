@@ -217,7 +217,7 @@ def _files(path: str | Path) -> tuple[Path, ...]:
         if not found:
             raise DataError(f"No file matches {path}. Check the pattern.")
     else:
-        beside = [f.name for f in here.parent.iterdir()] if here.parent.is_dir() else []
+        beside = [f.name for f in here.parent.iterdir() if f.suffix.lower() in KINDS] if here.parent.is_dir() else []
         raise DataError(
             f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob."
         )

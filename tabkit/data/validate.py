@@ -80,30 +80,49 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
         The features in use; all that the recipe allows where None (field patterns are then not expanded).
     """
     recipe = plan.recipe
+    texts = {place: sql for place, sql in _expressions(plan).items() if for_target or place == "where"}
     wanted = set(features) if features is not None else {c for c in plan.schema.fields if plan.is_feature(c)}
-    conditions = [recipe.where]
     if recipe.id is not None:
         wanted.add(recipe.id)
     if for_target:
         wanted |= set(plan.roles)
-        # Payoffs and slices may read columns that are no features.
-        if recipe.value is not None:
-            conditions += [recipe.value.acted, recipe.value.not_acted, recipe.value.payoff]
-        conditions += [s.where for s in recipe.slices]
-        conditions.append(recipe.source.where if recipe.source else None)
-    texts = [sql for sql in conditions if sql is not None]
     for name in reversed(list(recipe.derived)):
-        if name in wanted or any(name in _roots(t, plan) for t in texts) or for_target:
-            texts.append(recipe.derived[name])
-    for text in texts:
-        wanted |= _roots(text, plan)
+        if name in wanted or any(name in _roots(sql, plan, place) for place, sql in texts.items()):
+            texts[f"[derived] key '{name}'"] = recipe.derived[name]
+    for place, sql in texts.items():
+        wanted |= _roots(sql, plan, place)
     wanted -= {*recipe.derived, "prediction"}
     order = {name: i for i, name in enumerate(plan.schema.fields)}
     return sorted(wanted, key=lambda c: (order.get(c, len(order)), c))
 
 
-def _roots(sql: str, plan: Plan) -> set[str]:
-    return set(parse_sql(sql, str(plan.path)).meta.root_names())
+def _expressions(plan: Plan) -> dict[str, str]:
+    """Return every SQL text of the recipe by the place where it stands; payoffs and slices may read any column."""
+    recipe = plan.recipe
+    texts: dict[str, str | None] = {"where": recipe.where}
+    if recipe.source is not None:
+        texts["[source] key 'where'"] = recipe.source.where
+    texts |= {f"[derived] key '{name}'": sql for name, sql in recipe.derived.items()}
+    if recipe.value is not None:
+        texts |= {f"[value] key '{key}'": getattr(recipe.value, key) for key in ("acted", "not_acted", "payoff")}
+    texts |= {f"[[slices]] '{s.name}' key 'where'": s.where for s in recipe.slices}
+    return {place: sql for place, sql in texts.items() if sql is not None}
+
+
+def _roots(sql: str, plan: Plan, place: str) -> set[str]:
+    return set(parse_sql(sql, f"{plan.path}: {place}").meta.root_names())
+
+
+def _check_expressions(plan: Plan) -> None:
+    """Check that every SQL text parses and names described or derived columns only."""
+    known = [*plan.schema.fields, *plan.recipe.derived]
+    for place, sql in _expressions(plan).items():
+        here = [*known, "prediction"] if place == "[value] key 'payoff'" else known
+        for column in sorted(_roots(sql, plan, place)):
+            if column not in here and plan.schema.field(column) is None:
+                raise UsageError(
+                    f"{plan.path}: {place} uses '{column}', which {plan.schema_path} does not describe.{nearest(column, here)}"
+                )
 
 
 def read_table(plan: Plan, source: Input, where: str | None, need_target: bool = True) -> Table:
@@ -120,13 +139,9 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
         A needed column is missing, or more rows are rejected than the recipe allows; the exception then carries
         the rejects table as ``rejects``.
     """
+    _check_expressions(plan)
     patterned = [c for c in source.columns if c not in plan.schema.fields and plan.is_feature(c)]
-    needed = [c for c in needed_columns(plan, need_target) if plan.schema.field(c) is not None]
-    for text in needed_columns(plan, need_target):
-        if plan.schema.field(text) is None:
-            raise UsageError(
-                f"{plan.path} uses the column '{text}', which {plan.schema_path} does not describe.{nearest(text, plan.schema.fields)}"
-            )
+    needed = needed_columns(plan, need_target)
     for column in needed:
         if column not in source.columns:
             raise DataError(
@@ -195,6 +210,7 @@ def check(plan: Plan, source: Input) -> CheckReport:
 
     All rules of a batch are evaluated in one lazy Polars pass.
     """
+    _check_expressions(plan)
     described = [c for c in source.columns if plan.schema.field(c) is not None]
     needed = [c for c in needed_columns(plan, for_target=True) if c not in source.columns]
     failures = [

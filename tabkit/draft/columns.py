@@ -48,7 +48,7 @@ def infer(values: pl.Series, decimal: str) -> Column:
         guess = _infer_text(text, decimal)
         kind, form, codes, mixed = guess.kind, guess.format, guess.codes, guess.mixed
         is_missing = text.is_in([*MISSING_CODES, *codes]) | text.is_null()
-        counts = text.filter(is_missing).fill_null("").value_counts(sort=True, name="n").rows()
+        counts = text.filter(is_missing).fill_null("").alias("value").value_counts(sort=True, name="n").rows()
         written = " and ".join(f"{code!r} ({n:,})" for code, n in sorted(counts, key=lambda r: (-r[1], r[0])))
         comments += [*_missing_note(int(is_missing.sum()), values.len(), f", written as {written}"), *guess.comments]
         if kind in ("number", "integer"):

@@ -53,7 +53,8 @@ def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]
         if task == "multiclass" and numeric:
             remarks[-1] += ", all whole numbers; if they are amounts, use --task regression"
     if task == "regression" and not numeric:
-        raise UsageError(f"--task regression needs numbers, and '{target}' holds {values[0]!r}. Use --task multiclass.")
+        fits = "binary" if n_values == 2 else "multiclass"
+        raise UsageError(f"--task regression needs numbers, and '{target}' holds {values[0]!r}. Use --task {fits}.")
     if task == "binary" and n_values != 2:
         raise UsageError(
             f"--task binary needs two values, and '{target}' has {n_values}. Use --task multiclass or regression."
@@ -65,7 +66,7 @@ def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]
     if n_missing:
         remarks.append(f"{count(n_missing, 'row')} without '{target}' cannot be learned from and are left out")
     if task != "regression":
-        sizes = as_text(values).value_counts(name="n").sort(["n", target]).rows()
+        sizes = as_text(values).alias("value").value_counts(name="n").sort(["n", "value"]).rows()
         rare = [f"{name!r} ({n:,})" for name, n in sizes if n < FEW_ROWS_PER_CLASS]
         if rare:
             remarks.append(
@@ -140,8 +141,13 @@ def advise(table: Table, taken: set[str]) -> None:
         values = frame[name].drop_nulls()
         n_values, kind = values.n_unique(), column.spec.type
         if n_values <= 1:
-            shown = "has no value at all" if values.is_empty() else f"is {values[0]!r} wherever it has a value"
-            _comment(table, name, f"{shown}: it carries nothing, unless its missing values do")
+            if values.is_empty():
+                shown = "has no value at all: it carries nothing"
+            elif values.len() == frame.height:
+                shown = f"is {values[0]!r} in every row: it carries nothing"
+            else:
+                shown = f"is {values[0]!r} wherever it has a value: it carries nothing, unless its missing values do"
+            _comment(table, name, shown)
             continue
         if _names_rows(table, column):
             _comment(
@@ -175,7 +181,7 @@ def advise(table: Table, taken: set[str]) -> None:
                 name,
                 f"{n_values} different whole numbers: if they are codes without an order, set type to string",
             )
-        repeats = 20 < n_values < 0.5 * frame.height and values.len() / n_values >= 2
+        repeats = 20 < n_values < 0.95 * values.len()
         if kind in ("string", "integer") and repeats and _GROUP_NAME.search(name):
             _comment(
                 table,

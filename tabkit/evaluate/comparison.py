@@ -166,7 +166,7 @@ def decide(
         return Verdict("use_baseline", sentence, "The recipe names no strategy to adapt by.", None, chosen.baseline)
     gains = {a.name: a.gain for a in planned.against}
     numbers = "; ".join(f"against {titles[a.name]} ({a.role}): {_signed(a.gain)}" for a in planned.against)
-    reason = f"Gain of {titles[planned.candidate]} in {metric.title} on {n_rows['holdout']:,} untouched rows, with 95% intervals: {numbers}."
+    reason = f"Gain of {titles[planned.candidate]} in {metric.called} on {n_rows['holdout']:,} untouched rows, with 95% intervals: {numbers}."
     if worthwhile:
         reason += f" A gain counts from {worthwhile:g}."
     name = titles[planned.candidate]
@@ -174,7 +174,7 @@ def decide(
         weakest = min(planned.against, key=lambda a: a.gain.value)
         sentence = (
             f"Fine-tuning paid: {name} beats both its own untouched base and the best baseline, {baseline}, on rows nobody "
-            f"had touched (by at least {_plain(weakest.gain.low)} {metric.title}, at 95% confidence)."
+            f"had touched (by at least {_plain(weakest.gain.low)} {metric.called}, at 95% confidence)."
         )
         return Verdict("adapt", sentence, reason, None, planned.candidate)
     stay = _better_on_valid(chosen, on_valid, metric)
@@ -195,13 +195,13 @@ def decide(
     against = titles[worst.name]
     if worst.gain.value <= 0:
         finding = (
-            f"{name} scored {shown} {metric.title} worse than {against}"
+            f"{name} scored {shown} {metric.called} worse than {against}"
             if shown != "0"
             else f"{name} scored the same as {against}"
         )
     else:
         finding = (
-            f"{name} gained only {shown} {metric.title} over {against}, below the {worthwhile:g} that would matter"
+            f"{name} gained only {shown} {metric.called} over {against}, below the {worthwhile:g} that would matter"
         )
     if stay == chosen.base:
         return Verdict(
@@ -264,4 +264,6 @@ def _plain(value: float) -> str:
 
 
 def _signed(gain: Interval) -> str:
-    return f"{gain.value:+.4g} [{gain.low:+.4g}, {gain.high:+.4g}]"
+    width = gain.high - gain.low  # all three to the same decimals, as many as the interval's width bears
+    decimals = max(0, 2 - math.floor(math.log10(width))) if 0 < width < math.inf else 4
+    return f"{gain.value:+.{decimals}f} [{gain.low:+.{decimals}f}, {gain.high:+.{decimals}f}]"

@@ -44,11 +44,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Extras:
-    """What else adaptation ran for the harness: learning curve, ablations, the shuffled control."""
+    """What else adaptation ran for the harness: learning curve, ablations, and the control on labels shuffled anew."""
 
     curve: list[tuple[int, dict[str, Predictions]]]
     ablations: tuple[tuple[Candidate, list[str]], ...]
-    shuffled: Predictions
+    shuffled: tuple[Predictions, ...]
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def evaluate(
                 if verdict.champion == choice.chosen.baseline
                 else paired(metric, spread[verdict.champion], spread[choice.chosen.baseline])[0]
             ),
-            shuffled=_against_prior(extras.shuffled, candidates, valid, metric, resamplers["valid"]),
+            shuffled=tuple(_against_prior(p, candidates, valid, metric, resamplers["valid"]) for p in extras.shuffled),
             calibration=by_name[verdict.champion].calibration,
             envelopes={
                 c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(train))
@@ -393,4 +393,5 @@ def _value(
         resampler,
         {c.name: c.cost for c in candidates},
         {name: scores[name].score_cpu_seconds_per_row for name in shown},
+        {c.name: c.title for c in candidates},
     )

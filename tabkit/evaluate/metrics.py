@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.errors import UsageError, nearest
+from tabkit.errors import UsageError, inside, nearest
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
@@ -60,6 +60,11 @@ class Metric:
     greater_is_better: bool
     tasks: frozenset[str]
     unit: str = ""
+
+    @property
+    def called(self) -> str:
+        """The title as it stands inside a sentence."""
+        return inside(self.title)
 
     @property
     def sign(self) -> int:

@@ -90,6 +90,7 @@ def summary(
     resampler: Resampler,
     costs: dict[str, Cost],
     score_cpu_per_row: dict[str, float],
+    titles: dict[str, str],
 ) -> dict[str, object]:
     """Return the value block of ``result.json``: payoffs, gain, costs, and whether it was worth it."""
     rule = recipe.value
@@ -106,11 +107,12 @@ def summary(
     worth_it = candidate != baseline and net(difference.low) > 0
     unit = rule.unit
     if candidate == baseline:
-        sentence = f"{candidate} earns {worths[candidate].payoff.value:,.0f} {unit} per {rule.per:,} decisions."
+        sentence = f"{titles[candidate]} earns {worths[candidate].payoff.value:,.0f} {unit} per {rule.per:,} decisions."
     else:
         sentence = (
-            f"{candidate} changes the result by {difference.value:+,.0f} {unit} per {rule.per:,} decisions against {baseline} "
-            f"[{difference.low:+,.0f}, {difference.high:+,.0f}], at {adapt_cost:.2g} {unit} of computing to adapt: "
+            f"{titles[candidate]} changes the result by {difference.value:+,.0f} {unit} per {rule.per:,} decisions against "
+            f"{titles[baseline]} [{difference.low:+,.0f}, {difference.high:+,.0f}], at "
+            f"{f'{adapt_cost:,.2f}' if adapt_cost >= 0.005 else 'under 0.01'} {unit} of computing to adapt: "
             + ("worth it." if worth_it else "not shown to be worth it.")
         )
     return {

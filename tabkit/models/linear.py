@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
 
 from tabkit.data.encode import Features
 from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, one_hot
@@ -17,8 +18,12 @@ from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof
 STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """L2 penalties tried (scikit-learn's 1/C, and ridge's alpha), strongest first; valid chooses."""
 
-MOST_NEWTON = 1500
+MOST_NEWTON = 400
 """Columns times classes up to which the Hessian is small enough to factorise at every step."""
+
+MANY_PRODUCTS = 1e10
+"""Products of a Gram matrix from which more than one thread pays. Below, threads that must wait for a core which
+another job holds take many times longer than one thread alone."""
 
 
 class Linear(Model):
@@ -66,6 +71,14 @@ class Linear(Model):
         assert train.y is not None
         indicated = np.flatnonzero(np.isnan(train.x_num).any(axis=0))
         x = _design(train, indicated)
+        few = x.shape[0] * x.shape[1] ** 2 < MANY_PRODUCTS
+        with threadpool_limits(1 if few else None, user_api="blas"):
+            return self._solve(x, train, strength, indicated)
+
+    def _solve(
+        self, x: npt.NDArray[np.float64], train: Features, strength: float, indicated: npt.NDArray[np.int64]
+    ) -> Linear:
+        assert train.y is not None
         task = train.layout.task
         if task == "regression":
             ridge = Ridge(alpha=strength).fit(x, train.y)

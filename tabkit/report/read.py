@@ -33,8 +33,8 @@ def read_result(run_folder: Path) -> dict[str, Any]:
     """
     path = run_folder / RESULT
     if not run_folder.is_dir():
-        what = "a file" if run_folder.exists() else "not there"
-        raise UsageError(f"{run_folder}: expected a run folder, found {what}. Give a folder that `tabkit run` made.")
+        what = "is a file" if run_folder.exists() else "does not exist"
+        raise UsageError(f"{run_folder} {what}. Expected a run folder: give one that `tabkit run` made.")
     if not path.is_file():
         inside = sorted(p.name for p in run_folder.iterdir() if not p.name.startswith("."))[:6]
         raise UsageError(

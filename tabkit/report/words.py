@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabkit.errors import count
+from tabkit.errors import count, inside
 from tabkit.report import diagnose
 from tabkit.report.numbers import duration, interval, money, number, share, signed, whole
 
@@ -30,7 +30,7 @@ class Words:
         self.titles: dict[str, str] = {n: c["title"] for n, c in self.by_name.items()}
         self.primary: str = result["primary"]
         self.metric: dict[str, Any] = result["metrics"][self.primary]
-        self.called = _inside(self.metric["title"])
+        self.called = inside(self.metric["title"])
         self.sign = 1 if self.metric["greater_is_better"] else -1
         self.scored = [c for c in result["candidates"] if c["scores"]]
 
@@ -304,18 +304,6 @@ class Words:
         tail = f" ({', '.join(left)})" if left else ""
         one = f", each {self.r['row']}" if self.r["row"] else ""
         return f"{whole(used)} of {whole(rows['input'])} rows read were used{tail}{one}. {self.r['split']['text']}"
-
-
-_PROPER = ("Brier", "Gini", "Kolmogorov")
-
-
-def _inside(title: str) -> str:
-    """Return a metric's title as it stands inside a sentence.
-
-    >>> _inside("Log loss"), _inside("ROC AUC"), _inside("Brier score"), _inside("R squared")
-    ('log loss', 'ROC AUC', 'Brier score', 'R squared')
-    """
-    return title if title.startswith(_PROPER) or not title[1:2].islower() else title[0].lower() + title[1:]
 
 
 def _listed(parts: list[str]) -> str:
