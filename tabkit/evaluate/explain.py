@@ -75,6 +75,10 @@ def importance(
     All that was encoded from a column is permuted together. The interval covers both the draw of rows and of
     permutations. Source: Breiman, *Random Forests*, 2001; Fisher, Rudin & Dominici 2019.
     """
+    if model.importance_rows is not None and len(holdout) > model.importance_rows:
+        rows = np.sort(stream(resampler.seed, "importance rows").permutation(len(holdout))[: model.importance_rows])
+        groups = None if resampler.groups is None else resampler.groups[rows]
+        holdout, resampler = holdout.take(rows), replace(resampler, n_rows=len(rows), groups=groups)
     assert holdout.y is not None
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:

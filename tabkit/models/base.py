@@ -122,6 +122,8 @@ class Model(ABC):
     """An optional package without which the model cannot be used."""
     needs_source: ClassVar[frozenset[str]] = frozenset()
     """The ``hows`` that need a base grown on a source table."""
+    importance_rows: ClassVar[int | None] = None
+    """Rows on which column importance is measured at most; None for all, where predicting is cheap."""
 
     @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:

@@ -18,6 +18,7 @@ Axes: ``B`` tables, ``R`` rows (context ``N``, query ``Q``), ``C`` columns, ``E`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,24 +150,22 @@ class IclNet(nn.Module):
     def __init__(self, config: IclConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or IclConfig()
-        self.cell = nn.Linear(CELL_INPUTS, c.cell_width)
-        self.column_id = nn.Linear(c.id_width, c.cell_width, bias=False)
-        self.class_code = nn.Linear(c.code_width, c.cell_width, bias=False)
-        self.number = nn.Linear(CELL_INPUTS, c.cell_width)
-        # Rows that hold no data: the unknown target of a query row and the pooling cell, one each per task.
-        self.unknown = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
-        self.pool = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
+        self.inputs = Inputs(c)
         self.cell_layers = nn.ModuleList(
             CellLayer(c.cell_width, c.cell_heads, c.n_summary) for _ in range(c.cell_layers)
         )
-        self.to_row = nn.Sequential(nn.LayerNorm(2 * c.cell_width), nn.Linear(2 * c.cell_width, c.row_width))
-        self.thinking = nn.Parameter(torch.randn(c.n_thinking, c.row_width) * 0.02)
+        self.rows = RowInputs(c)
         self.row_layers = nn.ModuleList(RowLayer(c.row_width, c.row_heads) for _ in range(c.row_layers))
-        self.normal = nn.LayerNorm(c.row_width)
-        self.query, self.key = (nn.Linear(c.row_width, c.row_width, bias=False) for _ in range(2))
-        with torch.no_grad():  # alike at first: rows that look alike answer each other before anything is learned
-            self.key.weight.copy_(self.query.weight)
-        self.sharpness = nn.Parameter(torch.ones(c.head_heads))
+        self.head = Head(c)
+
+    def blocks(self) -> dict[str, Sequence[nn.Module]]:
+        """Return the blocks from input to head; together they hold every parameter once."""
+        return {
+            "inputs": [self.inputs],
+            "cells": [*self.cell_layers],
+            "rows": [self.rows, *self.row_layers],
+            "head": [self.head],
+        }
 
     def forward(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, draw: Draw) -> Tensor:
         """Encode the context, then answer for the rows after it. See the class."""
@@ -177,35 +176,33 @@ class IclNet(nn.Module):
     def encode(self, x: Tensor, y: Tensor, categorical: Tensor, regression: bool, draw: Draw) -> Context:
         """Encode context rows: cells ``x`` (B, N, C) with targets ``y`` (B, N)."""
         columns = ColumnStatistics.of(x)
-        cells = self._cells(columns, x, categorical, regression, draw.ids, self._target(y, regression, draw.codes))
+        target = self.inputs.target(y, regression, draw.codes)
+        cells = self.inputs(columns, x, categorical, regression, draw.ids, target)
         kept = []
         for layer in self._cell_layers():
             keys = layer.keys(cells)
             kept.append(keys)
             cells = layer(cells, keys)
-        rows = self._rows(cells)
-        rows = torch.cat([self.thinking.to(rows.dtype).expand(len(rows), -1, -1), rows], dim=1)
+        rows = self.rows(cells)
+        rows = torch.cat([self.rows.thinking.to(rows.dtype).expand(len(rows), -1, -1), rows], dim=1)
         kept_rows = []
         for row_layer in self._row_layers():
             row_keys = row_layer.keys(rows)
             kept_rows.append(row_keys)
             rows = row_layer(rows, row_keys)
-        answers = self.key(self.normal(rows[:, self.config.n_thinking :]))
+        answers = self.head.keys(rows[:, self.config.n_thinking :])
         return Context(columns, draw.ids, tuple(kept), tuple(kept_rows), answers)
 
     def answer(self, context: Context, x: Tensor, categorical: Tensor, regression: bool) -> Tensor:
         """Return the weights over the context of query rows ``x`` (B, Q, C)."""
-        target = self.unknown[int(regression)].expand(x.shape[0], x.shape[1], -1)
-        cells = self._cells(context.columns, x, categorical, regression, context.ids, target)
+        target = self.inputs.unknown[int(regression)].expand(x.shape[0], x.shape[1], -1)
+        cells = self.inputs(context.columns, x, categorical, regression, context.ids, target)
         for layer, keys in zip(self._cell_layers(), context.cells, strict=True):
             cells = layer(cells, keys)
-        rows = self._rows(cells)
+        rows = self.rows(cells)
         for row_layer, row_keys in zip(self._row_layers(), context.rows, strict=True):
             rows = row_layer(rows, row_keys)
-        heads = self.config.head_heads
-        query = split_heads(self.query(self.normal(rows)), heads) * self.sharpness.exp()[:, None, None]
-        weights = (query @ split_heads(context.answers, heads).transpose(-1, -2)) * query.shape[-1] ** -0.5
-        out: Tensor = weights.float().softmax(dim=-1).mean(dim=1)
+        out: Tensor = self.head(rows, context.answers)
         return out
 
     def _cell_layers(self) -> list[CellLayer]:
@@ -214,7 +211,22 @@ class IclNet(nn.Module):
     def _row_layers(self) -> list[RowLayer]:
         return [layer for layer in self.row_layers if isinstance(layer, RowLayer)]
 
-    def _target(self, y: Tensor, regression: bool, codes: Tensor) -> Tensor:
+
+class Inputs(nn.Module):
+    """What enters: an embedding per cell, per column id, and per target."""
+
+    def __init__(self, c: IclConfig) -> None:
+        super().__init__()
+        self.cell = nn.Linear(CELL_INPUTS, c.cell_width)
+        self.column_id = nn.Linear(c.id_width, c.cell_width, bias=False)
+        self.class_code = nn.Linear(c.code_width, c.cell_width, bias=False)
+        self.number = nn.Linear(CELL_INPUTS, c.cell_width)
+        # Cells that hold no data, one each per task: the unknown target of a query row, and the pooling cell.
+        self.unknown = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
+        self.pool = nn.Parameter(torch.randn(2, c.cell_width) * 0.02)
+
+    def target(self, y: Tensor, regression: bool, codes: Tensor) -> Tensor:
+        """Return embedded targets (B, N, E) of ``y`` (B, N): a class by its code, a number by its place."""
         if not regression:
             own = codes.gather(1, y.long()[..., None].expand(-1, -1, codes.shape[-1]))
             embedded: Tensor = self.class_code(own)
@@ -224,7 +236,7 @@ class IclNet(nn.Module):
         told: Tensor = self.number(ColumnStatistics.of(numbers).encode(numbers, flag)[:, 0])
         return told
 
-    def _cells(
+    def forward(
         self, columns: ColumnStatistics, x: Tensor, categorical: Tensor, regression: bool, ids: Tensor, target: Tensor
     ) -> Tensor:
         """Return cells (B, C + 2, R, E): the columns, the target, and the pooling cell."""
@@ -233,9 +245,44 @@ class IclNet(nn.Module):
         pool = self.pool[int(regression)].expand(x.shape[0], 1, x.shape[1], -1)
         return torch.cat([told, target[:, None].to(told.dtype), pool.to(told.dtype)], dim=1)
 
-    def _rows(self, cells: Tensor) -> Tensor:
+
+class RowInputs(nn.Module):
+    """Cells (B, C + 2, R, E) to rows (B, R, E'), from a row's target and pooling cells; and rows to think with."""
+
+    def __init__(self, c: IclConfig) -> None:
+        super().__init__()
+        self.to_row = nn.Sequential(nn.LayerNorm(2 * c.cell_width), nn.Linear(2 * c.cell_width, c.row_width))
+        self.thinking = nn.Parameter(torch.randn(c.n_thinking, c.row_width) * 0.02)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Pool each row."""
         rows: Tensor = self.to_row(torch.cat([cells[:, -2], cells[:, -1]], dim=-1))
         return rows
+
+
+class Head(nn.Module):
+    """Weights over the context, the mean of several heads' attention."""
+
+    def __init__(self, c: IclConfig) -> None:
+        super().__init__()
+        self.heads = c.head_heads
+        self.normal = nn.LayerNorm(c.row_width)
+        self.query, self.key = (nn.Linear(c.row_width, c.row_width, bias=False) for _ in range(2))
+        with torch.no_grad():  # alike at first: rows that look alike answer each other before anything is learned
+            self.key.weight.copy_(self.query.weight)
+        self.sharpness = nn.Parameter(torch.ones(c.head_heads))
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """Return the keys (B, N, E) of context rows (B, N, E)."""
+        out: Tensor = self.key(self.normal(rows))
+        return out
+
+    def forward(self, rows: Tensor, keys: Tensor) -> Tensor:
+        """Return the weights (B, Q, N) of query rows (B, Q, E), in single precision."""
+        query = split_heads(self.query(self.normal(rows)), self.heads) * self.sharpness.exp()[:, None, None]
+        scores = (query @ split_heads(keys, self.heads).transpose(-1, -2)) * query.shape[-1] ** -0.5
+        out: Tensor = scores.float().softmax(dim=-1).mean(dim=1)
+        return out
 
 
 class CellLayer(nn.Module):
@@ -329,9 +376,37 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     [measured on torch 2.13: 1.9 times for cells, 2.4 for rows].
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        weights = (query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5
-        return weights.softmax(dim=-1) @ value
+        weights = ((query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        return torch.matmul(weights, value)
     return functional.scaled_dot_product_attention(query, key, value)
+
+
+class Adapters(nn.Module):
+    """Low-rank additions to the query, key and value maps of every layer of a network, outside of it.
+
+    After LoRA (Hu et al., ICLR 2022): each map W gains B A, of rank ``rank``; B is zero at first, so nothing changes
+    until it is trained. The network's own parameters stay what they are.
+    """
+
+    def __init__(self, net: IclNet, rank: int) -> None:
+        super().__init__()
+        targets = self.targets(net)
+        self.down = nn.ParameterList(torch.randn(rank, t.in_features) * t.in_features**-0.5 for t in targets)
+        self.up = nn.ParameterList(torch.zeros(t.out_features, rank) for t in targets)
+        for target, down, up in zip(targets, self.down, self.up, strict=True):
+            target.register_forward_hook(
+                lambda _, given, out, down=down, up=up: out + functional.linear(functional.linear(given[0], down), up)
+            )
+
+    @staticmethod
+    def targets(net: IclNet) -> list[nn.Linear]:
+        """Return the maps of a network that adapters add to, in their order."""
+        return [
+            part
+            for layers in (net.cell_layers, net.row_layers)
+            for name, part in layers.named_modules()
+            if isinstance(part, nn.Linear) and name.endswith(("query", "key_value"))
+        ]
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -76,6 +76,8 @@ def stages(how: str, blocks: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]]
     if how == "gradual":
         depths = range(len(blocks) - 1, -1, -1)
         return tuple(("head" if d == len(blocks) - 1 else f"from {blocks[d]}", everything[d:]) for d in depths)
+    if how == "lora":
+        return (("adapters", tuple(name for name in blocks if name.startswith("lora"))),)
     if how in ("full", "scratch"):
         return (("all", everything),)
     raise ValueError(f"no stages are known for {how!r}")

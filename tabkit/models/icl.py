@@ -1,0 +1,521 @@
+"""The in-context base: tabkit's own pretrained transformer, which answers from the rows in its context.
+
+Untouched, nothing is trained on the table: train rows become the context, and a row is answered by weights over them
+(:mod:`tabkit.models.icl_net`). Adapting trains on episodes: rows drawn from train, part of them context and part
+queries, by the one training loop.
+
+- **Context.** A forward pass reads at most ``context_rows`` rows. Where train has more, each member of the ensemble
+  reads its own stratified share, so that together they read more than one could. The shares follow from the seed.
+- **Ensemble.** Members differ in what breaks symmetries (column ids, class codes) and in their share of the rows;
+  their weights are averaged. Past ``MAX_COLUMNS`` columns each member reads a random subset of them.
+- **Calibration.** Class probabilities are sharpened or softened by a temperature chosen on valid.
+- **Privacy.** A bundle of this base holds the context: rows of the training table. Its notes say so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tabkit.data.encode import MISSING, Features
+from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, loss
+from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps
+from tabkit.models.torch_loop import Fitted, Pace, fit, one_thread, seeded
+
+MAX_COLUMNS = 60
+"""Columns a member reads; more than the base was pretrained with, and as far as it was found to carry."""
+
+PRETRAINED_COLUMNS, PRETRAINED_ROWS, PRETRAINED_CLASSES = 30, 1024, 10
+
+PREDICT_ROWS = 256
+"""Rows per forward pass, padded to that number: a row's result cannot depend on how many stand beside it."""
+
+FOLDS = 4
+"""Folds by which train rows are scored: a row is answered from the other folds alone."""
+
+VALID_ROWS = 400
+"""Rows of valid on which the loop compares epochs; the outcome is judged on all of valid."""
+
+RANK = 8
+FLOOR = 1e-4
+"""Least probability of a class: weights over a context can be zero, and a log loss must not be infinite."""
+
+TEMPERATURES = tuple(float(t) for t in np.exp(np.linspace(math.log(0.5), math.log(2.0), 17)))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of the table is read and learned, by budget. ``episode_rows`` are context and query rows together."""
+
+    members: int
+    context_rows: int
+    epochs: int
+    episodes: int
+    episode_rows: int
+
+
+EFFORTS = {
+    "quick": Effort(members=2, context_rows=768, epochs=6, episodes=4, episode_rows=320),
+    "standard": Effort(members=4, context_rows=1024, epochs=24, episodes=6, episode_rows=512),
+    "thorough": Effort(members=8, context_rows=2048, epochs=60, episodes=8, episode_rows=768),
+}
+
+_PACES = {
+    "head": Pace(learning_rate=1e-3, decay=1.0, pull=0.0, batch_rows=1, patience=4),
+    "gradual": Pace(learning_rate=3e-4, decay=0.7, pull=1e-4, batch_rows=1, patience=3),
+    "full": Pace(learning_rate=3e-4, decay=0.7, pull=1e-4, batch_rows=1, patience=5),
+    "lora": Pace(learning_rate=1e-3, decay=1.0, pull=0.0, batch_rows=1, patience=5),
+}
+
+
+class Icl(Model):
+    """The in-context base with its context, ready to answer. See the module."""
+
+    title = "In-context base"
+    hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "lora": "adapted", "full": "adapted"}
+    importance_rows = 300
+
+    def __init__(self, net: IclNet, adapters: Adapters | None = None, table: _Table | None = None) -> None:
+        self.net_ = net.eval().requires_grad_(False)
+        self.adapters_ = adapters
+        self.table_ = table
+
+    @classmethod
+    def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
+        """Return the shipped base; it was pretrained on synthetic tables, and reads neither ``source`` nor ``rows``."""
+        return cls(read_weights())
+
+    def adapt(
+        self,
+        train: Features,
+        valid: Features | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Adapted:
+        """Adapt a copy by one of ``hows``. See :meth:`Model.adapt`."""
+        if how not in self.hows:
+            raise ValueError(f"icl knows {sorted(self.hows)}, not {how!r}")
+        effort = EFFORTS[budget.level]
+        table = _Table.of(train, effort, int(np.random.default_rng(0).integers(2**31)))
+        base = Icl(_merged(self.net_, self.adapters_), None, table)
+        notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
+        if how == "as_is":
+            temperature = base._temperature(valid, settings)
+            model = Icl(base.net_, None, replace(table, temperature=temperature))
+            return Adapted(model, how, _untouched(base.net_), {"temperature": temperature}, (), notes)
+        tuned = _fit(base, train, valid, how, rng, budget, settings)
+        temperature = tuned.model._temperature(valid, settings)
+        model = Icl(tuned.model.net_, tuned.model.adapters_, replace(table, temperature=temperature))
+        proof, alpha = tuned.fitted.proof, tuned.fitted.settings["alpha"]
+        if valid is not None and settings is None:
+            untouched = Icl(base.net_, None, replace(table, temperature=base._temperature(valid, None)))
+            if alpha and loss(valid, model.predict(valid)) > loss(valid, untouched.predict(valid)):
+                # The loop compared epochs on one member and a part of valid; all of both say the base was better.
+                model, alpha, temperature = untouched, 0.0, untouched.table.temperature
+                proof = Proof(tuple(replace(block, change=0.0) for block in proof.blocks))
+                notes += ("on all of valid no epoch beat the untouched base, which is what returns",)
+        found = {**tuned.fitted.settings, "alpha": alpha, "temperature": temperature}
+        return Adapted(model, how, proof, found, tuned.fitted.history, (*tuned.fitted.notes, *notes))
+
+    @property
+    def table(self) -> _Table:
+        """The context and what it was made with."""
+        assert self.table_ is not None, "this base has no context yet; call adapt first"
+        return self.table_
+
+    def _temperature(self, valid: Features | None, settings: Settings | None) -> float:
+        """Return the temperature of least log loss on valid, or that of an earlier result; 1 for regression."""
+        if settings is not None or valid is None or self.table.regression:
+            return 1.0 if settings is None else float(settings["temperature"])
+        plain = Icl(self.net_, self.adapters_, replace(self.table, temperature=1.0)).predict(valid)
+        return min(TEMPERATURES, key=lambda t: (loss(valid, _tempered(plain, t)), abs(math.log(t))))
+
+    def predict(self, features: Features) -> Predictions:
+        """Predict each row from the cached context, in padded batches of a fixed size."""
+        return self._answer(features, self._members)
+
+    def predict_train(self, train: Features) -> Predictions:
+        """Predict train rows context-safe: a row is answered from contexts without its fold."""
+        table = self.table
+        fold = np.random.default_rng(table.seed).permutation(len(train)) % FOLDS
+        out: Predictions | None = None
+        for k in range(FOLDS):
+            inside = np.flatnonzero(fold == k)
+            rest = _Table.of(train.take(np.flatnonzero(fold != k)), table.effort, table.seed)
+            members = list(self._encode(rest))
+            predicted = self._answer(train.take(inside), members, rest)
+            out = np.zeros((len(train), *predicted.shape[1:])) if out is None else out
+            out[inside] = predicted
+        assert out is not None
+        return out
+
+    @cached_property
+    def _members(self) -> list[_Member]:
+        return list(self._encode(self.table))
+
+    def _encode(self, table: _Table) -> Iterator[_Member]:
+        with torch.inference_mode(), one_thread():
+            for number in range(table.effort.members):
+                columns, rows = table.columns(number), table.share(number)
+                draw = table.draw(number, len(columns), table.classes)
+                x = torch.from_numpy(table.x[np.ix_(rows, columns)])[None]
+                y = torch.from_numpy(table.y[rows])[None]
+                flags = torch.from_numpy(table.categorical[columns])[None]
+                yield _Member(columns, flags, y, self.net_.encode(x, y, flags, table.regression, draw))
+
+    def _answer(self, features: Features, members: Sequence[_Member], table: _Table | None = None) -> Predictions:
+        table = table or self.table
+        x, _ = _cells(features)
+        total = np.zeros((len(features), table.classes or 1))
+        with torch.inference_mode(), one_thread():
+            for member in members:
+                cells = torch.from_numpy(np.ascontiguousarray(x[:, member.columns]))
+                for start in range(0, len(features), PREDICT_ROWS):
+                    part = cells[start : start + PREDICT_ROWS]
+                    n = len(part)
+                    padded = functional.pad(part, (0, 0, 0, PREDICT_ROWS - n))[None]
+                    weights = self.net_.answer(member.context, padded, member.categorical, table.regression).double()
+                    if table.regression:
+                        answer = weights @ member.y.double()[..., None]
+                    else:
+                        answer = class_probabilities(weights, member.y, table.classes)
+                    total[start : start + n] += answer[0, :n].numpy()
+        total /= len(members)
+        if table.regression:
+            return np.asarray(total[:, 0] * table.y_std + table.y_mean)
+        return _tempered(total, self.table.temperature)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, adapters where there are any, context and config: safetensors and JSON."""
+        save_file({n: t.contiguous() for n, t in self.net_.state_dict().items()}, folder / "weights.safetensors")
+        if self.adapters_ is not None:
+            save_file(
+                {n: t.detach().contiguous() for n, t in self.adapters_.state_dict().items()},
+                folder / "adapters.safetensors",
+            )
+        table = self.table
+        context = {"x": table.x, "y": table.y, "categorical": table.categorical.astype(np.uint8)}
+        save_file({n: torch.from_numpy(a).contiguous() for n, a in context.items()}, folder / "context.safetensors")
+        config = {"net": self.net_.config.as_dict(), "table": table.as_dict()}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        net = _build(IclConfig(**config["net"]))
+        net.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
+        adapters = None
+        if (folder / "adapters.safetensors").exists():
+            adapters = _adapters(net)
+            adapters.load_state_dict(load_file(folder / "adapters.safetensors"), strict=True)
+        context = load_file(folder / "context.safetensors")
+        facts = {**config["table"], "effort": Effort(**config["table"]["effort"])}
+        table = _Table(
+            context["x"].numpy(), context["y"].numpy(), context["categorical"].numpy().astype(np.bool_), **facts
+        )
+        return cls(net, adapters, table)
+
+    def envelope(self, train: Features) -> str | None:
+        """Name what lies beyond the tables this base was pretrained on."""
+        layout, table = train.layout, self.table
+        beyond = []
+        if layout.n_features > PRETRAINED_COLUMNS:
+            shown = f"{layout.n_features} columns (pretrained on {PRETRAINED_COLUMNS} at most"
+            read = f"; each member reads {MAX_COLUMNS} of them)" if layout.n_features > MAX_COLUMNS else ")"
+            beyond.append(shown + read)
+        if len(layout.classes) > PRETRAINED_CLASSES:
+            beyond.append(f"{len(layout.classes)} classes (pretrained on {PRETRAINED_CLASSES} at most)")
+        if len(train) > table.rows_read:
+            beyond.append(f"{len(train):,} train rows, of which its contexts read {table.rows_read:,}")
+        return "; ".join(beyond) or None
+
+
+@dataclass(frozen=True)
+class _Member:
+    columns: npt.NDArray[np.int64]
+    categorical: Tensor
+    y: Tensor
+    context: Context
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows that contexts are cut from: cells (N, C), targets (N,) as class codes or standardised numbers."""
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]
+    categorical: npt.NDArray[np.bool_]
+    classes: int
+    regression: bool
+    y_mean: float
+    y_std: float
+    effort: Effort
+    seed: int
+    train_rows: int
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, train: Features, effort: Effort, seed: int) -> _Table:
+        """Take as many rows of train as the members can read, stratified."""
+        assert train.y is not None
+        regression = train.layout.task == "regression"
+        mean, std = (float(train.y.mean()), float(train.y.std()) or 1.0) if regression else (0.0, 1.0)
+        kept = _stratified(train, seed)[: effort.members * effort.context_rows]
+        x, categorical = _cells(train.take(kept))
+        y = ((train.y[kept] - mean) / std).astype(np.float32)
+        return cls(
+            x, y, categorical, len(train.layout.classes), regression, mean, std, effort, seed, train_rows=len(train)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is not an array, as JSON values."""
+        names = ("classes", "regression", "y_mean", "y_std", "seed", "train_rows", "temperature")
+        return {**{n: getattr(self, n) for n in names}, "effort": vars(self.effort)}
+
+    @property
+    def rows_read(self) -> int:
+        """Number of different rows that the members read."""
+        return min(len(self.y), self.effort.members * self.effort.context_rows)
+
+    def describe(self) -> str:
+        """Say what is read, in words."""
+        each = min(len(self.y), self.effort.context_rows)
+        return f"{self.effort.members} contexts of {each:,} rows ({self.rows_read:,} of {self.train_rows:,} train rows)"
+
+    def share(self, member: int) -> npt.NDArray[np.int64]:
+        """Return the rows a member reads: all that fit, else its part of the stratified order, round and round."""
+        n, most = len(self.y), self.effort.context_rows
+        if n <= most:
+            return np.arange(n)
+        return np.sort(np.arange(member * most, (member + 1) * most) % n)
+
+    def columns(self, member: int) -> npt.NDArray[np.int64]:
+        """Return the columns a member reads."""
+        n = self.x.shape[1]
+        if n <= MAX_COLUMNS:
+            return np.arange(n)
+        return np.sort(np.random.default_rng([self.seed, member, 1]).choice(n, MAX_COLUMNS, replace=False))
+
+    def draw(self, member: int, n_columns: int, n_classes: int) -> Draw:
+        """Return a member's column ids and class codes."""
+        return _draw(np.random.default_rng([self.seed, member]), n_columns, n_classes)
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    model: Icl
+    fitted: Fitted
+
+
+class _Task(nn.Module):
+    """What the loop trains: the network, and adapters where the strategy is low-rank."""
+
+    def __init__(self, net: IclNet, adapters: Adapters | None) -> None:
+        super().__init__()
+        self.net = net
+        self.adapters = adapters
+
+    def blocks(self) -> dict[str, Sequence[nn.Module]]:
+        own = self.net.blocks()
+        return own if self.adapters is None else {**own, "lora": [self.adapters]}
+
+
+def _fit(
+    base: Icl,
+    train: Features,
+    valid: Features | None,
+    how: str,
+    rng: np.random.Generator,
+    budget: Budget,
+    settings: Settings | None,
+) -> _Tuned:
+    """Train a copy of the base on episodes of train."""
+    table, effort = base.table, EFFORTS[budget.level]
+    net = _copied(base.net_)
+    with seeded(int(rng.integers(2**31))):
+        adapters = Adapters(net, RANK) if how == "lora" else None
+    task = _Task(net, adapters)
+    device = torch.device("cuda" if budget.device == "cuda" or _has_gpu(budget) else "cpu")
+    task.to(device)
+    cells, categorical = _cells(train)
+    assert train.y is not None
+    x = torch.from_numpy(cells).to(device)
+    y = torch.from_numpy(((train.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
+    flags = torch.from_numpy(categorical).to(device)
+
+    def answer(context: Tensor, asked: Tensor, columns: Tensor, draw: Draw) -> Tensor:
+        """Weights (Q, n) of the asked cells over context rows of train."""
+        both = torch.cat([x[context][:, columns], asked[:, columns]])[None]
+        weights: Tensor = net(both, y[context][None], flags[columns][None], table.regression, draw)
+        return weights
+
+    def batch_loss(_: Tensor, augment: bool) -> Tensor:
+        """One episode: rows drawn from train, a quarter of them queries (torch's generator is seeded by the loop)."""
+        order = torch.randperm(len(train))[: effort.episode_rows].to(device)
+        cut = max(1, len(order) // 4)
+        query, context = order[:cut], order[cut:]
+        most = x.shape[1] if not augment else max(1, int(x.shape[1] * 0.8))
+        columns = torch.randperm(x.shape[1])[: min(most, MAX_COLUMNS)].sort().values.to(device)
+        seed = int(torch.randint(2**31, (1,)))
+        draw = _moved(_draw(np.random.default_rng(seed), len(columns), table.classes), device)
+        return _objective(answer(context, x[query], columns, draw), y[context], y[query], table)
+
+    measured = None if valid is None else _part(valid, VALID_ROWS, table.seed)
+    context = torch.from_numpy(table_rows(train, table)).to(device)
+
+    def valid_loss() -> float:
+        assert measured is not None and measured.y is not None
+        asked, _ = _cells(measured)
+        truth = torch.from_numpy(((measured.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
+        columns = torch.from_numpy(table.columns(0)).to(device)
+        draw = _moved(table.draw(0, len(columns), table.classes), device)
+        weights = answer(context, torch.from_numpy(asked).to(device), columns, draw)
+        return float(_objective(weights, y[context], truth, table))
+
+    fitted = fit(
+        task,
+        task.blocks(),
+        how,
+        effort.episodes,
+        batch_loss,
+        None if settings is not None else valid_loss,
+        _PACES[how],
+        rng,
+        replace(budget, epochs=effort.epochs),
+        settings,
+    )
+    task.to("cpu").eval()
+    return _Tuned(Icl(net, adapters, table), fitted)
+
+
+def table_rows(train: Features, table: _Table) -> npt.NDArray[np.int64]:
+    """Return the rows of train that the first member reads."""
+    return _stratified(train, table.seed)[: table.effort.context_rows]
+
+
+def _objective(weights: Tensor, context: Tensor, truth: Tensor, table: _Table) -> Tensor:
+    """Mean log loss, or CRPS for regression, of query rows given their weights over the context."""
+    if table.regression:
+        return 2.0 * crps(weights, context[None], truth[None]).mean()
+    chances = class_probabilities(weights, context[None], table.classes)
+    floored = (1 - 1e-3) * chances + 1e-3 / table.classes
+    return -floored.gather(2, truth.long()[None, :, None]).log().mean()
+
+
+def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:
+    """Order rows so that every stretch has the classes (or the target's range) in train's proportions."""
+    assert train.y is not None
+    order = np.random.default_rng(seed).permutation(len(train))
+    ranked = order[np.argsort(train.y[order], kind="stable")]
+    # Rows sorted by target, dealt out evenly: the k-th of a class with n rows comes at (k + 1/2) / n of the way.
+    if train.layout.task == "regression":
+        bins = np.arange(len(train)) * min(10, len(train)) // len(train)
+        place = np.empty(len(train))
+        for b in np.unique(bins):
+            inside = np.flatnonzero(bins == b)
+            place[np.random.default_rng([seed, int(b)]).permutation(inside)] = (np.arange(len(inside)) + 0.5) / len(
+                inside
+            )
+    else:
+        labels = train.y[ranked]
+        _, start, count = np.unique(labels, return_index=True, return_counts=True)
+        place = np.concatenate([(np.arange(n) + 0.5) / n for n in count[np.argsort(start)]])
+    return np.asarray(ranked[np.argsort(place, kind="stable")], np.int64)
+
+
+def _part(rows: Features, most: int, seed: int) -> Features:
+    return rows if len(rows) <= most else rows.take(np.sort(_stratified(rows, seed)[:most]))
+
+
+def _cells(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return cells (n_rows, n_features), NaN where missing, and which columns hold codes."""
+    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
+    n_num = features.x_num.shape[1]
+    categorical = np.arange(n_num + codes.shape[1]) >= n_num
+    return np.hstack([features.x_std, codes]), categorical
+
+
+def _draw(rng: np.random.Generator, n_columns: int, n_classes: int) -> Draw:
+    sizes = IclConfig()
+    ids = rng.standard_normal((1, n_columns, sizes.id_width), np.float32)
+    codes = rng.standard_normal((1, max(1, n_classes), sizes.code_width), np.float32)
+    return Draw(torch.from_numpy(ids), torch.from_numpy(codes))
+
+
+def _moved(draw: Draw, device: torch.device) -> Draw:
+    return Draw(draw.ids.to(device), draw.codes.to(device))
+
+
+def _tempered(p: Predictions, temperature: float) -> Predictions:
+    """Return probabilities (n_rows, n_classes) raised to 1/temperature, none below the floor, rows summing to 1."""
+    floored = (1 - FLOOR) * p / p.sum(axis=1, keepdims=True) + FLOOR / p.shape[1]
+    sharp = floored ** (1.0 / temperature)
+    return np.asarray(sharp / sharp.sum(axis=1, keepdims=True))
+
+
+def _untouched(net: IclNet) -> Proof:
+    return Proof(
+        tuple(
+            Block(name, sum(p.numel() for part in parts for p in part.parameters()), 0, 0.0)
+            for name, parts in net.blocks().items()
+        )
+    )
+
+
+def _has_gpu(budget: Budget) -> bool:
+    return budget.device == "auto" and torch.cuda.is_available()
+
+
+def _build(config: IclConfig) -> IclNet:
+    with seeded(0):  # overwritten by whoever loads weights; the global generator must not notice
+        return IclNet(config)
+
+
+def _adapters(net: IclNet) -> Adapters:
+    with seeded(0):
+        return Adapters(net, RANK)
+
+
+def _copied(net: IclNet) -> IclNet:
+    """Copy a network's weights into a new one; hooks of adapters stay behind."""
+    copy = _build(net.config)
+    copy.load_state_dict(net.state_dict(), strict=True)
+    return copy
+
+
+def _merged(net: IclNet, adapters: Adapters | None) -> IclNet:
+    """Return the network with its adapters added in: what a further adaptation starts from."""
+    if adapters is None:
+        return net
+    merged = _copied(net)
+    with torch.no_grad():
+        for target, down, up in zip(Adapters.targets(merged), adapters.down, adapters.up, strict=True):
+            target.weight += up @ down
+    return merged
+
+
+def read_weights(folder: Path | None = None) -> IclNet:
+    """Read a pretrained network: the shipped one, or that of a folder that ``tabkit pretrain icl`` wrote."""
+    place = resources.files("tabkit") / "weights" / "icl" if folder is None else folder
+    config: Mapping[str, Any] = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    net = _build(IclConfig(**config["net"]))
+    with resources.as_file(place / "weights.safetensors") as path:
+        stored = load_file(path)
+    net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
+    return net
