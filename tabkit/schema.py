@@ -95,6 +95,10 @@ class Field(Strict):
         return self
 
 
+TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+"""What a boolean may be written as, in any case."""
+
+
 class Dialect(Strict):
     """How a CSV file is written. What is not stated here is found from the file."""
 
@@ -147,16 +151,21 @@ class Schema(Strict):
         """
         names = [c for c in columns if self.field(c)] if columns is not None else list(self.fields)
         out: dict[str, Any] = {"name": self.name, "title": self.title, "description": self.description}
-        out["fields"] = [_frictionless_field(name, self.field(name)) for name in names]
+        out["fields"] = [_frictionless_field(name, self.field(name), self) for name in names]
         out["missingValues"] = self.missing
         return {k: v for k, v in out.items() if v not in ("", [])}
 
 
-def _frictionless_field(name: str, field: Field | None) -> dict[str, Any]:
+def _frictionless_field(name: str, field: Field | None, schema: Schema) -> dict[str, Any]:
     assert field is not None
     full = field.model_dump(mode="json", exclude_defaults=True)
-    if "missing" in full:
-        full["missingValues"] = [str(code) for code in full.pop("missing")]
+    if "missing" in full:  # there, a field's codes replace those of the schema; here, they add to them
+        full["missingValues"] = [*schema.missing, *(str(code) for code in full.pop("missing"))]
+    if field.type == "boolean":
+        for key, words in (("trueValues", TRUE), ("falseValues", FALSE)):
+            full[key] = list(dict.fromkeys(case for word in words for case in (word, word.capitalize(), word.upper())))
+    if field.type == "number" and schema.dialect.decimal == ",":
+        full |= {"decimalChar": ",", "groupChar": "."}
     return {"name": name, **full}
 
 

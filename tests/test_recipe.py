@@ -101,10 +101,18 @@ def test_frictionless_export_is_json_with_types_constraints_and_missing_values(t
     )
     out = json.loads(json.dumps(read_schema(path).to_frictionless(["n", "wl_1", "other"])))
     assert out["fields"] == [
-        {"name": "n", "type": "integer", "missingValues": ["-9"], "constraints": {"minimum": 0}},
+        {"name": "n", "type": "integer", "missingValues": [*out["missingValues"], "-9"], "constraints": {"minimum": 0}},
         {"name": "wl_1", "type": "number"},
     ]
     assert "NA" in out["missingValues"] and out["title"] == "T"
+
+
+def test_frictionless_export_says_how_numbers_and_booleans_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('name = "s"\n[dialect]\ndecimal = ","\n[fields.x]\ntype = "number"\n[fields.b]\ntype = "boolean"\n')
+    x, b = read_schema(path).to_frictionless()["fields"]
+    assert x == {"name": "x", "type": "number", "decimalChar": ",", "groupChar": "."}
+    assert {"yes", "Yes", "YES", "1"} <= set(b["trueValues"]) and {"no", "FALSE", "0"} <= set(b["falseValues"])
 
 
 def test_unknown_recipes_and_files(tmp_path: Path) -> None:

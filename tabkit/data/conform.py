@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.source import REJECTS, RawBatch
-from tabkit.schema import Field, Schema
+from tabkit.schema import FALSE, TRUE, Field, Schema
 
 _DTYPES: dict[str, pl.DataType] = {
     "number": pl.Float64(),
@@ -20,9 +20,6 @@ _DTYPES: dict[str, pl.DataType] = {
     "date": pl.Date(),
     "datetime": pl.Datetime("us"),
 }
-
-
-_TRUE, _FALSE = ["true", "t", "yes", "y", "1"], ["false", "f", "no", "n", "0"]
 
 
 _A = {
@@ -173,7 +170,9 @@ def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
             return pl.coalesce(exact, pl.when(whole).then(number).otherwise(None).cast(pl.Int64, strict=False))
         case "boolean":
             lower = text.str.to_lowercase()
-            return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).otherwise(None)
+            return (
+                pl.when(lower.is_in(list(TRUE))).then(True).when(lower.is_in(list(FALSE))).then(False).otherwise(None)
+            )
         case "date":
             return _first_parse(text, pl.Date(), [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
         case "datetime":

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tabkit.errors import inside
 from tabkit.report import numbers
 from tabkit.report.svg import Axis, Figure, axis, picture, tag
 
@@ -137,7 +138,7 @@ def gains(
     lines = [(0.0, "zero", "")]
     if worthwhile:
         lines.append((worthwhile, "worthwhile", f"worthwhile: {numbers.signed(worthwhile)}"))
-    title = f"Gain of {titles.get(planned['candidate'], planned['candidate'])} in {metric['title']}"
+    title = f"Gain of {titles.get(planned['candidate'], planned['candidate'])} in {inside(metric['title'])}"
     desc = "; ".join(
         f"against {titles.get(a['name'], a['name'])} {numbers.interval(a, decimals, 'gain', sign=True)}"
         for a in against
@@ -153,7 +154,9 @@ def gains(
         for a in against
     )
     unit = f", {metric['unit']}" if metric["unit"] else ""
-    svg = chart(key, title, desc, rows, scale, lines, f"gain in {metric['title']}{unit} (right of zero is better)")
+    svg = chart(
+        key, title, desc, rows, scale, lines, f"gain in {inside(metric['title'])}{unit} (right of zero is better)"
+    )
     return Figure(
         title, desc, svg, ("against", "role", "gain", "low", "high"), table, (("accent", "gain and its 95% interval"),)
     )
@@ -215,7 +218,7 @@ def importance(key: str, columns: list[dict[str, Any]], metric: dict[str, Any]) 
         )
         for c in shown
     ]
-    title = f"Loss in {metric['title']} when a column is shuffled"
+    title = f"Loss in {inside(metric['title'])} when a column is shuffled"
     desc = "Strongest first: " + "; ".join(f"{c['name']} {numbers.interval(c, decimals, 'drop')}" for c in shown[:5])
     table = tuple(
         (
@@ -228,6 +231,6 @@ def importance(key: str, columns: list[dict[str, Any]], metric: dict[str, Any]) 
     )
     hidden = len(columns) - len(shown)
     note = f"{hidden} weaker columns are in the data table only." if hidden else ""
-    svg = chart(key, title, desc, rows, scale, [(0.0, "zero", "")], f"how much worse {metric['title']} gets")
+    svg = chart(key, title, desc, rows, scale, [(0.0, "zero", "")], f"how much worse {inside(metric['title'])} gets")
     legend = (("bar accent", "above zero"), ("bar faint", "perhaps nothing"), ("span thin", "95% interval"))
     return Figure(title, desc, svg, ("column", "loss", "low", "high"), table, legend, note)
