@@ -18,7 +18,18 @@ import numpy.typing as npt
 
 from tabkit.data.encode import Features
 from tabkit.errors import UsageError, nearest
-from tabkit.models.base import Budget, Candidate, Cost, Kind, Model, Predictions, candidate_name, installed, model_class
+from tabkit.models.base import (
+    Budget,
+    Candidate,
+    Cost,
+    Kind,
+    Model,
+    Predictions,
+    candidate_name,
+    installed,
+    model_class,
+    model_names,
+)
 from tabkit.recipe import Recipe
 from tabkit.seed import stream
 
@@ -58,6 +69,11 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     if "catboost" not in recipe.candidates.without and installed(model_class("catboost")):
         out.append(Wanted("catboost", "scratch", "baseline"))
     for base, hows in recipe.candidates.adapt.items():
+        if base not in model_names():
+            raise UsageError(
+                f"{where}: table [candidates.adapt], unknown base '{base}'.{nearest(base, model_names())} "
+                "See: tabkit list models."
+            )
         model = model_class(base)
         if recipe.task not in model.tasks:
             raise UsageError(

@@ -56,6 +56,12 @@ class Things(StrEnum):
     checks = "checks"
 
 
+class Base(StrEnum):
+    """A base that tabkit pretrains itself."""
+
+    icl = "icl"
+
+
 @app.command("list")
 def list_(
     what: Annotated[Things, typer.Argument(help="What to list.")] = Things.recipes,
@@ -173,6 +179,34 @@ def compare(
     from tabkit.report import compare_runs
 
     printing.comparison(compare_runs(runs), as_json)
+
+
+@app.command()
+def pretrain(
+    base: Annotated[Base, typer.Argument(help="The base to pretrain.")],
+    out: Annotated[Path, typer.Option(help="Folder of checkpoints, log and weights; resumed where it holds one.")],
+    steps: Annotated[int, typer.Option(help="Steps of the whole schedule.", min=1)] = 3000,
+    seconds: Annotated[float, typer.Option(help="Stop and checkpoint after these.", min=1)] = float("inf"),
+    workers: Annotated[int, typer.Option(help="Processes that learn (CPU) or draw tables (GPU).", min=1)] = 2,
+    device: Annotated[Device, typer.Option(help="Where the network is trained.")] = Device.cpu,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights, after any kill.", min=0)] = 0,
+) -> None:
+    """Pretrain a base on synthetic tables, as the shipped one was; run it again to go on where it stopped."""
+    from tabkit.cli import printing
+
+    with printing.progress(quiet=False) as watch:
+        from tabkit.pretrain import Plan, pretrain_icl
+
+        where = "cuda" if device is Device.cuda else "cpu"
+        weights = pretrain_icl(
+            out,
+            Plan(steps=steps, seed=seed),
+            workers=workers,
+            device=where,
+            seconds=seconds,
+            progress=lambda step, note: watch(f"{base.value} (pretraining)", step / steps, note),
+        )
+    printing.pretrained(weights)
 
 
 @app.command()

@@ -272,6 +272,17 @@ def drafted(draft: Any, data: Path, as_json: bool) -> None:
     console.print(Text(f"\nNow: tabkit run {draft.recipe_path} --data {data}"))
 
 
+def pretrained(weights: Path) -> None:
+    """Say where a base went, and what its last line of the log says."""
+    print_ = _console().print
+    last = json.loads((weights.parent / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    print_(f"Weights: {weights}")
+    print_(f"Step {last['step']:,}, {last['tables']:,} tables; on synthetic tables that no step draws:")
+    for name in ("valid_small", "valid_medium", "valid_regression"):
+        print_(f"  {name:<17} {last[name]:.4f}")
+    print_(f"Log: {weights.parent / 'log.jsonl'}. The same command goes on where a run stopped.")
+
+
 def comparison(compared: Any, as_json: bool) -> None:
     """Print runs side by side."""
     if as_json:

@@ -210,7 +210,9 @@ class Candidate:
     @property
     def title(self) -> str:
         """What the candidate is called in a sentence: ``LightGBM (tuned)``."""
-        how = HOW_TITLES[self.how]
+        # A model that can also be adapted says so where it was not: "TabNet" alone would be any of them.
+        adaptable = self.how == "scratch" and "adapted" in self.origin.hows.values() and "tuned" not in self.origin.hows
+        how = "from scratch" if adaptable else HOW_TITLES[self.how]
         return f"{self.origin.title} ({how})" if how else self.origin.title
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tabkit.errors import UsageError
 from tabkit.models.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.icl_prior import MAX_CLASSES, draw, draw_easy
+from tabkit.models.torch_loop import one_thread
 from tabkit.pretrain.muon import Muon
 
 VALID_TABLES = 192
@@ -36,14 +37,14 @@ _VALID_SEED = 10_007
 class Plan:
     """What is drawn and how it is learned. ``steps`` may grow on resuming, as long as the decay has not begun."""
 
-    steps: int = 1800
+    steps: int = 3000
     seed: int = 0
     micro_batches: int = 4
     cells: int = 12_000
     context: tuple[int, int] = (24, 1024)
     columns: tuple[int, int] = (2, 30)
     regression: float = 0.25
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warm_up: int = 100
     decay: float = 0.3
     easy_steps: int = 80
@@ -107,7 +108,8 @@ def pretrain_icl(
     net.to(device)
     deadline, started, tables_before = time.monotonic() + seconds, time.monotonic(), tables
     losses: list[float] = []
-    with _gradients(net, plan, workers, device) as gradients:
+    # One thread, so that a sum is taken in the same order on any machine; the work is in the workers.
+    with one_thread(), _gradients(net, plan, workers, device) as gradients:
         while step < plan.steps and time.monotonic() < deadline:
             loss, n_tables = gradients(step)
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -117,7 +119,7 @@ def pretrain_icl(
                 optimiser.step()
             step, tables = step + 1, tables + n_tables
             losses.append(loss)
-            progress(step, f"loss {np.mean(losses[-50:]):.4f}")
+            progress(step, f"step {step:,} of {plan.steps:,}, loss {np.mean(losses[-50:]):.4f}")
             if step % every == 0 or step == plan.steps or time.monotonic() >= deadline:
                 rate = (tables - tables_before) / (time.monotonic() - started)
                 line = {
@@ -130,7 +132,6 @@ def pretrain_icl(
                 }
                 losses = []
                 _checkpoint(out, plan, config, net, optimisers, step, tables, line)
-                progress(step, json.dumps(line))
     return write_weights(out / "weights", net, config, {"steps": step, "tables": tables, "plan": asdict(plan)})
 
 
