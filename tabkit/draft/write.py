@@ -93,7 +93,7 @@ def recipe_text(
         "# The gain that would change what you do; fine-tuning must prove at least this much.",
         f"worthwhile = {_worthwhile(table, task, roles.target)}",
     ]
-    lines += ["", "[candidates.adapt]", 'tabnet = ["head", "gradual", "full"]']
+    lines += ["", "[candidates.adapt]", 'icl = ["full"]', 'tabnet = ["head", "gradual", "full"]']
     return "\n".join(lines) + "\n"
 
 

@@ -46,7 +46,7 @@ PREDICT_ROWS = 256
 FOLDS = 4
 """Folds by which train rows are scored: a row is answered from the other folds alone."""
 
-VALID_ROWS = 400
+VALID_ROWS = 300
 """Rows of valid on which the loop compares epochs; the outcome is judged on all of valid."""
 
 RANK = 8
@@ -68,7 +68,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(members=2, context_rows=768, epochs=6, episodes=4, episode_rows=320),
+    "quick": Effort(members=2, context_rows=768, epochs=5, episodes=3, episode_rows=256),
     "standard": Effort(members=4, context_rows=1024, epochs=24, episodes=6, episode_rows=512),
     "thorough": Effort(members=8, context_rows=2048, epochs=60, episodes=8, episode_rows=768),
 }
