@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     names = [m for m in options.models if m != "catboost" or installed(model_class("catboost"))]
@@ -52,6 +53,8 @@ def main() -> None:
         print("| table | " + " | ".join(names) + " |\n|---" * 1 + "|---" * len(names) + "|")
         cells: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         for package, table, target, without in TABLES:
+            if options.tables and table not in options.tables:
+                continue
             frame, classes = read(package, table, target, without)
             if frame.height < 1.25 * n_rows + 200:
                 continue
