@@ -5,7 +5,7 @@ Untouched, nothing is trained on the table: train rows become the context, and a
 queries, by the one training loop.
 
 - **Context.** A forward pass reads at most ``context_rows`` rows. Where train has more, each member of the ensemble
-  reads its own stratified share, so that together they read more than one could. The shares follow from the seed.
+  reads its own stratified share, so that together they read more than one could. The shares are the same in every run.
 - **Ensemble.** Members differ in what breaks symmetries (column ids, class codes) and in their share of the rows;
   their weights are averaged. Past ``MAX_COLUMNS`` columns each member reads a random subset of them.
 - **Calibration.** Class probabilities are sharpened or softened by a temperature chosen on valid.
@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from tabkit.data.encode import MISSING, Features
 from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, loss
-from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps
+from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.torch_loop import Fitted, Pace, fit, one_thread, seeded
 
 MAX_COLUMNS = 60
@@ -48,6 +48,9 @@ FOLDS = 4
 
 VALID_ROWS = 300
 """Rows of valid on which the loop compares epochs; the outcome is judged on all of valid."""
+
+CONTEXT_SEED = 1826701615
+"""Of shares, column ids and class codes: one for all, so that a base and what was adapted from it read the same."""
 
 RANK = 8
 FLOOR = 1e-4
@@ -111,7 +114,7 @@ class Icl(Model):
         if how not in self.hows:
             raise ValueError(f"icl knows {sorted(self.hows)}, not {how!r}")
         effort = EFFORTS[budget.level]
-        table = _Table.of(train, effort, int(np.random.default_rng(0).integers(2**31)))
+        table = _Table.of(train, effort, CONTEXT_SEED)
         base = Icl(_merged(self.net_, self.adapters_), None, table)
         notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
         if how == "as_is":
@@ -314,7 +317,7 @@ class _Table:
 
     def draw(self, member: int, n_columns: int, n_classes: int) -> Draw:
         """Return a member's column ids and class codes."""
-        return _draw(np.random.default_rng([self.seed, member]), n_columns, n_classes)
+        return random_draw(np.random.default_rng([self.seed, member]), 1, n_columns, max(1, n_classes))
 
 
 @dataclass(frozen=True)
@@ -373,11 +376,11 @@ def _fit(
         most = x.shape[1] if not augment else max(1, int(x.shape[1] * 0.8))
         columns = torch.randperm(x.shape[1])[: min(most, MAX_COLUMNS)].sort().values.to(device)
         seed = int(torch.randint(2**31, (1,)))
-        draw = _moved(_draw(np.random.default_rng(seed), len(columns), table.classes), device)
+        draw = _moved(random_draw(np.random.default_rng(seed), 1, len(columns), max(1, table.classes)), device)
         return _objective(answer(context, x[query], columns, draw), y[context], y[query], table)
 
     measured = None if valid is None else _part(valid, VALID_ROWS, table.seed)
-    context = torch.from_numpy(table_rows(train, table)).to(device)
+    context = torch.from_numpy(_first_share(train, table)).to(device)
 
     def valid_loss() -> float:
         assert measured is not None and measured.y is not None
@@ -404,7 +407,7 @@ def _fit(
     return _Tuned(Icl(net, adapters, table), fitted)
 
 
-def table_rows(train: Features, table: _Table) -> npt.NDArray[np.int64]:
+def _first_share(train: Features, table: _Table) -> npt.NDArray[np.int64]:
     """Return the rows of train that the first member reads."""
     return _stratified(train, table.seed)[: table.effort.context_rows]
 
@@ -449,13 +452,6 @@ def _cells(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
     n_num = features.x_num.shape[1]
     categorical = np.arange(n_num + codes.shape[1]) >= n_num
     return np.hstack([features.x_std, codes]), categorical
-
-
-def _draw(rng: np.random.Generator, n_columns: int, n_classes: int) -> Draw:
-    sizes = IclConfig()
-    ids = rng.standard_normal((1, n_columns, sizes.id_width), np.float32)
-    codes = rng.standard_normal((1, max(1, n_classes), sizes.code_width), np.float32)
-    return Draw(torch.from_numpy(ids), torch.from_numpy(codes))
 
 
 def _moved(draw: Draw, device: torch.device) -> Draw:
