@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
+from tabkit.data.target import to_scale
 from tabkit.errors import UsageError, nearest
 from tabkit.models.base import (
     Budget,
@@ -30,7 +31,8 @@ from tabkit.models.base import (
     model_class,
     model_names,
 )
-from tabkit.recipe import Recipe
+from tabkit.models.target_scale import OnScale
+from tabkit.recipe import Recipe, TargetScale
 from tabkit.seed import stream
 
 BASELINES = (("prior", "scratch"), ("linear", "scratch"), ("lgbm", "scratch"), ("lgbm", "tuned"))
@@ -104,6 +106,7 @@ def adapt_all(
     seed: int,
     budget: Budget,
     watch: Watch,
+    scale: TargetScale | None = None,
 ) -> tuple[Candidate, ...]:
     """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
 
@@ -113,7 +116,11 @@ def adapt_all(
         Labelled rows of the source table, in the layout of ``train``; None without one.
     unlabelled
         Rows of the target without a label, for self-supervised pretraining; None without any.
+    scale
+        The scale on which the target is learned; every candidate still answers in the target's unit.
     """
+    if scale is not None and source is not None:
+        source = source.with_y(to_scale(scale.kind, source.labels))
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
     pretrained: dict[str, Model] = {}
     out = []
@@ -122,11 +129,15 @@ def adapt_all(
             own = replace(budget, progress=_part_of(watch, f"{item.base} (pretraining)"))
             base = model_class(item.base).pretrain(source, rows, stream(seed, "pretrain", item.base), own)
             assert base is not None, f"{item.base} made no base, and wanted() should have refused it"
-            pretrained[item.base] = base
+            pretrained[item.base] = _behind(scale, base)
             watch(f"{item.base} (pretraining)", 1.0, "")
-        origin = model_class(item.base)() if item.kind == "baseline" else pretrained[item.base]
+        origin = _behind(scale, model_class(item.base)()) if item.kind == "baseline" else pretrained[item.base]
         out.append(_make(item, origin, train, valid, seed, budget, watch))
     return tuple(out)
+
+
+def _behind(scale: TargetScale | None, model: Model) -> Model:
+    return model if scale is None else OnScale(model, scale.kind, scale.predicts)
 
 
 def _make(

@@ -14,6 +14,7 @@ from typing import Any
 from tabkit.data.encode import Encoder
 from tabkit.errors import BundleError, TabkitError
 from tabkit.models.base import Model, model_class
+from tabkit.models.target_scale import wrapped
 from tabkit.recipe import Plan, Recipe
 from tabkit.schema import Schema
 from tabkit.strict import parse_toml
@@ -98,7 +99,7 @@ def load_bundle(folder: Path) -> Bundle:
         schema = parse_toml((folder / "schema.toml").read_text(encoding="utf-8"), Schema, str(folder / "schema.toml"))
         plan = Plan(recipe, schema, folder / "recipe.toml", folder / "schema.toml")
         encoder = Encoder.from_json((folder / "encoder.json").read_text(encoding="utf-8"))
-        model = model_class(manifest["model"]).load(folder / "model")
+        model = wrapped(model_class(manifest["model"]).load(folder / "model"), folder / "model")
         return Bundle(plan, encoder, model, manifest["threshold"], manifest["half_width"], manifest, seal)
     except BundleError:
         raise

@@ -24,10 +24,15 @@ SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 
 
 class Source(Strict):
-    """Related rows with the same columns, to pretrain a base on: another product, period, site."""
+    """Related rows to pretrain a base on: another product, period, site.
+
+    ``columns`` aligns a table whose columns are named, coded or measured otherwise: a column of the schema -> SQL
+    over the source's own columns. A column that is not named there is taken as it is.
+    """
 
     sample: str | None = None
     where: str | None = None
+    columns: dict[str, str] = {}
     description: str = ""
 
 
@@ -98,6 +103,17 @@ class Ablation(Strict):
     drop: list[str] = Key(min_length=1)
 
 
+class TargetScale(Strict):
+    """The scale on which a skewed target is learned; predictions and scores are in the target's own unit.
+
+    ``predicts`` says what a prediction stands for: the mean, corrected for what a logarithm loses of it (Duan 1983),
+    or the median.
+    """
+
+    kind: Literal["log", "log1p"]
+    predicts: Literal["mean", "median"] = "mean"
+
+
 class BundleRule(Strict):
     """Whether the bundle holds the champion's procedure run again on all rows, or the very model measured."""
 
@@ -105,7 +121,12 @@ class BundleRule(Strict):
 
 
 class Recipe(Strict):
-    """One question on one kind of row. See the module's text and ``tabkit show RECIPE``."""
+    """One question on one kind of row. See the module's text and ``tabkit show RECIPE``.
+
+    ``outcome`` makes the target where no column holds it: Polars SQL over what is known at the outcome (``CASE WHEN
+    days <= 365 THEN 'yes' ... ELSE NULL END``). A row whose outcome is NULL has no label: it is neither learned from
+    by its label nor scored.
+    """
 
     name: str = Key(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")
     title: str
@@ -121,6 +142,8 @@ class Recipe(Strict):
     where: str | None = None
     exclude: list[str] = []
     derived: dict[str, str] = {}
+    outcome: str | None = None
+    target_scale: TargetScale | None = None
     max_rejected: float = Key(default=0.05, ge=0, le=1)
     source: Source | None = None
     split: SplitRule = SplitRule()
@@ -130,6 +153,11 @@ class Recipe(Strict):
     slices: list[Slice] = []
     ablations: list[Ablation] = []
     bundle: BundleRule = BundleRule()
+
+    @property
+    def scale(self) -> str | None:
+        """The scale the target is learned on; None for its own."""
+        return None if self.target_scale is None else self.target_scale.kind
 
     @model_validator(mode="after")
     def _agrees(self) -> Recipe:
@@ -149,6 +177,8 @@ class Recipe(Strict):
             raise ValueError("value needs a binary or a regression task.")
         if self.id is not None and re.match(r"prediction(_low|_high)?$|probability_", self.id):
             raise ValueError(f"id = '{self.id}' is a column that scoring writes itself; rename the column.")
+        if self.target_scale is not None and self.task != "regression":
+            raise ValueError(f"target_scale is for regression; task is '{self.task}'. Remove it.")
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")

@@ -18,9 +18,11 @@ import numpy as np
 import polars as pl
 
 from tabkit import adapt, bundle, report, result
+from tabkit.data.derive import align
 from tabkit.data.encode import Encoder, Features, as_text, fit_encoder
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
+from tabkit.data.target import check_scale
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
@@ -116,7 +118,9 @@ def run(
     parts = _parts(plan, rows, split, encoder, seed)
     watch("data", 1.0, "")
 
-    candidates = adapt.adapt_all(todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch)
+    candidates = adapt.adapt_all(
+        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch, plan.recipe.target_scale
+    )
     primary = next(iter(metrics.values()))
     choice = choose_on_valid(candidates, parts.valid, primary)
     extras = _extras(plan, choice, primary, parts, seed, allowance, watch)
@@ -199,7 +203,7 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
             where = recipe.source.where if recipe.source else None
             sample = recipe.source.sample if recipe.source else None
             there = _input(source, sample, "--source FILE", plan) if source is not None or sample else here
-            source_frame = read_table(plan, there, where).frame
+            source_frame = read_table(plan, _aligned(there, plan), where).frame
     except DataError as problem:
         rejects = getattr(problem, "rejects", None)
         if rejects is None:
@@ -216,6 +220,8 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
             raise DataError(
                 f"The source has {source_frame.height:,} labelled rows. Expected at least {MIN_ROWS} to pretrain on."
             )
+        if recipe.scale is not None:
+            check_scale(recipe.scale, source_frame[recipe.target].cast(pl.Float64).to_numpy(), recipe.target)
     return _Data(table, kept, table.frame.filter(~labelled), source_frame, classes)
 
 
@@ -225,6 +231,14 @@ def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -
     if sample is None:
         raise UsageError(f"Recipe {plan.recipe.name} has no sample of its own: give {flag}.")
     return from_frame(load_sample(sample), sample)
+
+
+def _aligned(source: Input, plan: Plan) -> Input:
+    """Return a source in the columns of the schema; a source is read whole, since bases are pretrained on all of it."""
+    if plan.recipe.source is None or not plan.recipe.source.columns:
+        return source
+    frame = pl.concat([batch.frame for batch in source.batches(1_000_000)])
+    return replace(from_frame(align(frame, plan, source.name), source.name), decimal=source.decimal)
 
 
 def _with_label(target: pl.Series) -> pl.Series:
@@ -249,6 +263,8 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
             raise DataError(
                 f"Target '{recipe.target}' is {target[0]} in every row: nothing can be learned. Expected values that vary."
             )
+        if recipe.scale is not None:
+            check_scale(recipe.scale, target.cast(pl.Float64).to_numpy(), recipe.target)
         return ()
     names = sorted(as_text(target).unique())
     if len(names) < 2:
@@ -393,4 +409,4 @@ def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard) -> 
     if plan.recipe.task != "regression":
         return None
     y = rows.labelled.frame[plan.recipe.target][split.holdout].cast(pl.Float64).to_numpy().astype(np.float64)
-    return conformal_half_width(y, scorecard.holdout_predictions[scorecard.verdict.champion])
+    return conformal_half_width(y, scorecard.holdout_predictions[scorecard.verdict.champion], plan.recipe.scale)

@@ -23,6 +23,7 @@ from tabkit.bundle import Bundle, load_bundle
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.source import REJECTS, Input, RawBatch, open_input
+from tabkit.data.target import band
 from tabkit.data.validate import needed_columns
 from tabkit.errors import DataError, UsageError, nearest
 
@@ -178,7 +179,7 @@ def _predict(bundle: Bundle, frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFr
     key = frame[recipe.id].alias(recipe.id) if recipe.id is not None else pl.Series("row", rows, dtype=pl.Int64)
     if recipe.task == "regression":
         assert bundle.half_width is not None
-        low, high = predicted - bundle.half_width, predicted + bundle.half_width
+        low, high = band(recipe.scale, predicted, bundle.half_width)
         return pl.DataFrame(
             [
                 key,

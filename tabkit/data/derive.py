@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from tabkit.errors import UsageError, nearest
+from tabkit.errors import DataError, UsageError, nearest
 from tabkit.recipe import Plan, Recipe
 
 _ROWWISE_SAMPLE = 64
@@ -20,6 +20,51 @@ def derive(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         if frame[name].dtype.is_numeric() and not frame[name].dtype.is_float():
             frame = frame.with_columns(pl.col(name).cast(pl.Float64))
     return frame
+
+
+def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """Add the target that the recipe's ``outcome`` makes; a frame whose recipe has none comes back as it is.
+
+    Raises
+    ------
+    UsageError
+        The expression does not parse or cannot be evaluated, or looks at the target itself.
+    """
+    recipe = plan.recipe
+    if recipe.outcome is None:
+        return frame
+    place = f"{plan.path}: key 'outcome'"
+    expression = parse_sql(recipe.outcome, place)
+    if recipe.target in expression.meta.root_names():
+        raise UsageError(f"{place} uses '{recipe.target}', the target it is to make. Use the columns it comes from.")
+    return frame.with_columns(_select(frame, expression, recipe.target, place)[recipe.target])
+
+
+def align(frame: pl.DataFrame, plan: Plan, name: str) -> pl.DataFrame:
+    """Return a source table in the columns of the schema, as ``[source.columns]`` says; others stay as they are.
+
+    A table that has a column of the schema already, and not what it would be made from, keeps it.
+
+    Raises
+    ------
+    DataError
+        Neither the column nor what it is made from is there.
+    UsageError
+        An expression does not parse or cannot be evaluated.
+    """
+    made = []
+    for column, sql in ({} if plan.recipe.source is None else plan.recipe.source.columns).items():
+        place = f"{plan.path}: [source.columns] key '{column}'"
+        expression = parse_sql(sql, place)
+        absent = [root for root in expression.meta.root_names() if root not in frame.columns]
+        if not absent:
+            made.append(_select(frame, expression, column, place)[column])
+        elif column not in frame.columns:
+            raise DataError(
+                f"{name}: column '{absent[0]}' is missing, from which the recipe makes '{column}' of the source.{nearest(absent[0], frame.columns)} "
+                f"Give a table with '{absent[0]}' or with '{column}'."
+            )
+    return frame.with_columns(made)
 
 
 def check_derived(plan: Plan, frame: pl.DataFrame) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.conform import conform, plan_rules
-from tabkit.data.derive import check_derived, derive, matches, parse_sql
+from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
 from tabkit.data.source import Input
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan
@@ -86,6 +86,8 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
         wanted.add(recipe.id)
     if for_target:
         wanted |= set(plan.roles)
+        if recipe.outcome is not None:
+            wanted -= {recipe.target}
     for name in reversed(list(recipe.derived)):
         if name in wanted or any(name in _roots(sql, plan, place) for place, sql in texts.items()):
             texts[f"[derived] key '{name}'"] = recipe.derived[name]
@@ -99,7 +101,7 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
 def _expressions(plan: Plan) -> dict[str, str]:
     """Return every SQL text of the recipe by the place where it stands; payoffs and slices may read any column."""
     recipe = plan.recipe
-    texts: dict[str, str | None] = {"where": recipe.where}
+    texts: dict[str, str | None] = {"where": recipe.where, "outcome": recipe.outcome}
     if recipe.source is not None:
         texts["[source] key 'where'"] = recipe.source.where
     texts |= {f"[derived] key '{name}'": sql for name, sql in recipe.derived.items()}
@@ -162,8 +164,8 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
     if n_bad > plan.recipe.max_rejected * n_input:
         raise _too_many(plan, source, bad, n_bad, n_input)
     check_derived(plan, frame)
-    frame = derive(frame, plan.recipe)
     fingerprint = _fingerprint(frame.select(columns))
+    frame = outcome(derive(frame, plan.recipe), plan)
     before = frame.height
     if where is not None:
         inside = matches(frame, where, f"{plan.path}: where")

@@ -13,6 +13,7 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
+from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, Evidence, Outcome, run_checks, sensitive_groups
 from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, choose, compare, decide
@@ -254,27 +255,32 @@ def evaluate(
         slices=slices,
         ablations=_ablations(extras, spread, holdout, metric, resamplers["holdout"]),
         holdout_predictions=predictions,
-        interval_coverage=_coverage(champion, valid, holdout, predictions[champion.name]),
+        interval_coverage=_coverage(champion, valid, holdout, predictions[champion.name], plan.recipe.scale),
         opened=opened,
         resamples=RESAMPLES[level],
     )
 
 
-def conformal_half_width(y: npt.NDArray[np.float64], predicted: Predictions, level: float = 0.9) -> float:
-    """Return the split-conformal half-width: the residual that covers ``level`` of new rows.
+def conformal_half_width(
+    y: npt.NDArray[np.float64], predicted: Predictions, scale: str | None = None, level: float = 0.9
+) -> float:
+    """Return the split-conformal half-width, on the target's scale: the residual that covers ``level`` of new rows.
 
     Source: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018.
     """
-    residuals = np.sort(np.abs(y - predicted))
+    residuals = np.sort(np.abs(to_scale(scale, y) - on_scale(scale, predicted)))
     rank = int(np.ceil(level * (len(residuals) + 1))) - 1
     return float(residuals[min(rank, len(residuals) - 1)])
 
 
-def _coverage(champion: Candidate, valid: Features, holdout: Features, predicted: Predictions) -> float | None:
+def _coverage(
+    champion: Candidate, valid: Features, holdout: Features, predicted: Predictions, scale: str | None
+) -> float | None:
     if valid.layout.task != "regression":
         return None
     assert valid.y is not None and holdout.y is not None
-    return float(np.mean(np.abs(holdout.y - predicted) <= conformal_half_width(valid.y, champion.valid)))
+    low, high = band(scale, predicted, conformal_half_width(valid.y, champion.valid, scale))
+    return float(np.mean((low <= holdout.y) & (holdout.y <= high)))
 
 
 def _timed_predict(candidate: Candidate, rows: Features) -> tuple[Predictions, float]:

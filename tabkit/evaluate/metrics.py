@@ -148,6 +148,20 @@ def _fpr_at_80_recall(c: Case) -> Floats:
     return np.asarray(np.where(np.isnan(tpr[:, -1]), np.nan, fpr[np.arange(len(fpr)), first]))
 
 
+def _sensitivity_at_90_specificity(c: Case) -> Floats:
+    tpr, fpr = _rates(c)
+    # The best sensitivity among thresholds that keep 90% of the negatives below; the same hair of slack.
+    within = fpr <= 0.1 + 1e-9
+    best = np.where(within, tpr, 0.0).max(axis=1)
+    return np.asarray(np.where(np.isnan(tpr[:, -1]) | np.isnan(fpr[:, -1]), np.nan, best))
+
+
+def _net_benefit_at_30(c: Case) -> Floats:
+    """True positives less false ones at the odds 3 to 7, a row (Vickers & Elkin, *Med. Decis. Making* 2006)."""
+    acted = (c.p[:, 1] >= 0.3).astype(np.float64)
+    return _weighted_mean(acted * np.where(c.y == 1, 1.0, -0.3 / 0.7), c.w)
+
+
 def _weighted_mean(loss: Floats, w: Floats) -> Floats:
     return _ratio(w @ loss, w.sum(axis=1))
 
@@ -194,6 +208,22 @@ def _r2(c: Case) -> Floats:
     return np.asarray(1.0 - _ratio(_weighted_mean((c.y - c.p) ** 2, c.w), variance))
 
 
+def _rpiq(c: Case) -> Floats:
+    """Interquartile range of the target over the RMSE (Bellon-Maurel et al., *Trends Anal. Chem.* 2010)."""
+    return _ratio(_quantile(c, 0.75) - _quantile(c, 0.25), _rmse(c))
+
+
+def _quantile(c: Case, share: float) -> Floats:
+    """Return the target's quantile (B,), rows repeated as often as their weight says: NumPy's linear definition."""
+    y = np.sort(c.y)
+    filled = np.cumsum(c.w[:, np.argsort(c.y, kind="stable")], axis=1)
+    at = (filled[:, -1] - 1) * share
+    low, high = (
+        y[np.minimum((filled <= np.floor(at + step)[:, None]).sum(axis=1), len(y) - 1)] for step in (0.0, 1.0)
+    )
+    return np.asarray(low + (at - np.floor(at)) * (high - low))
+
+
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, True, _BINARY),
     "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY),
@@ -202,10 +232,15 @@ METRICS: dict[str, Metric] = {
     "brier": Metric("Brier score", _brier, False, _BINARY),
     "log_loss": Metric("Log loss", _log_loss, False, _CLASSES, "nats"),
     "fpr_at_80_recall": Metric("False positive rate at 80% recall", _fpr_at_80_recall, False, _BINARY),
+    "sensitivity_at_90_specificity": Metric(
+        "Sensitivity at 90% specificity", _sensitivity_at_90_specificity, True, _BINARY
+    ),
+    "net_benefit_at_30": Metric("Net benefit at a threshold of 30%", _net_benefit_at_30, True, _BINARY),
     "accuracy": Metric("Accuracy", _accuracy, True, _CLASSES),
     "balanced_accuracy": Metric("Balanced accuracy", _balanced_accuracy, True, _CLASSES),
     "macro_roc_auc": Metric("Macro ROC AUC (one against the rest)", _macro_roc_auc, True, _CLASSES),
     "rmse": Metric("Root mean squared error", _rmse, False, _REGRESSION, "target"),
     "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target"),
     "r2": Metric("R squared", _r2, True, _REGRESSION),
+    "rpiq": Metric("RPIQ (interquartile range over RMSE)", _rpiq, True, _REGRESSION),
 }
