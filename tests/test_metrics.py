@@ -25,6 +25,15 @@ def reference(name: str, y: np.ndarray, p: np.ndarray, w: np.ndarray) -> float:
     if name in ("ks", "fpr_at_80_recall"):
         fpr, tpr, _ = sk.roc_curve(y, score, sample_weight=w, drop_intermediate=False)
         return float(np.abs(tpr - fpr).max() if name == "ks" else fpr[tpr >= 0.8 - 1e-9].min())
+    if name == "sensitivity_at_90_specificity":
+        fpr, tpr, _ = sk.roc_curve(y, score, sample_weight=w, drop_intermediate=False)
+        return float(tpr[fpr <= 0.1 + 1e-9].max())
+    if name == "net_benefit_at_30":
+        tn, fp, fn, tp = sk.confusion_matrix(y, score >= 0.3, sample_weight=w).ravel()
+        return float((tp - fp * 0.3 / 0.7) / (tn + fp + fn + tp))
+    if name == "rpiq":
+        low, high = np.quantile(np.repeat(y, w.astype(int)), [0.25, 0.75])
+        return float((high - low) / sk.root_mean_squared_error(y, p, sample_weight=w))
     plain = {
         "roc_auc": lambda: sk.roc_auc_score(y, score, sample_weight=w),
         "gini": lambda: 2 * sk.roc_auc_score(y, score, sample_weight=w) - 1,

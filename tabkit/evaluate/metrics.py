@@ -218,9 +218,7 @@ def _quantile(c: Case, share: float) -> Floats:
     y = np.sort(c.y)
     filled = np.cumsum(c.w[:, np.argsort(c.y, kind="stable")], axis=1)
     at = (filled[:, -1] - 1) * share
-    low, high = (
-        y[np.minimum((filled <= np.floor(at + step)[:, None]).sum(axis=1), len(y) - 1)] for step in (0.0, 1.0)
-    )
+    low, high = (y[np.minimum((filled <= np.floor(at + step)[:, None]).sum(axis=1), len(y) - 1)] for step in (0.0, 1.0))
     return np.asarray(low + (at - np.floor(at)) * (high - low))
 
 
