@@ -40,12 +40,30 @@ class SplitRule(Strict):
     """How rows become train, valid and holdout. Without ``kind``, the time and group columns decide.
 
     ``column`` is for ``kind = "given"``: a column with the values train, valid (optional) and holdout.
+
+    ``folds`` asks for an outer cross-validation, for tables whose holdout would be too small: every row is held out
+    once (temporal: every row but those of the first moments), and ``repeats`` times over with other folds. With
+    ``folds = "given"``, ``column`` holds the fold of each row.
     """
 
     kind: SplitKind | None = None
     holdout: float = Key(default=0.25, gt=0, lt=1)
     valid: float = Key(default=0.2, gt=0, lt=1)
     column: str | None = None
+    folds: int | Literal["given"] | None = None
+    repeats: int = Key(default=1, ge=1, le=50)
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> SplitRule:
+        if isinstance(self.folds, int) and not 2 <= self.folds <= 50:
+            raise ValueError(f"folds = {self.folds}; expected 2 to 50, or 'given' with the column that holds them.")
+        if (self.folds == "given") != (self.kind == "given" and self.folds is not None):
+            raise ValueError("folds = 'given' goes with kind = 'given' and a column that holds the fold of each row.")
+        if self.repeats > 1 and (not isinstance(self.folds, int) or self.kind == "temporal"):
+            raise ValueError(
+                "repeats needs a number of folds to draw anew; given and temporal folds are always the same."
+            )
+        return self
 
 
 class Metrics(Strict):
@@ -175,6 +193,10 @@ class Recipe(Strict):
             raise ValueError("value: regression takes payoff; classification takes act_when and acted.")
         if self.value is not None and self.task == "multiclass":
             raise ValueError("value needs a binary or a regression task.")
+        if self.value is not None and self.split.folds is not None:
+            raise ValueError("value is measured on a single holdout; remove [value], or split.folds.")
+        if self.split.repeats > 1 and self.time is not None and self.split.kind is None:
+            raise ValueError("repeats needs folds to draw anew, and the time column makes them temporal. Remove one.")
         if self.id is not None and re.match(r"prediction(_low|_high)?$|probability_", self.id):
             raise ValueError(f"id = '{self.id}' is a column that scoring writes itself; rename the column.")
         if self.target_scale is not None and self.task != "regression":

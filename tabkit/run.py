@@ -26,6 +26,7 @@ from tabkit.data.target import check_scale
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
+from tabkit.evaluate.folds import Fold, pool
 from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
@@ -35,6 +36,8 @@ from tabkit.samples import load_sample
 
 Watch = Callable[[str, float, str], None]
 """Progress: (stage, fraction done, note)."""
+
+_Measured = tuple[Split, Encoder, Scorecard]
 
 MIN_ROWS = 30
 """Fewer labelled rows cannot be cut into three parts that say anything."""
@@ -113,20 +116,11 @@ def run(
 
     watch("data", 0.0, "reading")
     rows = _read(plan, data, source, folder)
-    (split,) = split_rows(rows.labelled.frame, plan.recipe, seed)
-    encoder = _encoder(plan, rows, split)
-    parts = _parts(plan, rows, split, encoder, seed)
+    splits = split_rows(rows.labelled.frame, plan.recipe, seed)
     watch("data", 1.0, "")
 
-    candidates = adapt.adapt_all(
-        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch, plan.recipe.target_scale
-    )
-    primary = next(iter(metrics.values()))
-    choice = choose_on_valid(candidates, parts.valid, primary)
-    extras = _extras(plan, choice, primary, parts, seed, allowance, watch)
-    scorecard = evaluate(
-        plan, candidates, choice, parts, extras, metrics, budget, seed, lambda f, note: watch("harness", f, note)
-    )
+    measured = [_measure(plan, rows, split, todo, metrics, seed, allowance, _of_fold(watch, split)) for split in splits]
+    split, encoder, scorecard = measured[0] if len(measured) == 1 else _pool(plan, rows, measured, budget, seed)
     watch("bundle", 0.0, scorecard.verdict.champion)
     model = _champion(plan, scorecard, rows, encoder, seed, allowance)
 
@@ -292,6 +286,46 @@ def _encoder(plan: Plan, rows: _Data, split: Split) -> Encoder:
     train = rows.labelled.frame[split.train].select(columns)
     known = train if rows.source is None else pl.concat([train, rows.source.select(columns)])
     return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes)
+
+
+def _measure(
+    plan: Plan,
+    rows: _Data,
+    split: Split,
+    todo: tuple[adapt.Wanted, ...],
+    metrics: dict[str, Metric],
+    seed: int,
+    budget: Budget,
+    watch: Watch,
+) -> _Measured:
+    """Encode, adapt, choose on valid, and only then open the holdout: the whole procedure, on one split."""
+    encoder = _encoder(plan, rows, split)
+    parts = _parts(plan, rows, split, encoder, seed)
+    candidates = adapt.adapt_all(
+        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, budget, watch, plan.recipe.target_scale
+    )
+    primary = next(iter(metrics.values()))
+    choice = choose_on_valid(candidates, parts.valid, primary)
+    extras = _extras(plan, choice, primary, parts, seed, budget, watch)
+    scorecard = evaluate(
+        plan, candidates, choice, parts, extras, metrics, budget.level, seed, lambda f, note: watch("harness", f, note)
+    )
+    return split, encoder, scorecard
+
+
+def _pool(plan: Plan, rows: _Data, measured: list[_Measured], level: str, seed: int) -> _Measured:
+    """Make one scorecard of those of all folds; the encoder is the first fold's, as are the settings found."""
+    encoder = measured[0][1]
+    frame = rows.labelled.frame
+    folds = tuple(Fold(split, scorecard) for split, _, scorecard in measured)
+    scorecard, split = pool(plan, frame, encoder.encode(frame), folds, level, seed)
+    return split, encoder, scorecard
+
+
+def _of_fold(watch: Watch, split: Split) -> Watch:
+    if split.n_folds == 1:
+        return watch
+    return lambda stage, fraction, note: watch(f"fold {split.fold + 1}/{split.n_folds}: {stage}", fraction, note)
 
 
 def _parts(plan: Plan, rows: _Data, split: Split, encoder: Encoder, seed: int) -> Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,8 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     groups = _codes(frame[recipe.group]) if recipe.group else None
     everything = np.arange(frame.height)
     rng = stream(seed, "split")
+    if rule.folds is not None:
+        return _cross(kind, frame, recipe, groups, rng)
     if kind == "given":
         assert rule.column is not None
         train, valid, holdout = _given(frame[rule.column], rule.column)
@@ -70,6 +72,96 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "")
     _check(split, frame, recipe)
     return (Split(kind, split.train, split.valid, split.holdout, groups, _text(split, recipe)),)
+
+
+def _cross(
+    kind: SplitKind, frame: pl.DataFrame, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
+) -> tuple[Split, ...]:
+    """Return a split per outer fold; valid is cut from what a fold learns from, by the same rule."""
+    rule = recipe.split
+    inner: SplitKind = kind
+    if kind == "given":
+        inner = "grouped" if groups is not None else _inner_kind(recipe)
+    pairs = [pair for _ in range(rule.repeats) for pair in _folds(kind, frame, recipe, groups, rng)]
+    out = []
+    for fold, (rest, holdout) in enumerate(pairs):
+        train, valid = _cut(inner, frame, rest, rule.valid, recipe, groups, rng)
+        split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", fold, len(pairs))
+        _check(split, frame, recipe)
+        out.append(split)
+    text = _cross_text(tuple(out), recipe)
+    return tuple(replace(split, text=text) for split in out)
+
+
+def _folds(
+    kind: SplitKind, frame: pl.DataFrame, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
+) -> list[tuple[Rows, Rows]]:
+    """Return (rows to learn from, rows held out) of each fold of one repeat."""
+    rule, n_rows = recipe.split, frame.height
+    if kind == "temporal":
+        assert recipe.time is not None and isinstance(rule.folds, int)
+        return _forward(frame[recipe.time], rule.folds, recipe.time)
+    if kind == "given":
+        assert rule.column is not None
+        if frame[rule.column].null_count():
+            raise DataError(f"Fold column '{rule.column}' has missing values. Expected the fold of every row.")
+        fold_of = _codes(frame[rule.column])
+    else:
+        assert isinstance(rule.folds, int)
+        fold_of = np.empty(n_rows, dtype=np.int64)
+        if kind == "grouped":
+            assert groups is not None
+            fold_of = _group_folds(groups, rule.folds, rng)
+        else:
+            strata = _codes(frame[recipe.target]) if kind == "stratified" else np.zeros(n_rows, dtype=np.int64)
+            # Dealt out class by class without starting over, so that folds differ by one row at most.
+            order = np.concatenate([rng.permutation(np.flatnonzero(strata == code)) for code in np.unique(strata)])
+            fold_of[order] = np.arange(n_rows) % rule.folds
+    names = np.unique(fold_of)
+    if len(names) < 2:
+        raise DataError(f"Column '{rule.column or recipe.group}' makes one fold only. Expected two or more values.")
+    return [(np.flatnonzero(fold_of != name), np.flatnonzero(fold_of == name)) for name in names]
+
+
+def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
+    """Deal groups to folds, the largest first, each to the fold with the fewest rows so far."""
+    names, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(len(names))
+    filled, fold_of = np.zeros(folds), np.empty(len(names), dtype=np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        fold_of[group] = int(np.argmin(filled))
+        filled[fold_of[group]] += sizes[group]
+    return np.asarray(fold_of[of_row])
+
+
+def _forward(times: pl.Series, folds: int, column: str) -> list[tuple[Rows, Rows]]:
+    """Hold out block after block of time, each learned from all that came before it; the first is only learned from."""
+    stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()
+    moments, counts = np.unique(stamps, return_counts=True)
+    if len(moments) < folds + 1:
+        raise DataError(
+            f"Time column '{column}' has {count(len(moments), 'moment')}, too few for {folds} folds in time. Expected {folds + 1} or more."
+        )
+    block_of = np.minimum((np.cumsum(counts) - counts) * (folds + 1) // len(stamps), folds)
+    block = block_of[np.searchsorted(moments, stamps)]
+    return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in np.unique(block)[1:]]
+
+
+def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
+    one, rule = splits[0], recipe.split
+    how = {
+        "temporal": f"in time ({recipe.time}), each block of time held out after learning from all that came before",
+        "grouped": f"by {recipe.group}, no {recipe.group} on both sides",
+        "stratified": "at random, with the same share of each class",
+        "random": "at random",
+        "given": f"as column {rule.column} says",
+    }[one.kind]
+    n = len(splits) // rule.repeats
+    again = f", {rule.repeats} times over" if rule.repeats > 1 else ""
+    return (
+        f"Rows were cut into {n} folds {how}{again}. In each, about {len(one.train):,} rows were trained on and "
+        f"{len(one.valid):,} chosen on, by the whole procedure anew, and about {len(one.holdout):,} held out and read once."
+    )
 
 
 def default_kind(recipe: Recipe) -> SplitKind:

@@ -249,12 +249,16 @@ def _miscalibration(e: Evidence) -> Verdict:
 
 
 def _few_cases(e: Evidence) -> Verdict:
-    assert e.holdout.y is not None
-    if e.plan.recipe.task == "regression":
-        n, what = len(e.holdout), "rows"
+    return few_cases(e.holdout, e.plan.recipe.task)
+
+
+def few_cases(holdout: Features, task: str) -> Verdict:
+    """Return whether the holdout has enough rows, of the rarest class where there are classes."""
+    if task == "regression":
+        n, what = len(holdout), "rows"
     else:
-        counts = np.bincount(e.holdout.y, minlength=len(e.holdout.layout.classes))
-        n, what = int(counts.min()), f"rows of class '{e.holdout.layout.classes[int(counts.argmin())]}'"
+        counts = np.bincount(holdout.labels, minlength=len(holdout.layout.classes))
+        n, what = int(counts.min()), f"rows of class '{holdout.layout.classes[int(counts.argmin())]}'"
     text = f"The holdout has {n:,} {what}"
     if n < MIN_HOLDOUT_CASES:
         return "fail", f"{text}; under {MIN_HOLDOUT_CASES} its intervals are wide and may be too narrow still."

@@ -207,7 +207,7 @@ def evaluate(
         if n
     ]
     frame = parts.frame[split.holdout]
-    groups, slices = _slices(
+    groups, slices = slices_of(
         plan, frame, holdout, shown, verdict.champion, predictions, metric, resamplers["holdout"], split
     )
     champion = by_name[verdict.champion].candidate
@@ -312,7 +312,7 @@ def _against_prior(
     return paired(metric, both[0], both[1])[0]
 
 
-def _slices(
+def slices_of(
     plan: Plan,
     frame: pl.DataFrame,
     holdout: Features,

@@ -1,0 +1,354 @@
+"""Outer cross-validation: one scorecard from those of the folds, with intervals that respect what they share.
+
+In every fold the whole procedure ran anew: encode, adapt, choose. A row's predictions come from the fold that held it
+out, once per repeat. What is compared is the procedure "adapt, and choose on valid", whichever candidate each fold
+chose; what is bundled is the candidate chosen most often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tabkit.data.encode import Features
+from tabkit.data.split import Split
+from tabkit.evaluate import explain
+from tabkit.evaluate.checks import Outcome, few_cases
+from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide
+from tabkit.evaluate.harness import PARTS, RESAMPLES, Score, Scorecard, slices_of
+from tabkit.evaluate.intervals import LEVEL, Interval, Resampler, holm, interval, paired
+from tabkit.evaluate.metrics import Floats, Metric
+from tabkit.models.base import Cost, Predictions
+from tabkit.recipe import Plan
+
+Pick = Callable[[Scorecard], str | None]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One outer fold: how its rows were cut, and what the harness measured on its holdout."""
+
+    split: Split
+    scorecard: Scorecard
+
+
+def corrected_t(values: list[float], test_to_train: float) -> Interval:
+    """Return the mean over folds with the 95% interval of the corrected resampled t.
+
+    Folds train on mostly the same rows, so their scores are not independent: the variance of their mean is
+    (1/k + n_test/n_train) of theirs, not 1/k. Source: Nadeau & Bengio, *Inference for the Generalization Error*,
+    Machine Learning 2003.
+
+    Parameters
+    ----------
+    values
+        One score or gain a fold, all folds of all repeats.
+    test_to_train
+        Rows held out over rows learned from, in one fold.
+
+    >>> corrected_t([0.1, 0.2, 0.3], 0.5)
+    Interval(value=0.2, low=-0.1927..., high=0.5927...)
+    """
+    from scipy import stats
+
+    k, mean = len(values), float(np.mean(values))
+    if k < 2 or not np.isfinite(values).all():
+        return Interval(mean, float("nan"), float("nan"))
+    spread = math.sqrt((1 / k + test_to_train) * float(np.var(values, ddof=1)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, k - 1)) * spread
+    return Interval(mean, mean - half, mean + half)
+
+
+def pool(
+    plan: Plan, frame: pl.DataFrame, everything: Features, folds: tuple[Fold, ...], level: str, seed: int
+) -> tuple[Scorecard, Split]:
+    """Return one scorecard of all folds, and a split whose holdout is every row that was held out.
+
+    Parameters
+    ----------
+    frame, everything
+        All labelled rows, as a table and encoded; only their labels are read here.
+    level
+        The budget's level, which sets the number of resamples.
+    """
+    pooled = _Pooled.of(everything, folds, level, seed)
+    first = folds[0].scorecard
+    metric = first.metrics[first.primary]
+    names = [s.candidate.name for s in first.scores if all(f.scorecard.score(s.candidate.name).scores for f in folds)]
+    scores = [_score(name, folds, pooled, first) for name in names]
+    scores += [s for f in folds for s in f.scorecard.scores if s.candidate.name not in names][
+        : len(first.scores) - len(names)
+    ]
+    baseline_gap = next(s.overfit_gap or 0.0 for s in scores if s.candidate.name == _modal(folds, _baseline))
+    scores = [replace(s, excess_gap=None if s.overfit_gap is None else s.overfit_gap - baseline_gap) for s in scores]
+
+    adapted = _modal(folds, _adapted)
+    chosen = Chosen(adapted, _modal(folds, _base) if adapted else None, _modal(folds, _baseline) or "prior")
+    by_name = {s.candidate.name: s for s in scores}
+    on_valid = {name: by_name[name].scores["valid"][first.primary].value for name in names}
+    planned = _planned(chosen, folds, pooled, first.primary, metric)
+    curve = _curve(folds)
+    verdict = decide(
+        planned,
+        chosen,
+        on_valid,
+        metric,
+        plan.recipe.metrics.worthwhile,
+        pooled.split.sizes(),
+        {},
+        {s.candidate.name: s.candidate.title for s in scores},
+    )
+    counted = "; ".join(f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if _modal(folds, pick))
+    reason = f"{verdict.reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
+    verdict = replace(verdict, reason=reason)
+
+    shown = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
+    means = {name: pooled.mean(_named(name)) for name in names}
+    rows = pooled.split.holdout
+    _, slices = slices_of(
+        plan, frame[rows], everything.take(rows), shown, verdict.champion, means, metric, pooled.resampler, pooled.split
+    )
+    coverages = [f.scorecard.interval_coverage for f in folds if f.scorecard.interval_coverage is not None]
+    opened = [f.scorecard.opened for f in folds if f.scorecard.opened is not None]
+    scorecard = Scorecard(
+        primary=first.primary,
+        metrics=first.metrics,
+        scores=tuple(scores),
+        chosen=chosen,
+        planned=planned,
+        exploratory=_exploratory(chosen, names, pooled, metric),
+        verdict=verdict,
+        checks=_checks(folds, everything.take(rows), plan),
+        curve=curve,
+        value=None,
+        importance=_importance(folds, verdict.champion),
+        slices=slices,
+        ablations=_ablations(folds),
+        holdout_predictions=means,
+        interval_coverage=float(np.mean(coverages)) if coverages else None,
+        opened=max(opened) if opened else None,
+        resamples=RESAMPLES[level],
+    )
+    return scorecard, pooled.split
+
+
+def _adapted(card: Scorecard) -> str | None:
+    return card.chosen.adapted
+
+
+def _base(card: Scorecard) -> str | None:
+    return card.chosen.base
+
+
+def _baseline(card: Scorecard) -> str | None:
+    return card.chosen.baseline
+
+
+def _named(name: str) -> Pick:
+    return lambda card: name
+
+
+_ROLES: tuple[tuple[str, Pick], ...] = (("adapted", _adapted), ("baseline", _baseline))
+
+
+def _modal(folds: tuple[Fold, ...], pick: Pick) -> str | None:
+    """Return the name most folds picked; among equals, the one that came first."""
+    names = [name for f in folds if (name := pick(f.scorecard)) is not None]
+    return Counter(names).most_common(1)[0][0] if names else None
+
+
+def _counted(folds: tuple[Fold, ...], pick: Pick) -> str:
+    return ", ".join(f"{name} {n} times" for name, n in Counter(pick(f.scorecard) for f in folds).most_common())
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Out-of-fold predictions by repeat, and the resamples that all comparisons share."""
+
+    folds: tuple[Fold, ...]
+    repeats: tuple[tuple[Fold, ...], ...]
+    y: npt.NDArray[np.generic]
+    split: Split
+    resampler: Resampler
+
+    @classmethod
+    def of(cls, everything: Features, folds: tuple[Fold, ...], level: str, seed: int) -> _Pooled:
+        """Arrange folds by repeat: a new repeat begins where a row would be held out again."""
+        repeats: list[list[Fold]] = []
+        seen: set[int] = set()
+        for fold in folds:
+            held = set(fold.split.holdout.tolist())
+            if not repeats or seen & held:
+                repeats.append([])
+                seen = set()
+            repeats[-1].append(fold)
+            seen |= held
+        rows = np.sort(np.concatenate([f.split.holdout for f in repeats[0]]))
+        one = folds[0].split
+        split = replace(one, holdout=rows, fold=0, n_folds=1)
+        groups = None if one.groups is None else one.groups[rows]
+        resampler = Resampler(len(rows), groups, RESAMPLES[level], seed)
+        return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
+
+    def predictions(self, pick: Pick) -> list[Predictions]:
+        """Return out-of-fold predictions, in the order of the pooled rows, one array a repeat."""
+        out = []
+        for repeat in self.repeats:
+            rows = np.concatenate([f.split.holdout for f in repeat])
+            parts = [f.scorecard.holdout_predictions[name] for f in repeat if (name := pick(f.scorecard)) is not None]
+            out.append(np.concatenate(parts)[np.argsort(rows)])
+        return out
+
+    def mean(self, pick: Pick) -> Predictions:
+        """Return each row's prediction, the mean over repeats."""
+        return np.asarray(np.mean(self.predictions(pick), axis=0))
+
+    def scored(self, metric: Metric, pick: Pick) -> tuple[float, Floats]:
+        """Return the metric of all rows and its resamples, each the mean over repeats."""
+        each = self.predictions(pick)
+        value = float(np.mean([metric.value(self.y, p) for p in each]))
+        return value, np.mean([self.resampler.distribution(metric, self.y, p) for p in each], axis=0)
+
+    def gain(self, metric: Metric, a: Pick, b: Pick) -> tuple[Interval, float]:
+        """Return the gain of a over b with the wider of two intervals on each side, and its p-value.
+
+        The bootstrap knows the draw of rows, the corrected t that of training rows too; a metric that a single fold
+        leaves undefined (one class) is left to the bootstrap.
+        """
+        drawn, p = paired(metric, self.scored(metric, a), self.scored(metric, b))
+        by_fold = []
+        for fold in self.folds:
+            y = self.y[np.searchsorted(self.split.holdout, fold.split.holdout)]
+            one, other = a(fold.scorecard), b(fold.scorecard)
+            assert one is not None and other is not None
+            predicted = fold.scorecard.holdout_predictions
+            by_fold.append(metric.sign * (metric.value(y, predicted[one]) - metric.value(y, predicted[other])))
+        t = corrected_t(by_fold, self.test_to_train)
+        if not math.isfinite(t.low):
+            return drawn, p
+        half = (t.high - t.low) / 2
+        return Interval(drawn.value, min(drawn.low, drawn.value - half), max(drawn.high, drawn.value + half)), p
+
+    @property
+    def test_to_train(self) -> float:
+        """Rows held out over rows learned from (train and valid), the mean of the folds."""
+        return float(np.mean([len(f.split.holdout) / (len(f.split.train) + len(f.split.valid)) for f in self.folds]))
+
+
+def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:
+    each = [f.scorecard.score(name) for f in folds]
+    by_part: dict[str, dict[str, Interval]] = {}
+    for part in PARTS[:2]:
+        by_part[part] = {
+            m: corrected_t([s.scores[part][m].value for s in each], pooled.test_to_train) for m in first.metrics
+        }
+    by_part["holdout"] = {m: interval(*pooled.scored(metric, _named(name))) for m, metric in first.metrics.items()}
+    at = {part: by_part[part][first.primary].value for part in PARTS}
+    sign = first.metrics[first.primary].sign
+    costs = [s.candidate.cost for s in each]
+    cost = Cost(sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs), max(c.peak_mb for c in costs))
+    binary = each[0].calibration is not None
+    return replace(
+        each[0],
+        candidate=replace(each[0].candidate, cost=cost),
+        scores=by_part,
+        overfit_gap=sign * (at["train"] - at["holdout"]),
+        selection_optimism=sign * (at["valid"] - at["holdout"]),
+        calibration=explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if binary else None,
+        score_cpu_seconds_per_row=float(np.mean([s.score_cpu_seconds_per_row for s in each])),
+    )
+
+
+def _planned(chosen: Chosen, folds: tuple[Fold, ...], pooled: _Pooled, primary: str, metric: Metric) -> Planned | None:
+    if chosen.adapted is None or not all(_adapted(f.scorecard) for f in folds):
+        return None
+    opponents: list[tuple[str | None, str, Pick]] = [
+        (chosen.base, "its own base, untouched", _base),
+        (chosen.baseline, "the best baseline on valid", _baseline),
+    ]
+    # A base is missing in a fold where it was refused there: then nothing can be said of it.
+    return Planned(
+        chosen.adapted,
+        primary,
+        tuple(
+            Against(name, role, pooled.gain(metric, _adapted, pick)[0])
+            for name, role, pick in opponents
+            if name is not None and all(pick(f.scorecard) for f in folds)
+        ),
+    )
+
+
+def _exploratory(chosen: Chosen, names: list[str], pooled: _Pooled, metric: Metric) -> tuple[Exploratory, ...]:
+    others = [name for name in names if name not in (chosen.baseline, chosen.adapted)]
+    gains = [pooled.gain(metric, _named(name), _named(chosen.baseline)) for name in others]
+    adjusted = holm([p for _, p in gains])
+    return tuple(
+        Exploratory(name, chosen.baseline, gain, p, p_holm)
+        for name, (gain, p), p_holm in zip(others, gains, adjusted, strict=True)
+    )
+
+
+def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[Outcome, ...]:
+    """Return each check as most folds found it, and in how many it failed; too few cases are counted over all."""
+    out = []
+    for outcomes in zip(*(f.scorecard.checks for f in folds), strict=True):
+        failed = [o for o in outcomes if o.outcome == "fail"]
+        if outcomes[0].code == "too_few_holdout_cases":
+            outcome, message = few_cases(held_out, plan.recipe.task)
+            out.append(replace(outcomes[0], outcome=outcome, message=message))
+        elif 2 * len(failed) >= len(outcomes):
+            out.append(replace(failed[0], message=f"In {len(failed)} of {len(outcomes)} folds: {failed[0].message}"))
+        else:
+            kept = next(o for o in outcomes if o.outcome != "fail")
+            note = f" (It fails in {len(failed)} of {len(outcomes)} folds.)" if failed else ""
+            out.append(replace(kept, message=f"In the first fold: {kept.message}{note}"))
+    return tuple(out)
+
+
+def _curve(folds: tuple[Fold, ...]) -> list[tuple[int, dict[str, float]]]:
+    """Return the learning curve, the mean of the folds, of the candidates that every fold drew it for."""
+    out = []
+    for points in zip(*(f.scorecard.curve for f in folds), strict=True):
+        common = set.intersection(*(set(by) for _, by in points))
+        out.append(
+            (
+                round(float(np.mean([n for n, _ in points]))),
+                {n: float(np.mean([by[n] for _, by in points])) for n in sorted(common)},
+            )
+        )
+    return out if out and out[0][1] else []
+
+
+def _importance(folds: tuple[Fold, ...], champion: str) -> tuple[str, list[tuple[str, Interval]]]:
+    """Return the columns' importance, the mean of the folds whose champion is the one of all, else the first fold's."""
+    those = [f.scorecard.importance[1] for f in folds if f.scorecard.importance[0] == champion]
+    if not those:
+        return folds[0].scorecard.importance
+    seen: dict[str, list[Interval]] = {}
+    for columns in those:
+        for name, drop in columns:
+            seen.setdefault(name, []).append(drop)
+    means = [
+        (name, Interval(*(float(np.mean([getattr(d, end) for d in drops])) for end in ("value", "low", "high"))))
+        for name, drops in seen.items()
+    ]
+    return champion, sorted(means, key=lambda entry: -entry[1].value)
+
+
+def _ablations(folds: tuple[Fold, ...]) -> list[dict[str, object]]:
+    """Return each ablation with the mean of the folds; the intervals are those of the folds, averaged."""
+    out: list[dict[str, object]] = []
+    for entries in zip(*(f.scorecard.ablations for f in folds), strict=True):
+        merged = dict(entries[0])
+        for key in ("score", "gain"):
+            merged[key] = Interval(
+                *(float(np.mean([getattr(e[key], end) for e in entries])) for end in ("value", "low", "high"))
+            )
+        out.append(merged)
+    return out

@@ -1,0 +1,165 @@
+"""Outer cross-validation: every row once in the holdout, the whole procedure in each fold, honest intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import BINARY, noise_table, signal_table, write_recipe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+import tabkit
+from tabkit.data.split import split_rows
+from tabkit.errors import DataError, UsageError
+from tabkit.evaluate.folds import corrected_t
+from tabkit.models import base
+from tabkit.recipe import Recipe, load_recipe
+
+FAST = "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=3, trees=30))
+
+
+def recipe(task: str = "binary", group: str | None = None, time: str | None = None, **split: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "a/b", "title": "T", "schema": "s", "task": task, "target": "y", "group": group, "time": time,
+            "metrics": {"primary": "roc_auc"}, "split": split,
+        }
+    )  # fmt: skip
+
+
+@given(n=st.integers(40, 120), k=st.integers(2, 6), repeats=st.integers(1, 3), seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_held_out_once_a_repeat(n: int, k: int, repeats: int, seed: int) -> None:
+    frame = pl.DataFrame({"y": (["a"] * (n // 4) + ["b"] * (n - n // 4))})
+    splits = split_rows(frame, recipe(folds=k, repeats=repeats), seed)
+    assert [s.fold for s in splits] == list(range(k * repeats))
+    for again in range(repeats):
+        of_repeat = splits[again * k : (again + 1) * k]
+        np.testing.assert_array_equal(np.sort(np.concatenate([s.holdout for s in of_repeat])), np.arange(n))
+        sizes = [len(s.holdout) for s in of_repeat]
+        assert max(sizes) - min(sizes) <= 1
+    for s in splits:
+        np.testing.assert_array_equal(np.sort(np.concatenate([s.train, s.valid, s.holdout])), np.arange(n))
+        assert set(frame["y"][s.holdout].unique()) == {"a", "b"} and set(frame["y"][s.valid].unique()) == {"a", "b"}
+    if repeats > 1:
+        assert not np.array_equal(splits[0].holdout, splits[k].holdout)
+
+
+def test_groups_stay_together_and_folds_are_even() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 40, 400)
+    frame = pl.DataFrame({"y": rng.normal(size=400), "g": groups})
+    splits = split_rows(frame, recipe("regression", group="g", folds=5), 0)
+    for s in splits:
+        parts = [set(groups[rows]) for rows in (s.train, s.valid, s.holdout)]
+        assert not parts[0] & parts[2] and not parts[1] & parts[2] and not parts[0] & parts[1]
+        assert 60 <= len(s.holdout) <= 100
+
+
+def test_temporal_folds_never_learn_from_the_future() -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"y": rng.normal(size=300), "t": rng.integers(0, 50, 300)})
+    splits = split_rows(frame, recipe("regression", time="t", folds=4), 0)
+    times = frame["t"].to_numpy()
+    assert len(splits) == 4
+    for s in splits:
+        assert times[s.train].max() < times[s.valid].min() and times[s.valid].max() < times[s.holdout].min()
+    with pytest.raises(DataError, match="3 moments, too few for 4 folds"):
+        split_rows(frame.with_columns(t=pl.col("t") % 3), recipe("regression", time="t", folds=4), 0)
+
+
+def test_given_folds_are_taken_as_they_are() -> None:
+    frame = pl.DataFrame({"y": np.arange(60.0), "f": [1, 2, 3] * 20})
+    splits = split_rows(frame, recipe("regression", kind="given", column="f", folds="given"), 0)
+    assert [set(frame["f"][s.holdout]) for s in splits] == [{1}, {2}, {3}]
+    with pytest.raises(DataError, match="one fold only"):
+        split_rows(frame.with_columns(f=1), recipe("regression", kind="given", column="f", folds="given"), 0)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("folds = 1", "expected 2 to 50"),
+        ('folds = "given"', "kind = 'given'"),
+        ("repeats = 3", "needs a number of folds"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused(split: str, words: str, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, noise_table(50, 0), f"{BINARY}[split]\n{split}\n")
+    with pytest.raises(UsageError, match=words):
+        load_recipe(str(path))
+
+
+def test_the_corrected_interval_is_nadeaus_and_bengios() -> None:
+    values = [0.71, 0.74, 0.69, 0.78, 0.73]
+    got = corrected_t(values, 0.25)
+    standard_error = np.sqrt((1 / 5 + 0.25) * np.var(values, ddof=1))
+    assert (got.low, got.high) == pytest.approx(stats.t.interval(0.95, 4, np.mean(values), standard_error))
+    plain = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert got.high - got.low == pytest.approx(1.5 * (plain[1] - plain[0]))  # sqrt(.45 / .2)
+    assert np.isnan(corrected_t([0.5, float("nan")], 0.25).low)
+
+
+def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_path: Path) -> None:
+    frame = signal_table(300)
+    path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + FAST)
+    frame.write_parquet(tmp_path / "d.parquet")
+    done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    table = pl.read_parquet(done.folder / "holdout_predictions.parquet")
+    assert table["row"].to_list() == list(range(300)) and done.result["rows"]["holdout"] == 300
+    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
+    told = roc_auc_score(table["target"] == "yes", table["linear"])
+    assert linear["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told) and told > 0.75
+    assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
+    assert "3 folds" in done.result["split"]["text"] and "3 folds" in done.result["verdict"]["reason"]
+    scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
+    assert scored.rows_scored == 300
+
+
+def test_a_row_is_not_scored_by_a_model_trained_on_it(tmp_path: Path) -> None:
+    """A column that names the row memorises its label; held-out rows must not profit."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": np.arange(240.0), "y": rng.choice(["no", "yes"], 240).tolist()})
+    path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + FAST)
+    frame.write_parquet(tmp_path / "d.parquet")
+    done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    lgbm = next(c for c in done.result["candidates"] if c["name"] == "lgbm")
+    assert lgbm["scores"]["holdout"]["roc_auc"]["value"] < 0.65
+    assert done.decision != "adapt"
+
+
+@pytest.mark.slow
+def test_intervals_over_folds_cover_what_they_say() -> None:
+    """Simulated procedures of a known gain: the corrected t of folds that share training rows."""
+    rng = np.random.default_rng(0)
+    covered, plain = [], []
+    for _ in range(600):
+        n, k = 60, 5
+        x = rng.normal(size=(n, 8))
+        y = x[:, 0] + rng.normal(size=n)
+        folds = rng.permutation(n) % k
+        gains = []
+        for f in range(k):
+            a, b = folds != f, folds == f
+            design = np.c_[np.ones(a.sum()), x[a]]
+            fit = np.linalg.lstsq(design, y[a], rcond=None)[0]
+            few = np.linalg.lstsq(design[:, :2], y[a], rcond=None)[0]
+            wide = np.mean((y[b] - np.c_[np.ones(b.sum()), x[b]] @ fit) ** 2)
+            gains.append(wide - np.mean((y[b] - np.c_[np.ones(b.sum()), x[b, :1]] @ few) ** 2))
+        covered.append((corrected_t(gains, 1 / (k - 1)), np.mean(gains)))
+        plain.append(stats.t.interval(0.95, k - 1, np.mean(gains), stats.sem(gains)))
+    truth = np.mean([mean for _, mean in covered])
+    share = np.mean([i.low <= truth <= i.high for i, _ in covered])
+    uncorrected = np.mean([low <= truth <= high for low, high in plain])
+    assert 0.93 <= share <= 0.99 and uncorrected < share - 0.02  # it errs on the wide side (.987; plain t: .93)
