@@ -121,6 +121,18 @@ class Ablation(Strict):
     drop: list[str] = Key(min_length=1)
 
 
+class Spectrum(Strict):
+    """Many like columns (the bands of a spectrum) that reach the models as their principal components.
+
+    ``normalise`` centres and scales each row's bands first (standard normal variate).
+    """
+
+    name: str = Key(pattern=r"^[a-z][a-z0-9_]*$")
+    columns: str
+    components: int = Key(default=15, ge=1, le=200)
+    normalise: bool = True
+
+
 class TargetScale(Strict):
     """The scale on which a skewed target is learned; predictions and scores are in the target's own unit.
 
@@ -162,6 +174,7 @@ class Recipe(Strict):
     derived: dict[str, str] = {}
     outcome: str | None = None
     target_scale: TargetScale | None = None
+    spectra: list[Spectrum] = []
     max_rejected: float = Key(default=0.05, ge=0, le=1)
     source: Source | None = None
     split: SplitRule = SplitRule()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import polars as pl
 
 from tabkit import adapt, bundle, report, result
 from tabkit.data.derive import align
-from tabkit.data.encode import Encoder, Features, as_text, fit_encoder
+from tabkit.data.encode import Encoder, Features, as_text, fit_compression, fit_encoder
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.target import check_scale
@@ -119,7 +120,8 @@ def run(
     splits = split_rows(rows.labelled.frame, plan.recipe, seed)
     watch("data", 1.0, "")
 
-    measured = [_measure(plan, rows, split, todo, metrics, seed, allowance, _of_fold(watch, split)) for split in splits]
+    each = _for_each(allowance, len(splits))
+    measured = [_measure(plan, rows, split, todo, metrics, seed, each, _of_fold(watch, split)) for split in splits]
     split, encoder, scorecard = measured[0] if len(measured) == 1 else _pool(plan, rows, measured, budget, seed)
     watch("bundle", 0.0, scorecard.verdict.champion)
     model = _champion(plan, scorecard, rows, encoder, seed, allowance)
@@ -285,7 +287,12 @@ def _encoder(plan: Plan, rows: _Data, split: Split) -> Encoder:
     columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
     train = rows.labelled.frame[split.train].select(columns)
     known = train if rows.source is None else pl.concat([train, rows.source.select(columns)])
-    return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes)
+    spectra = []
+    for spectrum in plan.recipe.spectra:
+        bands = tuple(c for c in columns if fnmatchcase(c, spectrum.columns))
+        if bands:
+            spectra.append(fit_compression(known, spectrum.name, bands, spectrum.components, spectrum.normalise))
+    return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes, tuple(spectra))
 
 
 def _measure(
@@ -320,6 +327,14 @@ def _pool(plan: Plan, rows: _Data, measured: list[_Measured], level: str, seed: 
     folds = tuple(Fold(split, scorecard) for split, _, scorecard in measured)
     scorecard, split = pool(plan, frame, encoder.encode(frame), folds, level, seed)
     return split, encoder, scorecard
+
+
+def _for_each(budget: Budget, n_folds: int) -> Budget:
+    """Return what one fold may spend: over all folds, twice the seconds and trials of a single holdout."""
+    if n_folds == 1:
+        return budget
+    share = 2 / n_folds
+    return replace(budget, seconds=max(2.0, share * budget.seconds), trials=max(3, round(share * budget.trials)))
 
 
 def _of_fold(watch: Watch, split: Split) -> Watch:
@@ -361,7 +376,9 @@ def _extras(
             made = adapt.without_columns(ablation.name, dropped, baseline, parts.train, parts.valid, seed, budget)
             ablations.append((made, dropped))
     watch("controls", 1.0, "")
-    curve = adapt.learning_curve(rivals, parts.train, parts.valid, seed, budget, watch)
+    # Over folds, the first one's curve stands for all: its points cost as much as the candidates themselves.
+    first = parts.split.fold == 0
+    curve = adapt.learning_curve(rivals, parts.train, parts.valid, seed, budget, watch) if first else []
     return Extras(curve, tuple(ablations), shuffled)
 
 

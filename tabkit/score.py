@@ -130,7 +130,7 @@ def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None
 
 def _columns(bundle: Bundle, source: Input) -> list[str]:
     """Return the input columns scoring needs: those behind the features, the scope and the id."""
-    needed = needed_columns(bundle.plan, for_target=False, features=bundle.encoder.layout.columns)
+    needed = needed_columns(bundle.plan, for_target=False, features=bundle.encoder.inputs)
     for column in needed:
         if column not in source.columns:
             raise DataError(

@@ -157,6 +157,78 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Compression:
+    """Principal components of many like columns (the bands of a spectrum), fitted on train rows.
+
+    Attributes
+    ----------
+    columns
+        The bands, in the order of the table.
+    normalise
+        Whether each row's bands are centred and scaled first (standard normal variate: Barnes et al., *Appl.
+        Spectrosc.* 1989), which takes off how rough or moist the sample scattered the light.
+    mean
+        Of the train rows, by band (n_bands,).
+    axes
+        One component a line (n_components, n_bands), the strongest first.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    normalise: bool
+    mean: tuple[float, ...]
+    axes: tuple[tuple[float, ...], ...]
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Names of the columns it makes."""
+        return tuple(f"{self.name}.{i + 1}" for i in range(len(self.axes)))
+
+    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the component columns of these rows; a row with a missing band has none of them."""
+        bands = _bands(frame, self.columns, self.normalise) - np.asarray(self.mean)
+        # Along a row's own bands, so that the rows beside it cannot change a bit.
+        scores = [(bands * np.asarray(axis)).sum(axis=1) for axis in self.axes]
+        return pl.DataFrame({name: pl.Series(s).fill_nan(None) for name, s in zip(self.made, scores, strict=True)})
+
+
+def _bands(frame: pl.DataFrame, columns: tuple[str, ...], normalise: bool) -> npt.NDArray[np.float64]:
+    bands = np.column_stack([frame[c].cast(pl.Float64).to_numpy().astype(np.float64) for c in columns])
+    if normalise:
+        spread = bands.std(axis=1, keepdims=True)
+        bands = (bands - bands.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
+    return bands
+
+
+def fit_compression(
+    frame: pl.DataFrame, name: str, columns: tuple[str, ...], components: int, normalise: bool
+) -> Compression:
+    """Fit principal components on train rows without a missing band.
+
+    Raises
+    ------
+    DataError
+        Fewer than three such rows, which have no axes to speak of.
+    """
+    bands = _bands(frame, columns, normalise)
+    whole = bands[np.isfinite(bands).all(axis=1)]
+    if len(whole) < 3:
+        raise DataError(
+            f"Spectrum '{name}': {len(whole)} training rows have all of its {len(columns):,} bands. Expected three or more."
+        )
+    mean = whole.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(whole - mean, full_matrices=False)
+    # Axes of rounding noise carry nothing; of n rows, n - 1 axes are left after the mean is taken off.
+    kept = min(components, len(whole) - 1, int((sizes > 1e-9 * max(sizes[0], float(np.abs(whole).max()))).sum()))
+    if kept == 0:
+        raise DataError(f"Spectrum '{name}' is the same in every training row. Expected bands that vary.")
+    # The sign of an axis is arbitrary: the largest loading is made positive, the same on every machine.
+    signs = np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])
+    turned = axes[:kept] * signs[:, None]
+    return Compression(name, columns, normalise, tuple(mean.tolist()), tuple(tuple(axis) for axis in turned.tolist()))
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Fitted encoder. ``dropped`` says which columns carry nothing, and why."""
 
@@ -166,6 +238,13 @@ class Encoder:
     columns: tuple[Column, ...]
     dropped: dict[str, str]
     infinite: int = 0
+    spectra: tuple[Compression, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The table columns that are read: those of the layout, with bands in the place of their components."""
+        bands = {made: spectrum.columns for spectrum in self.spectra for made in spectrum.made}
+        return tuple(dict.fromkeys(c for name in self.layout.columns for c in bands.get(name, (name,))))
 
     @property
     def layout(self) -> Layout:
@@ -194,6 +273,7 @@ class Encoder:
         """
         num = [c for c in self.columns if c.form != "category"]
         cat = [c for c in self.columns if c.form == "category"]
+        frame = frame.with_columns(column for spectrum in self.spectra for column in spectrum.apply(frame))
         x_num = np.empty((frame.height, len(num)), dtype=np.float32)
         for i, column in enumerate(num):
             values = _numbers(frame[column.source], column)
@@ -229,10 +309,23 @@ class Encoder:
             Column(**{**c, "categories": tuple(c["categories"]), "counts": tuple(c["counts"])})
             for c in values["columns"]
         ]
-        return cls(**{**values, "classes": tuple(values["classes"]), "columns": tuple(columns)})
+        spectra = tuple(
+            Compression(
+                s["name"], tuple(s["columns"]), s["normalise"], tuple(s["mean"]), tuple(tuple(a) for a in s["axes"])
+            )
+            for s in values["spectra"]
+        )
+        return cls(**{**values, "classes": tuple(values["classes"]), "columns": tuple(columns), "spectra": spectra})
 
 
-def fit_encoder(frame: pl.DataFrame, columns: list[str], task: str, target: str, classes: tuple[str, ...]) -> Encoder:
+def fit_encoder(
+    frame: pl.DataFrame,
+    columns: list[str],
+    task: str,
+    target: str,
+    classes: tuple[str, ...],
+    spectra: tuple[Compression, ...] = (),
+) -> Encoder:
     """Fit an encoder on train rows (of the target, and of its source tables where there are any).
 
     Parameters
@@ -243,6 +336,8 @@ def fit_encoder(frame: pl.DataFrame, columns: list[str], task: str, target: str,
         The feature columns of the table.
     classes
         Class names in order, the positive class last for a binary task; empty for regression.
+    spectra
+        Fitted compressions, whose components take the place of their bands.
 
     Raises
     ------
@@ -252,7 +347,9 @@ def fit_encoder(frame: pl.DataFrame, columns: list[str], task: str, target: str,
     made: list[Column] = []
     dropped: dict[str, str] = {}
     infinite = 0
-    for name in columns:
+    bands = {band for spectrum in spectra for band in spectrum.columns}
+    frame = frame.with_columns(column for spectrum in spectra for column in spectrum.apply(frame))
+    for name in [*(c for c in columns if c not in bands), *(c for s in spectra for c in s.made)]:
         values = frame[name]
         present = values.drop_nulls()
         if values.dtype.is_float():
@@ -274,7 +371,7 @@ def fit_encoder(frame: pl.DataFrame, columns: list[str], task: str, target: str,
     if not made:
         reasons = "; ".join(f"{name}: {why}" for name, why in dropped.items()) or "the recipe leaves none"
         raise DataError(f"No feature column is left to learn from ({reasons}). Expected at least one that varies.")
-    return Encoder(task, target, classes, tuple(made), dropped, infinite)
+    return Encoder(task, target, classes, tuple(made), dropped, infinite, spectra)
 
 
 def as_text(values: pl.Series) -> pl.Series:

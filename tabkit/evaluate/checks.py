@@ -122,7 +122,8 @@ def _post_outcome(e: Evidence) -> Verdict:
 
 
 def _duplicate_rows(e: Evidence) -> Verdict:
-    columns = [*e.train.layout.columns, e.plan.recipe.target]
+    # The table's own columns: a spectrum's components are none of them.
+    columns = [*(c for c in e.frame.columns if e.plan.is_feature(c)), e.plan.recipe.target]
     keys = e.frame.select(pl.struct(columns).hash(seed=0).alias("key"))["key"].to_numpy()
     seen = np.concatenate([keys[e.split.train], keys[e.split.valid]])
     copies = int(np.isin(keys[e.split.holdout], seen).sum())

@@ -93,7 +93,6 @@ def pool(
     by_name = {s.candidate.name: s for s in scores}
     on_valid = {name: by_name[name].scores["valid"][first.primary].value for name in names}
     planned = _planned(chosen, folds, pooled, first.primary, metric)
-    curve = _curve(folds)
     verdict = decide(
         planned,
         chosen,
@@ -125,7 +124,7 @@ def pool(
         exploratory=_exploratory(chosen, names, pooled, metric),
         verdict=verdict,
         checks=_checks(folds, everything.take(rows), plan),
-        curve=curve,
+        curve=first.curve,
         value=None,
         importance=_importance(folds, verdict.champion),
         slices=slices,
@@ -309,20 +308,6 @@ def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[Ou
             note = f" (It fails in {len(failed)} of {len(outcomes)} folds.)" if failed else ""
             out.append(replace(kept, message=f"In the first fold: {kept.message}{note}"))
     return tuple(out)
-
-
-def _curve(folds: tuple[Fold, ...]) -> list[tuple[int, dict[str, float]]]:
-    """Return the learning curve, the mean of the folds, of the candidates that every fold drew it for."""
-    out = []
-    for points in zip(*(f.scorecard.curve for f in folds), strict=True):
-        common = set.intersection(*(set(by) for _, by in points))
-        out.append(
-            (
-                round(float(np.mean([n for n, _ in points]))),
-                {n: float(np.mean([by[n] for _, by in points])) for n in sorted(common)},
-            )
-        )
-    return out if out and out[0][1] else []
 
 
 def _importance(folds: tuple[Fold, ...], champion: str) -> tuple[str, list[tuple[str, Interval]]]:

@@ -1,0 +1,140 @@
+"""All 31 LimeSoDa fields and their three targets, on the given ten folds, beside the published figures.
+
+python benchmarks/soil.py --out soil.csv [--published limesoda_published.csv] [--targets SOC_target ...] [--part 0/2]
+
+In every fold: the encoder (spectra to principal components) is fitted on train, candidates are adapted to train, and
+the champion is chosen on valid, a fifth of what is not held out. Finished tasks are in the file and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tabkit import adapt
+from tabkit.adapt import Wanted
+from tabkit.data.encode import fit_compression, fit_encoder
+from tabkit.data.split import split_rows
+from tabkit.evaluate.harness import choose_on_valid
+from tabkit.evaluate.metrics import METRICS
+from tabkit.models.base import BUDGETS
+from tabkit.recipe import Recipe, load_recipe
+from tabkit.samples import load_sample
+
+TODO = (
+    Wanted("prior", "scratch", "baseline"),
+    Wanted("linear", "scratch", "baseline"),
+    Wanted("lgbm", "scratch", "baseline"),
+    Wanted("catboost", "scratch", "baseline"),
+    Wanted("icl", "as_is", "base"),
+)
+
+
+def task(field: str, target: str, seed: int) -> dict[str, np.ndarray]:
+    """Return each candidate's out-of-fold predictions of one task, the champion's and the truth among them."""
+    plan = load_recipe("agriculture/soil")
+    recipe = Recipe.model_validate({**plan.recipe.model_dump(by_alias=True), "target": target})
+    plan = replace(plan, recipe=recipe)
+    frame = load_sample(f"limesoda:{field}")
+    columns = [c for c in frame.columns if plan.is_feature(c)]
+    truth = frame[target].to_numpy()
+    out: dict[str, np.ndarray] = {"truth": truth}
+    budget = replace(BUDGETS["quick"], trees=300)
+    for split in split_rows(frame, recipe, seed):
+        train = frame[split.train]
+        spectra = []
+        for spectrum in recipe.spectra:
+            bands = tuple(c for c in columns if fnmatchcase(c, spectrum.columns))
+            if bands:
+                spectra.append(fit_compression(train, spectrum.name, bands, spectrum.components, spectrum.normalise))
+        encoder = fit_encoder(train, columns, "regression", target, (), tuple(spectra))
+        parts = [encoder.encode(frame[rows]) for rows in (split.train, split.valid, split.holdout)]
+        made = adapt.adapt_all(TODO, parts[0], parts[1], None, None, seed, budget, lambda *_: None)
+        on_valid = choose_on_valid(made, parts[1], METRICS["rmse"]).on_valid
+        best = min(on_valid, key=lambda name: on_valid[name])
+        for candidate in made:
+            predicted = candidate.adapted.model.predict(parts[2])
+            out.setdefault(candidate.name, np.full(len(truth), np.nan))[split.holdout] = predicted
+            if candidate.name == best:
+                out.setdefault("champion", np.full(len(truth), np.nan))[split.holdout] = predicted
+    return out
+
+
+def main() -> None:
+    """Run what is not in the file yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--published", type=Path)
+    parser.add_argument("--targets", nargs="+", default=["SOC_target", "pH_target", "Clay_target"])
+    parser.add_argument("--part", default="0/1", help="which of how many equal parts of the tasks: 0/2 and 1/2")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    import LimeSoDa  # type: ignore[import-not-found]
+
+    fields = [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
+    part, parts = map(int, options.part.split("/"))
+    done = set()
+    if options.out.is_file():
+        done = {(r["field"], r["target"]) for r in csv.DictReader(options.out.open())}
+    todo = [(field, target) for target in options.targets for field in fields][part::parts]
+    with options.out.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if not done and file.tell() == 0:
+            writer.writerow(["field", "target", "candidate", "r2", "rmse", "rpiq", "seconds"])
+        for field, target in todo:
+            target = target if target in load_sample(f"limesoda:{field}").columns else "SOM_target"
+            if (field, target) in done:
+                continue
+            started = time.perf_counter()
+            predicted = task(field, target, options.seed)
+            truth, seconds = predicted.pop("truth"), time.perf_counter() - started
+            for name, p in predicted.items():
+                scores = [METRICS[m].value(truth, p) for m in ("r2", "rmse", "rpiq")]
+                writer.writerow([field, target, name, *(f"{s:.6f}" for s in scores), f"{seconds:.1f}"])
+            file.flush()
+            print(field, target, f"{seconds:.0f} s", file=sys.stderr)
+    report(pl.read_csv(options.out), options.published)
+
+
+def report(ours: pl.DataFrame, published: Path | None) -> None:
+    """Print mean R2 and mean rank: of the candidates, and of the champion among the published algorithms."""
+    n = ours.select("field", "target").unique().height
+    print(f"\n{n} tasks, {ours.group_by('field', 'target').agg(pl.col('seconds').first())['seconds'].sum():.0f} s")
+    means = ours.group_by("candidate").agg(pl.col("r2").mean(), pl.col("r2").median().alias("median")).sort("r2")
+    print("| candidate | mean R2 | median R2 |\n|---|---|---|")
+    for row in means.reverse().iter_rows():
+        print(f"| {row[0]} | {row[1]:.4f} | {row[2]:.4f} |")
+    if published is None:
+        return
+    theirs = pl.read_csv(published).with_columns(
+        pl.when(pl.col("target").is_in(["SOC", "SOM"])).then(pl.lit("S")).otherwise("target").alias("t")
+    )
+    mine = ours.filter(pl.col("candidate") == "champion").with_columns(
+        pl.col("target").str.strip_suffix("_target").alias("t")
+    )
+    mine = mine.with_columns(pl.when(pl.col("t").is_in(["SOC", "SOM"])).then(pl.lit("S")).otherwise("t").alias("t"))
+    both = pl.concat(
+        [
+            theirs.select(pl.col("dataset").alias("field"), "t", pl.col("algorithm").alias("candidate"), "r2"),
+            mine.select("field", "t", pl.lit("tabkit champion").alias("candidate"), "r2"),
+        ]
+    ).join(mine.select("field", "t"), on=["field", "t"], how="semi")
+    ranked = both.with_columns(pl.col("r2").rank("average", descending=True).over("field", "t").alias("rank"))
+    print("\n| on the same tasks | mean R2 | mean rank of five |\n|---|---|---|")
+    for row in ranked.group_by("candidate").agg(pl.col("r2").mean(), pl.col("rank").mean()).sort("rank").iter_rows():
+        print(f"| {row[0]} | {row[1]:.4f} | {row[2]:.2f} |")
+    hindsight = theirs.join(mine.select(pl.col("field").alias("dataset"), "t"), on=["dataset", "t"], how="semi")
+    best = hindsight.group_by("dataset", "t").agg(pl.col("r2").max())["r2"].mean()
+    print(f"\nbest of the published four in hindsight: {best:.4f}")
+
+
+if __name__ == "__main__":
+    main()
