@@ -20,7 +20,7 @@ import polars as pl
 
 from tabkit import adapt, bundle, report, result
 from tabkit.data.derive import align
-from tabkit.data.encode import Encoder, Features, as_text, fit_compression, fit_encoder
+from tabkit.data.encode import Encoder, as_text, fit_compression, fit_encoder
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.target import check_scale
@@ -309,7 +309,15 @@ def _measure(
     encoder = _encoder(plan, rows, split)
     parts = _parts(plan, rows, split, encoder, seed)
     candidates = adapt.adapt_all(
-        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, budget, watch, plan.recipe.target_scale
+        todo,
+        parts.train,
+        parts.valid,
+        parts.source,
+        encoder.encode(rows.unlabelled) if rows.unlabelled.height else None,
+        seed,
+        budget,
+        watch,
+        plan.recipe.target_scale,
     )
     primary = next(iter(metrics.values()))
     choice = choose_on_valid(candidates, parts.valid, primary)
@@ -349,13 +357,8 @@ def _parts(plan: Plan, rows: _Data, split: Split, encoder: Encoder, seed: int) -
         json.dumps([rows.table.fingerprint, plan.recipe.target, plan.recipe.where]).encode() + split.holdout.tobytes()
     ).hexdigest()
     train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
-    return Parts(train, valid, Sealed(holdout, key), frame, split)
-
-
-def _pretraining(rows: _Data, encoder: Encoder) -> tuple[Features | None, Features | None]:
-    """Return the source's rows and the target's unlabelled ones, encoded."""
     source = None if rows.source is None else encoder.encode(rows.source)
-    return source, encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+    return Parts(train, valid, Sealed(holdout, key), frame, split, source)
 
 
 def _extras(

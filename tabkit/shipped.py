@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -23,6 +25,15 @@ def domains() -> Path:
 def data_schemas() -> Path:
     """Return the folder of the shipped schemas."""
     return _folder("data_schemas")
+
+
+def measured() -> dict[str, dict[str, Any]]:
+    """Return, per shipped recipe, what a run of it last found: rows, verdict, score, versions and date.
+
+    ``benchmarks/verticals.py`` writes the file; a recipe that was never measured is not in it.
+    """
+    path = domains() / "measured.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def recipe_names() -> list[str]:

@@ -78,13 +78,16 @@ def listing(what: str, as_json: bool) -> None:
 
 def _recipes() -> list[dict[str, str]]:
     from tabkit.recipe import load_recipe
-    from tabkit.shipped import recipe_names
+    from tabkit.shipped import measured, recipe_names
 
-    plans = [load_recipe(name) for name in recipe_names()]
+    plans, known = [load_recipe(name) for name in recipe_names()], measured()
     return [
         {
             "recipe": p.recipe.name,
             "task": p.recipe.task,
+            "rows": f"{known[p.recipe.name]['rows']:,}" if p.recipe.name in known else "-",
+            "source": "-" if p.recipe.source is None else p.recipe.source.sample or p.recipe.source.where or "yes",
+            "last verdict": known.get(p.recipe.name, {}).get("verdict", "-"),
             "question": p.recipe.question,
             "sample": p.recipe.sample or "-",
         }

@@ -29,6 +29,8 @@ Verdict = tuple[Literal["pass", "fail", "not_applicable"], str]
 DUPLICATE_SHARE = 0.005
 SHIFT_AUC = 0.60
 SHIFT_PSI = 0.25
+SOURCE_AUC = 0.9
+"""From here on a classifier hardly errs: source and target are other populations, and what one teaches may not hold."""
 SKILL_LOST = 0.5
 MIN_HOLDOUT_CASES = 50
 FAIRNESS_GAP = 0.2
@@ -72,6 +74,7 @@ class Evidence:
     groups: dict[str, dict[str, tuple[float, int]]]
     opened: int | None
     seed: int
+    source: Features | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,31 @@ def _shift(e: Evidence) -> Verdict:
             f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + moved if moved else ''}.",
         )
     return "pass", f"{numbers[0].upper()}{numbers[1:]}."
+
+
+def _source_distance(e: Evidence) -> Verdict:
+    if e.source is None:
+        return "not_applicable", "The recipe has no source table."
+    auc = two_sample_auc(e.source, e.train, e.seed)
+    psi = column_psi(e.source, e.train)
+    moved = sorted((name for name, value in psi.items() if value > SHIFT_PSI), key=lambda name: -psi[name])
+    named = f": {', '.join(f'{name!r} {psi[name]:.2f}' for name in moved[:4])}" if moved else ""
+    text = (
+        f"A classifier tells source rows from training rows with ROC AUC {auc:.3f} (.5 is none, alarm at {SOURCE_AUC}); "
+        f"{len(moved)} of {len(psi)} columns have a PSI above {SHIFT_PSI}{named}; {_label_shift(e.source, e.train)}."
+    )
+    return ("fail" if auc > SOURCE_AUC else "pass"), text
+
+
+def _label_shift(source: Features, train: Features) -> str:
+    a, b = source.labels, train.labels
+    if train.layout.task == "regression":
+        pooled = math.sqrt((float(a.var()) + float(b.var())) / 2)
+        by = f", {abs(b.mean() - a.mean()) / pooled:.2f} standard deviations apart" if pooled else ""
+        return f"the target is {a.mean():.4g} there and {b.mean():.4g} here on average{by}"
+    name = train.layout.classes[-1]
+    k = len(train.layout.classes) - 1
+    return f"the share of '{name}' is {np.mean(a == k):.1%} there and {np.mean(b == k):.1%} here"
 
 
 def _label_shuffle(e: Evidence) -> Verdict:
@@ -324,6 +352,9 @@ CHECKS: dict[str, Check] = {
     "group_overlap": Check("Group overlap", "error", "Is a group on both sides of the holdout?", _group_overlap),
     "time_overlap": Check("Time overlap", "error", "Was the model trained on the holdout's future?", _time_overlap),
     "holdout_shift": Check("Train-holdout shift", "warning", "Does the holdout look like the training rows?", _shift),
+    "source_distance": Check(
+        "Distance of the source", "info", "Do the source's rows look like the target's?", _source_distance
+    ),
     "holdout_reopened": Check("Holdout opened before", "warning", "Have these rows been looked at before?", _reopened),
     "too_few_holdout_cases": Check(
         "Too few holdout cases", "warning", "Can the holdout tell candidates apart?", _few_cases

@@ -34,13 +34,14 @@ WATTS_PER_CORE = 10.0
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows of a table by part; the holdout is sealed."""
+    """The rows of a table by part; the holdout is sealed. ``source`` is what bases were pretrained on."""
 
     train: Features
     valid: Features
     holdout: Sealed
     frame: pl.DataFrame
     split: Split
+    source: Features | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def evaluate(
             groups=groups,
             opened=opened,
             seed=seed,
+            source=parts.source,
         )
     )
     return Scorecard(
