@@ -1,7 +1,7 @@
 """Run shipped recipes and write their measured tables: python benchmarks/verticals.py --budget quick --write.
 
 Without ``--write``, tables are printed. With it, each goes between the markers of its recipe in the vertical's
-README, and rows, verdict and versions into ``domains/measured.json``, which `tabkit list` shows. ``--runs`` keeps
+README, and rows, verdict and versions into ``measured.json`` beside it, which `tabkit list` shows. ``--runs`` keeps
 the run folders there, and takes those that are there already instead of running again.
 """
 
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tabkit.shipped import domains, measured, recipe_names
+from tabkit.shipped import domains, recipe_names
 
 
 def main() -> None:
@@ -100,7 +100,8 @@ def write(name: str, result: dict[str, Any], text: str) -> None:
     if not pattern.search(whole):
         raise SystemExit(f"{path}: no '{start} ... <!-- /measured -->' to write into; add both lines.")
     path.write_text(pattern.sub(lambda _: f"{start}\n{text}\n<!-- /measured -->", whole), encoding="utf-8")
-    known = measured()
+    beside = path.with_name("measured.json")
+    known = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     rows = result["rows"]
     known[name] = {
         "rows": rows["input"] - rows["rejected"] - rows["out_of_scope"],
@@ -116,8 +117,7 @@ def write(name: str, result: dict[str, Any], text: str) -> None:
         "tabkit": result["tabkit"],
         "date": result["created"][:10],
     }
-    text = json.dumps(dict(sorted(known.items())), indent=1) + "\n"
-    (domains() / "measured.json").write_text(text, encoding="utf-8")
+    beside.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def data_schemas() -> Path:
 def measured() -> dict[str, dict[str, Any]]:
     """Return, per shipped recipe, what a run of it last found: rows, verdict, score, versions and date.
 
-    ``benchmarks/verticals.py`` writes the file; a recipe that was never measured is not in it.
+    ``benchmarks/verticals.py`` writes them, beside the recipes; a recipe that was never measured is not there.
     """
-    path = domains() / "measured.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    files = sorted(domains().glob("*/measured.json"))
+    return {name: facts for file in files for name, facts in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def recipe_names() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -79,3 +80,16 @@ def test_sensitive_groups_are_values_or_quarters() -> None:
 def test_every_check_has_a_title_a_severity_and_a_question() -> None:
     for code, check in CHECKS.items():
         assert code == code.lower() and check.title and check.severity in ("error", "warning", "info"), code
+
+
+def test_a_source_of_another_population_is_said_to_be_one() -> None:
+    rows = make_features("regression", 400)
+    near, far = rows.take(np.arange(200)), rows.take(np.arange(200, 400))
+    here = SimpleNamespace(source=near, train=far, seed=0)
+    outcome, text = CHECKS["source_distance"].function(here)  # type: ignore[arg-type]
+    assert outcome == "pass" and "0 of" in text
+    moved = replace(far, x_num=far.x_num + 5, y=far.labels + 10)
+    outcome, text = CHECKS["source_distance"].function(SimpleNamespace(source=near, train=moved, seed=0))  # type: ignore[arg-type]
+    assert outcome == "fail" and "PSI above" in text and "standard deviations apart" in text
+    nothing = SimpleNamespace(source=None)
+    assert CHECKS["source_distance"].function(nothing)[0] == "not_applicable"  # type: ignore[arg-type]
