@@ -99,6 +99,8 @@ class Blend(Model):
         seed = int(rng.integers(2**31 - 1))
         parts = []
         for member in self.members_:
+            if settings is not None and member.name not in settings["weights"]:
+                continue
             own = None if settings is None else settings["members"][member.name]
             stream = np.random.default_rng([seed, zlib.crc32(member.name.encode())])  # none depends on the others
             adapted = member.model.adapt(train, valid, candidate_parts(member.name)[1], stream, budget, own)
