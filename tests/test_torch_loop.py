@@ -13,7 +13,7 @@ from torch import nn
 from tabkit.data.encode import Features
 from tabkit.models.base import BUDGETS, Adapted, loss
 from tabkit.models.tabnet import TabNet
-from tabkit.models.torch_loop import Pace, fit, stages
+from tabkit.models.torch_loop import Pace, fit, in_parallel, one_thread, stages
 
 BUDGET = replace(BUDGETS["quick"], epochs=6)
 PACE = Pace(learning_rate=0.05, decay=0.5, pull=0.0, batch_rows=32, patience=3)
@@ -189,3 +189,19 @@ def test_a_source_with_the_same_relation_helps_few_rows() -> None:
     assert base is not None
     own = TabNet().adapt(train, valid, "scratch", np.random.default_rng(0), budget).model
     assert loss(valid, base.predict(valid)) < loss(valid, own.predict(valid))
+
+
+def test_jobs_beside_one_another_give_the_same_bits_in_order() -> None:
+    weights = torch.randn(64, 64)
+    jobs = [torch.randn(32, 64) for _ in range(9)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        beside = in_parallel(lambda x: (x @ weights).softmax(dim=1), jobs)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    with one_thread():
+        alone = [(x @ weights).softmax(dim=1) for x in jobs]
+    assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+    assert all(out.is_inference() for out in beside)

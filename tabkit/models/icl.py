@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -33,7 +33,7 @@ from torch.nn import functional
 from tabkit.data.encode import MISSING, Features
 from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, loss
 from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
-from tabkit.models.torch_loop import Fitted, Pace, fit, one_thread, seeded
+from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 
 MAX_COLUMNS = 60
 """Columns a member reads; more than the base was pretrained with, and as far as it was found to carry."""
@@ -118,21 +118,19 @@ class Icl(Model):
         base = Icl(_merged(self.net_, self.adapters_), None, table)
         notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
         if how == "as_is":
-            temperature = base._temperature(valid, settings)
-            model = Icl(base.net_, None, replace(table, temperature=temperature))
-            return Adapted(model, how, _untouched(base.net_), {"temperature": temperature}, (), notes)
+            model, _ = base._calibrated(valid, settings)
+            return Adapted(model, how, _untouched(base.net_), {"temperature": model.table.temperature}, (), notes)
         tuned = _fit(base, train, valid, how, rng, budget, settings)
-        temperature = tuned.model._temperature(valid, settings)
-        model = Icl(tuned.model.net_, tuned.model.adapters_, replace(table, temperature=temperature))
+        model, after = tuned.model._calibrated(valid, settings)
         proof, alpha = tuned.fitted.proof, tuned.fitted.settings["alpha"]
-        if valid is not None and settings is None:
-            untouched = Icl(base.net_, None, replace(table, temperature=base._temperature(valid, None)))
-            if alpha and loss(valid, model.predict(valid)) > loss(valid, untouched.predict(valid)):
+        if valid is not None and settings is None and alpha:
+            untouched, before = base._calibrated(valid, None)
+            if after > before:
                 # The loop compared epochs on one member and a part of valid; all of both say the base was better.
-                model, alpha, temperature = untouched, 0.0, untouched.table.temperature
+                model, alpha = untouched, 0.0
                 proof = Proof(tuple(replace(block, change=0.0) for block in proof.blocks))
                 notes += ("on all of valid no epoch beat the untouched base, which is what returns",)
-        found = {**tuned.fitted.settings, "alpha": alpha, "temperature": temperature}
+        found = {**tuned.fitted.settings, "alpha": alpha, "temperature": model.table.temperature}
         return Adapted(model, how, proof, found, tuned.fitted.history, (*tuned.fitted.notes, *notes))
 
     @property
@@ -141,16 +139,30 @@ class Icl(Model):
         assert self.table_ is not None, "this base has no context yet; call adapt first"
         return self.table_
 
-    def _temperature(self, valid: Features | None, settings: Settings | None) -> float:
-        """Return the temperature of least log loss on valid, or that of an earlier result; 1 for regression."""
-        if settings is not None or valid is None or self.table.regression:
-            return 1.0 if settings is None else float(settings["temperature"])
-        plain = Icl(self.net_, self.adapters_, replace(self.table, temperature=1.0)).predict(valid)
-        return min(TEMPERATURES, key=lambda t: (loss(valid, _tempered(plain, t)), abs(math.log(t))))
+    def _calibrated(self, valid: Features | None, settings: Settings | None) -> tuple[Icl, float]:
+        """Return the model at the temperature of least loss on valid, and that loss; or at that of an earlier result.
+
+        Regression knows no temperature: it stays 1.
+        """
+        if settings is not None or valid is None:
+            earlier = 1.0 if settings is None else float(settings["temperature"])
+            return self._at(earlier), math.nan
+        raw = self._answer(valid, self._members, self.table)
+        if self.table.regression:
+            return self._at(1.0), loss(valid, raw)
+        least, _, t = min((loss(valid, _tempered(raw, t)), abs(math.log(t)), t) for t in TEMPERATURES)
+        return self._at(t), least
+
+    def _at(self, temperature: float) -> Icl:
+        """Return this model at another temperature; contexts encoded already stay so."""
+        other = Icl(self.net_, self.adapters_, replace(self.table, temperature=temperature))
+        if "_members" in vars(self):
+            vars(other)["_members"] = self._members
+        return other
 
     def predict(self, features: Features) -> Predictions:
         """Predict each row from the cached context, in padded batches of a fixed size."""
-        return self._answer(features, self._members)
+        return self._finished(self._answer(features, self._members, self.table))
 
     def predict_train(self, train: Features) -> Predictions:
         """Predict train rows context-safe: a row is answered from contexts without its fold."""
@@ -160,8 +172,7 @@ class Icl(Model):
         for k in range(FOLDS):
             inside = np.flatnonzero(fold == k)
             rest = _Table.of(train.take(np.flatnonzero(fold != k)), table.effort, table.seed)
-            members = list(self._encode(rest))
-            predicted = self._answer(train.take(inside), members, rest)
+            predicted = self._finished(self._answer(train.take(inside), self._encode(rest), rest))
             out = np.zeros((len(train), *predicted.shape[1:])) if out is None else out
             out[inside] = predicted
         assert out is not None
@@ -169,39 +180,47 @@ class Icl(Model):
 
     @cached_property
     def _members(self) -> list[_Member]:
-        return list(self._encode(self.table))
+        return self._encode(self.table)
 
-    def _encode(self, table: _Table) -> Iterator[_Member]:
-        with torch.inference_mode(), one_thread():
-            for number in range(table.effort.members):
-                columns, rows = table.columns(number), table.share(number)
-                draw = table.draw(number, len(columns), table.classes)
-                x = torch.from_numpy(table.x[np.ix_(rows, columns)])[None]
-                y = torch.from_numpy(table.y[rows])[None]
-                flags = torch.from_numpy(table.categorical[columns])[None]
-                yield _Member(columns, flags, y, self.net_.encode(x, y, flags, table.regression, draw))
+    def _encode(self, table: _Table) -> list[_Member]:
+        def encode(number: int) -> _Member:
+            columns, rows = table.columns(number), table.share(number)
+            draw = table.draw(number, len(columns), table.classes)
+            x = torch.from_numpy(table.x[np.ix_(rows, columns)])[None]
+            y = torch.from_numpy(table.y[rows])[None]
+            flags = torch.from_numpy(table.categorical[columns])[None]
+            return _Member(columns, flags, y, self.net_.encode(x, y, flags, table.regression, draw))
 
-    def _answer(self, features: Features, members: Sequence[_Member], table: _Table | None = None) -> Predictions:
-        table = table or self.table
-        x, _ = _cells(features)
+        return in_parallel(encode, range(table.effort.members))
+
+    def _answer(self, features: Features, members: Sequence[_Member], table: _Table) -> Predictions:
+        """Return the members' mean answer: probabilities (n_rows, n_classes) before any tempering, or numbers (n_rows,)."""
+        cells, _ = _cells(features)
+
+        def answer(job: tuple[int, _Member]) -> Tensor:
+            start, member = job
+            part = torch.from_numpy(cells[start : start + PREDICT_ROWS, member.columns])
+            padded = functional.pad(part, (0, 0, 0, PREDICT_ROWS - len(part)))[None]
+            weights = self.net_.answer(member.context, padded, member.categorical, table.regression).double()
+            if table.regression:
+                out = weights @ member.y.double()[..., None]
+            else:
+                out = class_probabilities(weights, member.y, table.classes)
+            return out[0, : len(part)]
+
+        starts = range(0, len(features), PREDICT_ROWS)
+        answers = in_parallel(answer, [(start, member) for start in starts for member in members])
         total = np.zeros((len(features), table.classes or 1))
-        with torch.inference_mode(), one_thread():
-            for member in members:
-                cells = torch.from_numpy(np.ascontiguousarray(x[:, member.columns]))
-                for start in range(0, len(features), PREDICT_ROWS):
-                    part = cells[start : start + PREDICT_ROWS]
-                    n = len(part)
-                    padded = functional.pad(part, (0, 0, 0, PREDICT_ROWS - n))[None]
-                    weights = self.net_.answer(member.context, padded, member.categorical, table.regression).double()
-                    if table.regression:
-                        answer = weights @ member.y.double()[..., None]
-                    else:
-                        answer = class_probabilities(weights, member.y, table.classes)
-                    total[start : start + n] += answer[0, :n].numpy()
+        for job, out in enumerate(answers):  # in the order of members, so that a row's sum is always the same
+            start = starts[job // len(members)]
+            total[start : start + len(out)] += out.numpy()
         total /= len(members)
         if table.regression:
             return np.asarray(total[:, 0] * table.y_std + table.y_mean)
-        return _tempered(total, self.table.temperature)
+        return total
+
+    def _finished(self, raw: Predictions) -> Predictions:
+        return raw if self.table.regression else _tempered(raw, self.table.temperature)
 
     def save(self, folder: Path) -> None:
         """Write weights, adapters where there are any, context and config: safetensors and JSON."""

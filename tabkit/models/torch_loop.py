@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from tabkit.models.base import Block, Budget, Proof, Step
 
 ALPHAS = (0.25, 0.5, 0.75)
 """Shares of the way from base to tuned that are tried, beside all of it and none."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 State = dict[str, Tensor]
 BatchLoss = Callable[[Tensor, bool], Tensor]
@@ -326,6 +330,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    """Return the results of inference jobs in order, run beside one another on as many threads as torch may use.
+
+    Each job runs on one thread, so its bits do not depend on how many run at once.
+    """
+
+    def run(job: Job) -> Result:
+        with torch.inference_mode():  # a setting of the thread, not of the process
+            return work(job)
+
+    workers = max(1, min(torch.get_num_threads(), len(jobs)))
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(run, jobs))
 
 
 def _epoch_seed(seed: int, stage: int, epoch: int) -> int:
