@@ -31,7 +31,7 @@ from tabkit.models.base import (
     model_class,
     model_names,
 )
-from tabkit.models.blend import Blend, Member, Part, mix
+from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
 from tabkit.recipe import Recipe
 from tabkit.seed import stream
 
@@ -151,14 +151,17 @@ def blend_all(candidates: tuple[Candidate, ...], valid: Features, seed: int) -> 
     """Blend the candidates made already: baselines alone, with untouched bases, and with adapted ones too.
 
     What adapting adds to a blend is the last against the others, so it is made only where an adapted candidate has
-    weight. Nothing is trained here, and nothing is blended where only one candidate knows more than the prior.
+    weight. Nothing is trained here; nothing is blended where only one candidate knows more than the prior, or where valid
+    has too few rows to tell.
 
     Parameters
     ----------
     candidates
         Those whose proof was accepted.
     """
-    out = []
+    out: list[Candidate] = []
+    if len(valid) < LEAST_ROWS:
+        return ()
     for how, kind in Blend.hows.items():
         pool = [c for c in candidates if c.kind in _POOLS[kind]]
         if sum(c.base != "prior" for c in pool) < 2 or not any(c.kind == kind for c in pool):

@@ -231,6 +231,14 @@ def test_no_blend_of_one_candidate_and_the_prior() -> None:
     assert adapt.blend_all(made_, valid, 0) == ()
 
 
+def test_no_blend_on_a_handful_of_valid_rows() -> None:
+    made_, train, _ = made("binary", "linear", "lgbm")
+    few = train.take(np.arange(15))
+    cut = tuple(replace(c, valid=c.adapted.model.predict(few)) for c in made_)
+    assert adapt.blend_all(cut, few, 0) == ()
+    assert adapt.blend_all(made_, make_features("binary", 160, seed=2), 0) != ()
+
+
 def fake(name: str, kind: Kind, y: np.ndarray, knows: float, seed: int) -> Candidate:
     rng = np.random.default_rng(seed)
     p = columns(1 / (1 + np.exp(-(knows * (2 * y - 1) + rng.normal(size=len(y))))))

@@ -5,7 +5,9 @@ replacement, each time the one that brings the loss of the mean down most. Nothi
 
 Weights that were found on valid make valid look good. So valid is cut into folds: each fold is predicted with weights
 found on the other folds, and these predictions are what the blend is judged by when valid chooses. The weights that
-stay are the mean of the folds' weights, which is bagged selection, the paper's own guard against overfitting.
+stay are the mean of the folds' weights, which is bagged selection, the paper's own guard against overfitting. What this
+does not undo: members chose their own settings on the same valid, so one that searched more looks a little better there,
+to the weights as to every other choice; and folds are cut by row, whatever groups the rows belong to.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ STEPS = 20
 """Additions per selection: weights are then multiples of .05 or coarser."""
 
 FOLDS = 5
+
+LEAST_ROWS = 4 * FOLDS
+"""Fewer rows of valid tell nothing about weights; no blend is made of them."""
+
 MOST_ROWS = 20_000
 """Rows on which weights are found at most: a handful of weights needs no more."""
 

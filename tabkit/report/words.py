@@ -127,7 +127,7 @@ class Words:
 
     def learning(self) -> str:
         """Return whether training beat the untouched base on valid."""
-        learned = [c for c in self.scored if len(c["history"]) > 1]
+        learned = [c for c in self.scored if len(c["history"]) > 1 and c["kind"] != "student"]
         adapted = [c for c in learned if c["kind"] == "adapted" and c["history"][0]["step"] == 0]
         if learned and not adapted:
             losses = _losses(learned[-1])
