@@ -76,7 +76,7 @@ class Words:
                 if bar
                 else f"{which} shown to be above zero"
             )
-        return f"{self.title(planned['candidate'])} {' and '.join(told)}; {end}."
+        return f"{self.title(planned['candidate'])} {_listed(told)}; {end}."
 
     def candidates(self) -> str:
         """Return who scored best on holdout."""
