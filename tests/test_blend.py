@@ -154,6 +154,8 @@ def test_train_predictions_proof_and_cost_are_those_of_the_members(task: str) ->
         )
         assert c.cost.cpu_seconds >= sum(by_name[name].cost.cpu_seconds for name in weights)
         assert not refusals((c,))
+        for name in weights:  # what a member has to say (rows it holds, a clock that stopped it) holds for the blend
+            assert {f"{name}: {note}" for note in by_name[name].adapted.notes} <= set(c.adapted.notes)
 
 
 class Context(Model):

@@ -188,9 +188,8 @@ def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Ad
         "members": {p.name: dict(p.adapted.settings) for p in kept},
     }
     told = ", ".join(f"{m.weight:.0%} {m.name}" for m in sorted(members, key=lambda m: -m.weight))
-    notes = (
-        f"{told} (greedy selection on valid, {FOLDS} folds; valid is scored with weights found on the other folds)",
-    )
+    how_found = f"greedy selection on valid, {FOLDS} folds; valid is scored with weights found on the other folds"
+    notes = (f"{told} ({how_found})", *(f"{p.name}: {note}" for p in kept for note in p.adapted.notes))
     return Adapted(Blend(members), how, Proof(tuple(blocks)), settings, (), notes)
 
 
