@@ -99,6 +99,9 @@ def run(
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
     budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
     device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Also teach LightGBM the champion's answers, for scoring at tree speed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -107,7 +110,7 @@ def run(
     with printing.progress(quiet=as_json) as watch:
         from tabkit.run import run as run_
 
-        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command())
+        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill)
     printing.verdict(done.result, done.folder, as_json)
 
 
