@@ -164,12 +164,12 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
         ``on_valid`` holds, for each row of valid, the prediction with weights found on the other folds.
     """
     table = np.stack([part.valid for part in parts])
-    fold = _folds(valid, rng)
+    fold = folds_of(valid, rng)
     on_valid = np.zeros_like(parts[0].valid)
     for k in range(FOLDS):
         inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         apart = valid.take(rest)
-        on_valid[inside] = np.tensordot(_bagged(table[:, rest], apart, _folds(apart, rng)), table[:, inside], axes=1)
+        on_valid[inside] = np.tensordot(_bagged(table[:, rest], apart, folds_of(apart, rng)), table[:, inside], axes=1)
     found = _bagged(table, valid, fold)
     weights = {p.name: float(w) for p, w in zip(parts, found, strict=True) if w > 0}
     return replace(blended(how, parts, weights), on_valid=on_valid)
@@ -247,7 +247,7 @@ def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:
     return np.asarray(table[:, np.arange(len(rows)), rows.labels])
 
 
-def _folds(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def folds_of(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return a fold per row, at random; classes, or targets in order of size, are spread evenly."""
     order = rng.permutation(len(valid))
     order = order[np.argsort(valid.labels[order], kind="stable")]
