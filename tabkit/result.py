@@ -181,6 +181,7 @@ def _candidate(score: Score, price: float) -> dict[str, Any]:
         "history": adapted.history,
         "settings": adapted.settings,
         "notes": adapted.notes,
+        "weights": candidate.origin.opened_from,
         "seconds": cost.seconds,
         "cpu_seconds": cost.cpu_seconds,
         "peak_mb": cost.peak_mb,
@@ -268,7 +269,7 @@ def card(result: dict[str, Any], plan: Plan) -> str:
 target `{result["target"]}`{f" (positive: {result['positive']})" if result["positive"] else ""}. It is meant for rows like those it was trained on, and supports a
 decision; it does not replace the person who answers for it.
 
-## Data
+{_weights_text(champion)}## Data
 {result["split"]["text"]} Fingerprint `{result["data_fingerprint"][:16]}`. Features: {", ".join(result["features"]["columns"][:40])}.
 
 ## Results
@@ -290,6 +291,14 @@ Sensitive fields in the schema: {", ".join(sensitive) or "none marked"}. {result
 ## How to repeat it
 `{result["command"]}` with tabkit {result["tabkit"]}, seed {result["seed"]}, Python {result["versions"]["python"]}.
 """
+
+
+def _weights_text(champion: dict[str, Any]) -> str:
+    weights = champion["weights"]
+    if weights is None:
+        return ""
+    where = "shipped with tabkit" if weights["source"] == "shipped" else f"from {weights['source']}"
+    return f"## Base\nWeights {where}, sha256 `{weights['sha256']}`, licence: {weights['licence']}.\n\n"
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

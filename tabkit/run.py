@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,7 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     watch: Watch = lambda stage, fraction, note: None,
     command: str | None = None,
+    weights: Mapping[str, str | Path] | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -96,6 +97,8 @@ def run(
         ``quick``, ``standard`` or ``thorough``.
     watch
         Called with (stage, fraction, note) as the run goes on.
+    weights
+        Your own weights of a base: base -> the folder or file that holds them.
 
     Raises
     ------
@@ -108,15 +111,19 @@ def run(
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
+    opened = adapt.open_weights(todo, weights or {}, watch)
 
     watch("data", 0.0, "reading")
     rows = _read(plan, data, source, folder)
+    _never_seen(opened, rows.table)
     (split,) = split_rows(rows.labelled.frame, plan.recipe, seed)
     encoder = _encoder(plan, rows, split)
     parts = _parts(plan, rows, split, encoder, seed)
     watch("data", 1.0, "")
 
-    candidates = adapt.adapt_all(todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch)
+    candidates = adapt.adapt_all(
+        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch, opened
+    )
     primary = next(iter(metrics.values()))
     choice = choose_on_valid(candidates, parts.valid, primary)
     extras = _extras(plan, choice, primary, parts, seed, allowance, watch)
@@ -160,6 +167,17 @@ def _allowance(budget: str, device: Literal["auto", "cpu", "cuda"]) -> Budget:
     if budget not in BUDGETS:
         raise UsageError(f"Unknown budget '{budget}'.{nearest(budget, BUDGETS)}")
     return replace(BUDGETS[budget], device=device)
+
+
+def _never_seen(opened: Mapping[str, Model], table: Table) -> None:
+    """Refuse weights that were trained on the table at hand: no row of it is left that they have not seen."""
+    for base, model in opened.items():
+        if model.opened_from is not None and table.fingerprint in model.opened_from.tables:
+            raise UsageError(
+                f"The weights {model.opened_from.source} of '{base}' were continued on this very table (fingerprint "
+                f"{table.fingerprint[:16]}): its holdout would not be untouched. Continue on other tables, or leave "
+                "--weights out."
+            )
 
 
 def _metric_names(plan: Plan) -> list[str]:
@@ -366,6 +384,7 @@ def _write(
             "champion": champion.name,
             "model": champion.base,
             "how": champion.how,
+            "base": None if champion.origin.opened_from is None else asdict(champion.origin.opened_from),
             "decision": scorecard.verdict.decision,
             "trained_on": document["bundle"]["train_on"],
             "threshold": _threshold(plan, document),

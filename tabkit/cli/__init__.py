@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, EXIT_USAGE, TabkitError
+from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, EXIT_USAGE, TabkitError, UsageError
 
 app = typer.Typer(
     name="tabkit",
@@ -99,6 +99,12 @@ def run(
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
     budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
     device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Your own weights of a base, for instance icl=FOLDER of 'tabkit pretrain icl'.", metavar="BASE=PATH"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -107,7 +113,8 @@ def run(
     with printing.progress(quiet=as_json) as watch:
         from tabkit.run import run as run_
 
-        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command())
+        own = _pairs(weights or [])
+        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), own)
     printing.verdict(done.result, done.folder, as_json)
 
 
@@ -225,6 +232,16 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
         typer.echo(f"tabkit {metadata.version('tabkit-ml')}")
         raise typer.Exit()
+
+
+def _pairs(weights: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in weights:
+        base, equals, path = text.partition("=")
+        if not equals or not base or not path:
+            raise UsageError(f"--weights {text}: expected BASE=PATH, for instance icl=my_base/weights.")
+        pairs[base] = path
+    return pairs
 
 
 def _command() -> str:

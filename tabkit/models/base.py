@@ -112,6 +112,28 @@ class Adapted:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The pretrained weights that a base was opened from.
+
+    Attributes
+    ----------
+    source
+        ``shipped``, or the file or folder they were read from.
+    sha256
+        Of the file that holds them, hex.
+    licence
+        Under which they may be used; ``not stated`` where nothing says.
+    tables
+        Fingerprints of the real tables that they were trained on, as far as they say so.
+    """
+
+    source: str
+    sha256: str
+    licence: str
+    tables: tuple[str, ...] = ()
+
+
 class Model(ABC):
     """A tabular model. Subclasses state ``hows`` (how -> kind of candidate) and ``tasks``."""
 
@@ -122,8 +144,23 @@ class Model(ABC):
     """An optional package without which the model cannot be used."""
     needs_source: ClassVar[frozenset[str]] = frozenset()
     """The ``hows`` that need a base grown on a source table."""
+    has_weights: ClassVar[bool] = False
+    """Whether its base is opened from weights that exist before any run; :meth:`open_weights` then does it."""
     importance_rows: ClassVar[int | None] = None
     """Rows on which column importance is measured at most; None for all, where predicting is cheap."""
+    opened_from: Weights | None = None
+    """What the base was opened from; None where a run pretrains it itself."""
+
+    @classmethod
+    def open_weights(cls, place: Path | None) -> Self:
+        """Open the base from weights at ``place``; from those it ships with or finds by itself where None.
+
+        Raises
+        ------
+        UsageError
+            There are none, or they do not fit; the message says what was looked for and where.
+        """
+        raise UsageError(f"{cls.title} takes no weights: a run makes its base itself.")
 
     @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:

@@ -135,12 +135,15 @@ def pretrain_icl(
     return write_weights(out / "weights", net, config, {"steps": step, "tables": tables, "plan": asdict(plan)})
 
 
-def write_weights(folder: Path, net: IclNet, config: IclConfig, made: dict[str, Any]) -> Path:
+def write_weights(
+    folder: Path, net: IclNet, config: IclConfig, made: dict[str, Any], licence: str = "Apache-2.0"
+) -> Path:
     """Write the weights as the kit ships them: bfloat16 safetensors, and the sizes with how they were made."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in net.state_dict().items()}
     save_file(state, folder / "weights.safetensors")
-    (folder / "config.json").write_text(json.dumps({"net": config.as_dict(), "made": made}, indent=1) + "\n")
+    facts = {"licence": licence, "net": config.as_dict(), "made": made}
+    (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
