@@ -76,6 +76,11 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
                 "See: tabkit list models."
             )
         model = model_class(base)
+        if not installed(model):
+            raise UsageError(
+                f"{where}: base '{base}' needs the package '{model.needs_package}', which is not installed. "
+                f"Install it with: pip install 'tabkit-ml[{base}]'"
+            )
         if recipe.task not in model.tasks:
             raise UsageError(
                 f"{where}: base '{base}' cannot do {recipe.task} tasks; it does {', '.join(sorted(model.tasks))}."
@@ -97,7 +102,10 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
 
 
 def open_weights(
-    todo: tuple[Wanted, ...], weights: Mapping[str, str | Path], watch: Watch = lambda stage, fraction, note: None
+    todo: tuple[Wanted, ...],
+    weights: Mapping[str, str | Path],
+    task: str,
+    watch: Watch = lambda stage, fraction, note: None,
 ) -> dict[str, Model]:
     """Open the bases that have weights: the user's own where ``weights`` (base -> path) names them.
 
@@ -119,7 +127,7 @@ def open_weights(
             )
     for base in takers:
         place = Path(weights[base]) if base in weights else None
-        opened[base] = model_class(base).open_weights(place)
+        opened[base] = model_class(base).open_weights(place, task)
         known = opened[base].opened_from
         if known is not None and known.source != "shipped":
             watch(f"{base} (weights)", 1.0, licence_note(known))

@@ -111,7 +111,7 @@ def run(
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
-    opened = adapt.open_weights(todo, weights or {}, watch)
+    opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)
 
     watch("data", 0.0, "reading")
     rows = _read(plan, data, source, folder)

@@ -76,7 +76,7 @@ def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytes
     done = tabkit.run(recipe, data=data, out=tmp_path / "run", budget="quick")
     manifest = json.loads((done.folder / "bundle" / "manifest.json").read_text())
     assert manifest["champion"] == "icl_as_is"
-    shipped = icl.Icl.open_weights(None).opened_from
+    shipped = icl.Icl.open_weights(None, "binary").opened_from
     assert shipped is not None and shipped.licence == "Apache-2.0"
     assert manifest["base"]["sha256"] == shipped.sha256 and manifest["base"]["licence"] == "Apache-2.0"
     assert shipped.sha256 in (done.folder / "bundle" / "CARD.md").read_text()
@@ -86,16 +86,16 @@ def test_weights_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
     recipe, _ = table(tmp_path)
     todo = adapt.wanted(load_recipe(recipe).recipe, False)
     with pytest.raises(UsageError, match="adapts no base 'tabnet'"):
-        adapt.open_weights(todo, {"tabnet": folder})
+        adapt.open_weights(todo, {"tabnet": folder}, "binary")
     with pytest.raises(UsageError, match=r"config.json and weights.safetensors not there"):
-        adapt.open_weights(todo, {"icl": tmp_path / "nowhere"})
+        adapt.open_weights(todo, {"icl": tmp_path / "nowhere"}, "binary")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "net": {**config["net"], "row_layers": 2}}))
     with pytest.raises(UsageError, match="do not fit this version"):
-        adapt.open_weights(todo, {"icl": folder})
+        adapt.open_weights(todo, {"icl": folder}, "binary")
     (folder / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UsageError, match="do not fit this version"):
-        adapt.open_weights(todo, {"icl": folder})
+        adapt.open_weights(todo, {"icl": folder}, "binary")
 
 
 def test_weights_that_saw_the_table_are_refused(folder: Path, tmp_path: Path) -> None:

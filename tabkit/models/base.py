@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.encode import Features
+from tabkit.data.encode import MISSING, Features
 from tabkit.errors import UsageError, nearest
 
 Kind = Literal["baseline", "base", "adapted"]
@@ -152,8 +152,13 @@ class Model(ABC):
     """What the base was opened from; None where a run pretrains it itself."""
 
     @classmethod
-    def open_weights(cls, place: Path | None) -> Self:
-        """Open the base from weights at ``place``; from those it ships with or finds by itself where None.
+    def lacks(cls) -> str | None:
+        """Say what is missing before the model can be used, in a few words; None where nothing is."""
+        return None if installed(cls) else f"pip install {cls.needs_package}"
+
+    @classmethod
+    def open_weights(cls, place: Path | None, task: str) -> Self:
+        """Open the base for a task from weights at ``place``; from those it ships with or finds by itself where None.
 
         Raises
         ------
@@ -337,6 +342,21 @@ def one_hot(x_cat: npt.NDArray[np.int64], cat_sizes: tuple[int, ...]) -> npt.NDA
     for column in range(x_cat.shape[1]):
         out[np.arange(n_rows), offsets[column] + x_cat[:, column]] = 1.0
     return out
+
+
+def cells_of(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return what an in-context model reads.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Cells (n_rows, n_num + n_cat): standardised numbers, then category codes, NaN where missing; and which
+        columns hold codes (n_num + n_cat,).
+    """
+    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
+    n_num = features.x_num.shape[1]
+    categorical = np.arange(n_num + codes.shape[1]) >= n_num
+    return np.hstack([features.x_std, codes]), categorical
 
 
 def prior_of(train: Features) -> Predictions:

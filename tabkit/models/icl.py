@@ -32,9 +32,20 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tabkit.data.encode import MISSING, Features
+from tabkit.data.encode import Features
 from tabkit.errors import UsageError
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Weights, loss
+from tabkit.models.base import (
+    Adapted,
+    Block,
+    Budget,
+    Model,
+    Predictions,
+    Proof,
+    Settings,
+    Weights,
+    cells_of,
+    loss,
+)
 from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 
@@ -103,8 +114,8 @@ class Icl(Model):
         self.table_ = table
 
     @classmethod
-    def open_weights(cls, place: Path | None) -> Self:
-        """Open the shipped weights, or those of a folder that ``tabkit pretrain icl`` wrote."""
+    def open_weights(cls, place: Path | None, task: str) -> Self:
+        """Open the shipped weights (one base for every task), or those of a folder that ``tabkit pretrain icl`` wrote."""
         net, weights = open_folder(place)
         base = cls(net)
         base.opened_from = weights
@@ -113,7 +124,7 @@ class Icl(Model):
     @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
         """Return the shipped base; it was pretrained on synthetic tables, and reads neither ``source`` nor ``rows``."""
-        return cls.open_weights(None)
+        return cls.open_weights(None, rows.layout.task)
 
     def adapt(
         self,
@@ -209,7 +220,7 @@ class Icl(Model):
 
     def _answer(self, features: Features, members: Sequence[_Member], table: _Table) -> Predictions:
         """Return the members' mean answer: probabilities (n_rows, n_classes) before any tempering, or numbers (n_rows,)."""
-        cells, _ = _cells(features)
+        cells, _ = cells_of(features)
 
         def answer(job: tuple[int, _Member]) -> Tensor:
             start, member = job
@@ -313,7 +324,7 @@ class _Table:
         regression = train.layout.task == "regression"
         mean, std = (float(train.y.mean()), float(train.y.std()) or 1.0) if regression else (0.0, 1.0)
         kept = _stratified(train, seed)[: effort.members * effort.context_rows]
-        x, categorical = _cells(train.take(kept))
+        x, categorical = cells_of(train.take(kept))
         y = ((train.y[kept] - mean) / std).astype(np.float32)
         return cls(
             x, y, categorical, len(train.layout.classes), regression, mean, std, effort, seed, train_rows=len(train)
@@ -389,7 +400,7 @@ def _fit(
     task = _Task(net, adapters)
     device = torch.device("cuda" if budget.device == "cuda" or _has_gpu(budget) else "cpu")
     task.to(device)
-    cells, categorical = _cells(train)
+    cells, categorical = cells_of(train)
     assert train.y is not None
     x = torch.from_numpy(cells).to(device)
     y = torch.from_numpy(((train.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
@@ -417,7 +428,7 @@ def _fit(
 
     def valid_loss() -> float:
         assert measured is not None and measured.y is not None
-        asked, _ = _cells(measured)
+        asked, _ = cells_of(measured)
         truth = torch.from_numpy(((measured.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
         columns = torch.from_numpy(table.columns(0)).to(device)
         draw = _moved(table.draw(0, len(columns), table.classes), device)
@@ -477,14 +488,6 @@ def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:
 
 def _part(rows: Features, most: int, seed: int) -> Features:
     return rows if len(rows) <= most else rows.take(np.sort(_stratified(rows, seed)[:most]))
-
-
-def _cells(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return cells (n_rows, n_features), NaN where missing, and which columns hold codes."""
-    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
-    n_num = features.x_num.shape[1]
-    categorical = np.arange(n_num + codes.shape[1]) >= n_num
-    return np.hstack([features.x_std, codes]), categorical
 
 
 def _moved(draw: Draw, device: torch.device) -> Draw:
