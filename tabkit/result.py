@@ -25,7 +25,7 @@ from tabkit.recipe import Plan
 
 FORMAT = 1
 DISTRIBUTION = "tabkit-ml"
-PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "tabicl", "polars", "numpy")
+PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "tabicl", "tabpfn", "polars", "numpy")
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour where the recipe states none."""
 

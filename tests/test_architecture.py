@@ -21,6 +21,7 @@ HEAVY = (
     "optuna",
     "catboost",
     "tabicl",
+    "tabpfn",
 )
 
 

@@ -5,7 +5,6 @@ names, or the one that the library's own cache holds. Nothing is downloaded. The
 (``torch.load`` with ``weights_only``); a bundle holds the network as safetensors and JSON, and the context rows.
 
 The library is ``tabicl`` 2.x; read for this file: ``TabICLClassifier``, ``TabICLRegressor`` and their ``_load_model``.
-It can also be fine-tuned by its library; that has no epoch 0 and no proof per block, so it is not offered here.
 """
 
 from __future__ import annotations
@@ -14,31 +13,14 @@ import hashlib
 import importlib
 import json
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from tabkit.data.encode import Features
 from tabkit.errors import UsageError
-from tabkit.models.base import (
-    Adapted,
-    Block,
-    Budget,
-    Model,
-    Predictions,
-    Proof,
-    Settings,
-    Weights,
-    cells_of,
-    installed,
-)
+from tabkit.models.base import Weights, installed
+from tabkit.models.public_base import PublicBase, Table
 
 VARIABLE = "TABKIT_TABICL_WEIGHTS"
 REPOSITORY = "jingang/TabICL"
@@ -50,49 +32,14 @@ CACHED = {
 
 LICENCE = "BSD-3-Clause as the tabicl library states its own; see huggingface.co/jingang/TabICL for the weights'"
 
-PREDICT_ROWS = 256
-"""Rows per pass, padded to that number: a row's result cannot depend on how many stand beside it."""
 
-FOLDS = 4
-"""Folds by which train rows are scored: a row is answered from the other folds alone."""
-
-CONTEXT_SEED = 1826701616
-CONTEXT_ROWS = {"quick": 1000, "standard": 4000, "thorough": 10_000}
-MEMBERS = {"quick": 2, "standard": 4, "thorough": 8}
-
-
-@dataclass(frozen=True)
-class _Table:
-    """The context: cells (n_rows, n_features), targets (n_rows,), and what the answers are."""
-
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.float64]
-    classes: int
-    regression: bool
-    members: int
-    most_rows: int
-
-    @classmethod
-    def of(cls, train: Features, members: int, most_rows: int) -> _Table:
-        """Take as many rows as the budget reads, drawn at random, in train's order."""
-        order = np.random.default_rng(CONTEXT_SEED).permutation(len(train))
-        rows = train.take(np.sort(order[:most_rows]))
-        regression = train.layout.task == "regression"
-        return cls(
-            cells_of(rows)[0], rows.labels.astype(np.float64), len(train.layout.classes), regression, members, most_rows
-        )
-
-
-class TabIcl(Model):
+class TabIcl(PublicBase):
     """TabICL with its context, ready to answer. See the module."""
 
     title = "TabICL"
-    hows = {"as_is": "base"}
-    needs_package = "tabicl"
-    has_weights = True
-    importance_rows = 300
+    extra = needs_package = "tabicl"
 
-    def __init__(self, net: Any, config: dict[str, Any], table: _Table | None = None) -> None:
+    def __init__(self, net: Any, config: dict[str, Any], table: Table | None = None) -> None:
         self.net_ = net.eval()
         self.config = config
         self.table_ = table
@@ -133,93 +80,30 @@ class TabIcl(Model):
         base.opened_from = Weights(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), LICENCE)
         return base
 
-    def adapt(
-        self,
-        train: Features,
-        valid: Features | None,
-        how: str,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None = None,
-    ) -> Adapted:
-        """Take train rows as the context; nothing is trained and nothing chosen. See :meth:`Model.adapt`."""
-        if how not in self.hows:
-            raise ValueError(f"tabicl knows {sorted(self.hows)}, not {how!r}")
-        table = _Table.of(train, MEMBERS[budget.level], CONTEXT_ROWS[budget.level])
-        model = TabIcl(self.net_, self.config, table)
-        note = (
-            f"answers from {len(table.y):,} of {len(train):,} train rows, {table.members} members; "
-            "a bundle of it holds those rows"
-        )
-        n = sum(p.numel() for p in self.net_.parameters())
-        return Adapted(model, how, Proof((Block("net", n, 0, 0.0),)), {}, (), (note,))
+    def _with(self, table: Table) -> Self:
+        return type(self)(self.net_, self.config, table)
 
-    @property
-    def table(self) -> _Table:
-        """The context and what it was made with."""
-        assert self.table_ is not None, "this base has no context yet; call adapt first"
-        return self.table_
+    def _n_parameters(self) -> int:
+        return sum(int(p.numel()) for p in self.net_.parameters())
 
-    @cached_property
-    def _fitted(self) -> Any:
-        return self._fit(self.table)
-
-    def _fit(self, table: _Table) -> Any:
+    def _fit(self, table: Table) -> Any:
         estimator = _estimator(table.regression, table.members)
 
         def given() -> None:  # what the library would read from a file again at every fit
             estimator.model_, estimator.model_config_, estimator.model_path_ = self.net_, self.config, None
 
         estimator._load_model = given
-        with _quiet():
-            estimator.fit(table.x, table.y if table.regression else table.y.astype(np.int64))
-        return estimator
-
-    def predict(self, features: Features) -> Predictions:
-        """Predict in padded batches of a fixed size."""
-        return self._answer(self._fitted, features)
-
-    def predict_train(self, train: Features) -> Predictions:
-        """Predict train rows context-safe: a row is answered from a context without its fold."""
-        fold = np.random.default_rng(CONTEXT_SEED).permutation(len(train)) % FOLDS
-        shape = (len(train),) if self.table.regression else (len(train), self.table.classes)
-        out = np.zeros(shape)
-        for k in range(FOLDS):
-            own, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-            table = _Table.of(train.take(rest), self.table.members, self.table.most_rows)
-            out[own] = self._answer(self._fit(table), train.take(own))
-        return out
-
-    def _answer(self, estimator: Any, features: Features) -> Predictions:
-        cells, _ = cells_of(features)
-        regression = self.table.regression
-        out = np.zeros((len(cells),) if regression else (len(cells), self.table.classes))
-        with _quiet():
-            for start in range(0, len(cells), PREDICT_ROWS):
-                part = cells[start : start + PREDICT_ROWS]
-                padded = np.vstack([part, np.repeat(part[:1], PREDICT_ROWS - len(part), axis=0)])
-                # A column missing in all rows would be left out by the library, and rows would hang together:
-                # rows of the context stand below.
-                padded = np.vstack([padded, self.table.x[:PREDICT_ROWS]])
-                if regression:
-                    out[start : start + len(part)] = estimator.predict(padded)[: len(part)]
-                else:
-                    chances = estimator.predict_proba(padded)[: len(part)].astype(np.float64)
-                    # A class that the context lacks still has its column.
-                    out[start : start + len(part), estimator.classes_.astype(np.int64)] = chances
-        return out if regression else np.asarray(out / out.sum(axis=1, keepdims=True))
+        return estimator.fit(table.x[:, table.kept], table.y if table.regression else table.y.astype(np.int64))
 
     def save(self, folder: Path) -> None:
         """Write the network, the context and the config: safetensors and JSON."""
-        import torch
         from safetensors.torch import save_file
 
         state = {name: t.detach().clone().contiguous() for name, t in self.net_.state_dict().items()}
         save_file(state, folder / "weights.safetensors")
-        context = {"x": torch.from_numpy(self.table.x.copy()), "y": torch.from_numpy(self.table.y.copy())}
-        save_file(context, folder / "context.safetensors")
-        facts = {n: getattr(self.table, n) for n in ("classes", "regression", "members", "most_rows")}
-        (folder / "config.json").write_text(json.dumps({"net": self.config, "table": facts}), encoding="utf-8")
+        self.table.save(folder)
+        config = {"net": self.config, "table": self.table.facts()}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -230,8 +114,7 @@ class TabIcl(Model):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         net = network.TabICL(**config["net"])
         net.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
-        context = load_file(folder / "context.safetensors")
-        return cls(net, config["net"], _Table(context["x"].numpy(), context["y"].numpy(), **config["table"]))
+        return cls(net, config["net"], Table.load(folder, config["table"]))
 
 
 def _estimator(regression: bool, members: int, model_path: str | None = None) -> Any:
@@ -270,10 +153,3 @@ def _plain(config: Any, path: Path) -> dict[str, Any]:
             f"tabicl weights {path}: their config holds more than JSON values, so no bundle could."
         ) from None
     return out
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's warnings are about its inputs, which the run reports itself
-        yield
