@@ -18,13 +18,23 @@ import numpy as np
 import polars as pl
 
 from tabkit import adapt, bundle, report, result
-from tabkit.data.encode import Encoder, Features, as_text, fit_encoder
+from tabkit.data.encode import Encoder, as_text, fit_encoder
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
-from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
+from tabkit.evaluate.harness import (
+    Choice,
+    Extras,
+    Parts,
+    Scorecard,
+    choose_on_valid,
+    conformal_half_width,
+    evaluate,
+    refusals,
+    threshold_of,
+)
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
@@ -79,6 +89,7 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     watch: Watch = lambda stage, fraction, note: None,
     command: str | None = None,
+    distill: bool = False,
     weights: Mapping[str, str | Path] | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
@@ -97,6 +108,8 @@ def run(
         ``quick``, ``standard`` or ``thorough``.
     watch
         Called with (stage, fraction, note) as the run goes on.
+    distill
+        Also teach LightGBM the champion's answers, measure how far it stands in for it, and bundle it in ``student/``.
     weights
         Your own weights of a base: base -> the folder or file that holds them.
 
@@ -121,17 +134,36 @@ def run(
     parts = _parts(plan, rows, split, encoder, seed)
     watch("data", 1.0, "")
 
+    unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+    source_rows = None if rows.source is None else encoder.encode(rows.source)
     candidates = adapt.adapt_all(
-        todo, parts.train, parts.valid, *_pretraining(rows, encoder), seed, allowance, watch, opened
+        todo, parts.train, parts.valid, source_rows, unlabelled, seed, allowance, watch, opened
     )
+    if "blend" not in plan.recipe.candidates.without:
+        refused = refusals(candidates)
+        candidates += adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
     primary = next(iter(metrics.values()))
     choice = choose_on_valid(candidates, parts.valid, primary)
     extras = _extras(plan, choice, primary, parts, seed, allowance, watch)
+
+    def distil(champion: Candidate) -> Candidate:
+        return adapt.student(champion, parts.train, parts.valid, unlabelled, seed, allowance, watch)
+
     scorecard = evaluate(
-        plan, candidates, choice, parts, extras, metrics, budget, seed, lambda f, note: watch("harness", f, note)
+        plan,
+        candidates,
+        choice,
+        parts,
+        extras,
+        metrics,
+        budget,
+        seed,
+        lambda f, note: watch("harness", f, note),
+        distil if distill else None,
     )
     watch("bundle", 0.0, scorecard.verdict.champion)
     model = _champion(plan, scorecard, rows, encoder, seed, allowance)
+    student = _student(plan, scorecard, model, rows, encoder, seed, allowance) if distill else None
 
     document = result.assemble(
         plan,
@@ -144,9 +176,9 @@ def run(
         budget,
         seed,
         time.perf_counter() - started,
-        command or f"tabkit run {recipe} --budget {budget} --seed {seed}",
+        command or f"tabkit run {recipe} --budget {budget} --seed {seed}{' --distill' if distill else ''}",
     )
-    _write(folder, plan, rows, split, encoder, scorecard, model, document)
+    _write(folder, plan, rows, split, encoder, scorecard, model, student, document)
     watch("bundle", 1.0, "")
     return Run(folder, document)
 
@@ -305,12 +337,6 @@ def _parts(plan: Plan, rows: _Data, split: Split, encoder: Encoder, seed: int) -
     return Parts(train, valid, Sealed(holdout, key), frame, split)
 
 
-def _pretraining(rows: _Data, encoder: Encoder) -> tuple[Features | None, Features | None]:
-    """Return the source's rows and the target's unlabelled ones, encoded."""
-    source = None if rows.source is None else encoder.encode(rows.source)
-    return source, encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
-
-
 def _extras(
     plan: Plan, choice: Choice, primary: Metric, parts: Parts, seed: int, budget: Budget, watch: Watch
 ) -> Extras:
@@ -354,6 +380,18 @@ def _champion(plan: Plan, scorecard: Scorecard, rows: _Data, encoder: Encoder, s
     return adapt.again(champion, encoder.encode(rows.labelled.frame), seed, budget)
 
 
+def _student(
+    plan: Plan, scorecard: Scorecard, teacher: Model, rows: _Data, encoder: Encoder, seed: int, budget: Budget
+) -> Model:
+    """Return the student to bundle: of the bundled champion on all rows, or the very student that was measured."""
+    assert scorecard.fidelity is not None
+    measured = scorecard.score(scorecard.fidelity.student).candidate
+    if plan.recipe.bundle.train_on == "train":
+        return measured.adapted.model
+    unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+    return adapt.student_again(measured, teacher, encoder.encode(rows.labelled.frame), unlabelled, seed, budget)
+
+
 def _write(
     folder: Path,
     plan: Plan,
@@ -362,6 +400,7 @@ def _write(
     encoder: Encoder,
     scorecard: Scorecard,
     model: Model,
+    student: Model | None,
     document: dict[str, Any],
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none."""
@@ -374,25 +413,30 @@ def _write(
         predicted.write_parquet(temporary / "holdout_predictions.parquet")
         if rows.table.rejects.height:
             rows.table.rejects.write_csv(temporary / "rejects.csv")
-        champion = scorecard.score(scorecard.verdict.champion).candidate
-        facts = {
-            "tabkit": document["tabkit"],
-            "created": document["created"],
-            "recipe": plan.recipe.name,
-            "task": plan.recipe.task,
-            "classes": list(encoder.classes),
-            "champion": champion.name,
-            "model": champion.base,
-            "how": champion.how,
-            "base": None if champion.origin.opened_from is None else asdict(champion.origin.opened_from),
-            "decision": scorecard.verdict.decision,
-            "trained_on": document["bundle"]["train_on"],
-            "threshold": _threshold(plan, document),
-            "half_width": _half_width(plan, rows, split, scorecard),
-            "data_fingerprint": rows.table.fingerprint,
-            "versions": document["versions"],
-        }
-        bundle.save_bundle(temporary / "bundle", plan, encoder, model, facts, document, result.card(document, plan))
+        models = {"bundle": (scorecard.verdict.champion, model)}
+        if student is not None and scorecard.fidelity is not None:
+            models["student"] = (scorecard.fidelity.student, student)
+        for place, (name, kept) in models.items():
+            candidate = scorecard.score(name).candidate
+            facts = {
+                "tabkit": document["tabkit"],
+                "created": document["created"],
+                "recipe": plan.recipe.name,
+                "task": plan.recipe.task,
+                "classes": list(encoder.classes),
+                "champion": name,
+                "model": candidate.base,
+                "how": candidate.how,
+                "bases": {base: asdict(weights) for base, weights in candidate.weights.items()},
+                "decision": scorecard.verdict.decision,
+                "trained_on": document["bundle"]["train_on"],
+                "threshold": _threshold(plan, document),  # a student decides as its teacher does
+                "half_width": _half_width(plan, rows, split, scorecard, name),
+                "data_fingerprint": rows.table.fingerprint,
+                "versions": document["versions"],
+            }
+            card = result.card(document, plan, name)
+            bundle.save_bundle(temporary / place, plan, encoder, kept, facts, document, card)
         report.write_report(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private
         os.replace(temporary, folder)
@@ -401,15 +445,12 @@ def _write(
 
 
 def _threshold(plan: Plan, document: dict[str, Any]) -> float | None:
-    """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
-    if plan.recipe.task != "binary":
-        return None
-    worths = (document["value"] or {}).get("candidates", [])
-    return next((w["threshold"] for w in worths if w["name"] == document["champion"]), 0.5)
+    """Return the probability from which the positive class is predicted (binary)."""
+    return threshold_of(document["champion"], document["value"]) if plan.recipe.task == "binary" else None
 
 
-def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard) -> float | None:
+def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard, name: str) -> float | None:
     if plan.recipe.task != "regression":
         return None
     y = rows.labelled.frame[plan.recipe.target][split.holdout].cast(pl.Float64).to_numpy().astype(np.float64)
-    return conformal_half_width(y, scorecard.holdout_predictions[scorecard.verdict.champion])
+    return conformal_half_width(y, scorecard.holdout_predictions[name])

@@ -12,6 +12,7 @@ from conftest import holds_pickle, make_features
 from tabkit.data.encode import Features
 from tabkit.evaluate.proof import contradiction
 from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, model_class, model_names
+from tabkit.models.blend import Blend, Member
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=40)
 CASES = [
@@ -36,6 +37,11 @@ def prepared(name: str, how: str, task: str) -> tuple[Model, Features, Features]
     """A model ready to be adapted, and its train and valid rows; the source shares the target's relation."""
     train, valid = make_features(task, 240, seed=1), make_features(task, 120, seed=2)
     model = model_class(name)
+    if name == "blend":
+        return blend_of(how, task), train, valid
+    if how == "student":  # it learns a teacher's answers
+        teacher = adapt(model_class("linear")(), train, valid, "scratch").model
+        return model(), train.with_y(teacher.predict(train)), valid.with_y(teacher.predict(valid))
     if model.hows[how] == "baseline":
         return model(), train, valid
     source = make_features(task, 400, seed=3)
@@ -44,6 +50,18 @@ def prepared(name: str, how: str, task: str) -> tuple[Model, Features, Features]
     base = model.pretrain(source, train.with_y(None), np.random.default_rng(0), BUDGET)
     assert base is not None
     return base, train, valid
+
+
+def blend_of(how: str, task: str) -> Model:
+    """Members that have weight on these rows, one of the kind that the blend is named for among them."""
+    base, _, _ = prepared("lgbm", "as_is", task)
+    linear, prior = Member("linear", 0.5, model_class("linear")()), Member("prior", 0.5, model_class("prior")())
+    last = {
+        "baselines": Member("lgbm", 0.5, model_class("lgbm")()),
+        "bases": Member("lgbm_as_is", 0.5, base),
+        "all": Member("lgbm_continue", 0.5, base),
+    }
+    return Blend([prior if how == "all" else linear, last[how]])
 
 
 def adapt(model: Model, train: Features, valid: Features | None, how: str, **more: object) -> Adapted:
@@ -59,7 +77,7 @@ def first_how(name: str) -> str:
 @pytest.mark.parametrize(("name", "how", "task"), CASES)
 def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
     model, train, valid = prepared(name, how, task)
-    baseline = model.hows[how] == "baseline"
+    baseline = model.hows[how] in ("baseline", "student") or name == "blend"
     base_before = None if baseline else adapt(model, train, valid, "as_is").model.predict(valid)
     adapted = adapt(model, train, valid, how)
 

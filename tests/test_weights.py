@@ -57,13 +57,13 @@ def test_a_run_with_ones_own_weights_says_so_everywhere(folder: Path, tmp_path: 
     jsonschema.Draft202012Validator(schema).validate(done.result)
     by_name = {c["name"]: c for c in done.result["candidates"]}
     expected = {"source": str(folder), "sha256": sha, "licence": "mine alone", "tables": []}
-    assert by_name["icl_as_is"]["weights"] == expected and by_name["linear"]["weights"] is None
+    assert by_name["icl_as_is"]["weights"] == {"icl": expected} and by_name["linear"]["weights"] == {}
     assert any("mine alone" in note for note in by_name["icl_as_is"]["notes"])
     first = next(i for i, note in enumerate(told) if "mine alone" in note)
     assert told.index("reading") > first, "the licence is shown before anything is used"
     # Whatever won is in the manifest: the champion's base, or that it had none.
     manifest = json.loads((done.folder / "bundle" / "manifest.json").read_text())
-    assert manifest["base"] == by_name[done.result["champion"]]["weights"]
+    assert manifest["bases"] == by_name[done.result["champion"]]["weights"]
 
 
 def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,8 @@ def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytes
     assert manifest["champion"] == "icl_as_is"
     shipped = icl.Icl.open_weights(None, "binary").opened_from
     assert shipped is not None and shipped.licence == "Apache-2.0"
-    assert manifest["base"]["sha256"] == shipped.sha256 and manifest["base"]["licence"] == "Apache-2.0"
+    told = manifest["bases"]["icl"]
+    assert told["sha256"] == shipped.sha256 and told["licence"] == "Apache-2.0"
     assert shipped.sha256 in (done.folder / "bundle" / "CARD.md").read_text()
 
 

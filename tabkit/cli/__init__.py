@@ -99,6 +99,9 @@ def run(
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
     budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
     device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Also teach LightGBM the champion's answers, for scoring at tree speed.")
+    ] = False,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +117,7 @@ def run(
         from tabkit.run import run as run_
 
         own = _pairs(weights or [])
-        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), own)
+        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own)
     printing.verdict(done.result, done.folder, as_json)
 
 

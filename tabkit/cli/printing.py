@@ -221,7 +221,11 @@ def verdict(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     if result["value"]:
         console.print(Text(f"\nValue: {result['value']['sentence']}"))
     console.print(Text(f"\n{result['verdict']['decision']}: {result['verdict']['sentence']}", style="bold"))
+    if result["student"]:
+        console.print(Text(f"\n{result['student']['sentence']}"))
     console.print(Text(f"\nReport: {folder / 'report.html'}\nBundle: {folder / 'bundle'}"))
+    if result["student"]:
+        console.print(Text(f"Student: {folder / 'student'}"))
 
 
 def scored(done: Any, as_json: bool) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tabkit.data.encode import MISSING, Features
 from tabkit.errors import UsageError, nearest
 
-Kind = Literal["baseline", "base", "adapted"]
+Kind = Literal["baseline", "base", "adapted", "student"]
 Predictions = npt.NDArray[np.float64]
 """Classification: probabilities (n_rows, n_classes), rows sum to 1. Regression: (n_rows,), the target's unit."""
 
@@ -110,6 +110,12 @@ class Adapted:
     settings: Settings = field(default_factory=dict)
     history: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    on_valid: Predictions | None = field(default=None, repr=False, compare=False)
+    """Predictions of valid to judge by, where ``model.predict(valid)`` would look too good: see ``blend``."""
+
+    def predict_valid(self, valid: Features) -> Predictions:
+        """Return the predictions of valid that the model is judged by."""
+        return self.model.predict(valid) if self.on_valid is None else self.on_valid
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class Model(ABC):
     """The ``hows`` that need a base grown on a source table."""
     has_weights: ClassVar[bool] = False
     """Whether its base is opened from weights that exist before any run; :meth:`open_weights` then does it."""
-    importance_rows: ClassVar[int | None] = None
+    importance_rows: int | None = None
     """Rows on which column importance is measured at most; None for all, where predicting is cheap."""
     opened_from: Weights | None = None
     """What the base was opened from; None where a run pretrains it itself."""
@@ -248,6 +254,14 @@ class Candidate:
     cost: Cost
     train: Predictions
     valid: Predictions
+    members: tuple[Candidate, ...] = ()
+    """The candidates a blend gives weight to; empty for all others."""
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """The pretrained weights behind this candidate, or behind its members, by base; empty without any."""
+        behind = self.members or (self,)
+        return {c.base: c.origin.opened_from for c in behind if c.origin.opened_from is not None}
 
     @property
     def title(self) -> str:
@@ -268,6 +282,10 @@ HOW_TITLES = {
     "full": "all weights",
     "refit": "leaf values refitted",
     "continue": "trees continued",
+    "student": "student of the champion",
+    "baselines": "of baselines",
+    "bases": "with untouched bases",
+    "all": "with adapted members",
 }
 """What each strategy is called in a sentence."""
 
@@ -311,6 +329,16 @@ def candidate_name(base: str, how: str) -> str:
     """
     assert re.fullmatch(r"[a-z0-9]+", base), base
     return base if how == "scratch" else f"{base}_{how}"
+
+
+def candidate_parts(name: str) -> tuple[str, str]:
+    """Return (base, how) of a candidate's name: what :func:`candidate_name` put together.
+
+    >>> candidate_parts("lgbm"), candidate_parts("icl_as_is")
+    (('lgbm', 'scratch'), ('icl', 'as_is'))
+    """
+    base, _, how = name.partition("_")
+    return base, how or "scratch"
 
 
 def loss(features: Features, predicted: Predictions) -> float:
