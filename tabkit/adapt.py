@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from tabkit.models.base import (
     Kind,
     Model,
     Predictions,
+    Weights,
     candidate_name,
     installed,
     model_class,
@@ -77,6 +78,11 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
                 "See: tabkit list models."
             )
         model = model_class(base)
+        if not installed(model):
+            raise UsageError(
+                f"{where}: base '{base}' needs the package '{model.needs_package}', which is not installed. "
+                f"Install it with: pip install 'tabkit-ml[{base}]'"
+            )
         if issubclass(model, Blend):
             raise UsageError(
                 f"{where}: table [candidates.adapt], 'blend' is made of the other candidates and needs no entry. Remove it; "
@@ -102,6 +108,44 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     return tuple(dict.fromkeys(out))
 
 
+def open_weights(
+    todo: tuple[Wanted, ...],
+    weights: Mapping[str, str | Path],
+    task: str,
+    watch: Watch = lambda stage, fraction, note: None,
+) -> dict[str, Model]:
+    """Open the bases that have weights: the user's own where ``weights`` (base -> path) names them.
+
+    The licence of weights that tabkit does not ship is told to ``watch`` before anything uses them.
+
+    Raises
+    ------
+    UsageError
+        A base that the recipe does not adapt or that takes no weights, or weights that are missing or do not fit.
+    """
+    opened: dict[str, Model] = {}
+    bases = [base for base in dict.fromkeys(w.base for w in todo if w.kind != "baseline")]
+    takers = [base for base in bases if model_class(base).has_weights]
+    for base in weights:
+        if base not in takers:
+            raise UsageError(
+                f"--weights {base}={weights[base]}: the recipe adapts no base '{base}' that takes weights."
+                f"{nearest(base, takers)}"
+            )
+    for base in takers:
+        place = Path(weights[base]) if base in weights else None
+        opened[base] = model_class(base).open_weights(place, task)
+        known = opened[base].opened_from
+        if known is not None and known.source != "shipped":
+            watch(f"{base} (weights)", 1.0, licence_note(known))
+    return opened
+
+
+def licence_note(weights: Weights) -> str:
+    """Say which weights are used and under which licence."""
+    return f"weights {weights.source} (sha256 {weights.sha256[:12]}), licence: {weights.licence}"
+
+
 def adapt_all(
     todo: tuple[Wanted, ...],
     train: Features,
@@ -111,6 +155,7 @@ def adapt_all(
     seed: int,
     budget: Budget,
     watch: Watch,
+    opened: Mapping[str, Model] | None = None,
 ) -> tuple[Candidate, ...]:
     """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
 
@@ -120,9 +165,11 @@ def adapt_all(
         Labelled rows of the source table, in the layout of ``train``; None without one.
     unlabelled
         Rows of the target without a label, for self-supervised pretraining; None without any.
+    opened
+        Bases with weights, from :func:`open_weights`.
     """
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained: dict[str, Model] = {}
+    pretrained: dict[str, Model] = dict(opened or {})
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:
@@ -142,6 +189,8 @@ def _make(
     own = replace(budget, progress=_part_of(watch, item.name))
     with measured() as cost:
         adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)
+    if origin.opened_from is not None and origin.opened_from.source != "shipped":
+        adapted = replace(adapted, notes=(*adapted.notes, licence_note(origin.opened_from)))
     on_train, on_valid = adapted.model.predict_train(train), adapted.predict_valid(valid)
     watch(item.name, 1.0, "")
     return Candidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)

@@ -26,7 +26,7 @@ from tabkit.recipe import Plan
 
 FORMAT = 1
 DISTRIBUTION = "tabkit-ml"
-PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "polars", "numpy")
+PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "tabicl", "tabpfn", "polars", "numpy")
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour where the recipe states none."""
 
@@ -184,6 +184,7 @@ def _candidate(score: Score, price: float) -> dict[str, Any]:
         "history": adapted.history,
         "settings": adapted.settings,
         "notes": adapted.notes,
+        "weights": candidate.weights,
         "seconds": cost.seconds,
         "cpu_seconds": cost.cpu_seconds,
         "peak_mb": cost.peak_mb,
@@ -315,7 +316,7 @@ def card(result: dict[str, Any], plan: Plan, name: str) -> str:
 target `{result["target"]}`{f" (positive: {result['positive']})" if result["positive"] else ""}. It is meant for rows like those it was trained on, and supports a
 decision; it does not replace the person who answers for it.
 
-## Data
+{_weights_text(champion)}## Data
 {result["split"]["text"]} Fingerprint `{result["data_fingerprint"][:16]}`. Features: {", ".join(result["features"]["columns"][:40])}.
 
 ## Results
@@ -337,6 +338,14 @@ Sensitive fields in the schema: {", ".join(sensitive) or "none marked"}. {result
 ## How to repeat it
 `{result["command"]}` with tabkit {result["tabkit"]}, seed {result["seed"]}, Python {result["versions"]["python"]}.
 """
+
+
+def _weights_text(champion: dict[str, Any]) -> str:
+    lines = []
+    for base, weights in champion["weights"].items():
+        where = "shipped with tabkit" if weights["source"] == "shipped" else f"from {weights['source']}"
+        lines.append(f"- `{base}`: weights {where}, sha256 `{weights['sha256']}`, licence: {weights['licence']}\n")
+    return "## Base\n" + "".join(lines) + "\n" if lines else ""
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

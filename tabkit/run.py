@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +90,7 @@ def run(
     watch: Watch = lambda stage, fraction, note: None,
     command: str | None = None,
     distill: bool = False,
+    weights: Mapping[str, str | Path] | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -109,6 +110,8 @@ def run(
         Called with (stage, fraction, note) as the run goes on.
     distill
         Also teach LightGBM the champion's answers, measure how far it stands in for it, and bundle it in ``student/``.
+    weights
+        Your own weights of a base: base -> the folder or file that holds them.
 
     Raises
     ------
@@ -121,9 +124,11 @@ def run(
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
+    opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)
 
     watch("data", 0.0, "reading")
     rows = _read(plan, data, source, folder)
+    _never_seen(opened, rows.table)
     (split,) = split_rows(rows.labelled.frame, plan.recipe, seed)
     encoder = _encoder(plan, rows, split)
     parts = _parts(plan, rows, split, encoder, seed)
@@ -131,7 +136,9 @@ def run(
 
     unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
     source_rows = None if rows.source is None else encoder.encode(rows.source)
-    candidates = adapt.adapt_all(todo, parts.train, parts.valid, source_rows, unlabelled, seed, allowance, watch)
+    candidates = adapt.adapt_all(
+        todo, parts.train, parts.valid, source_rows, unlabelled, seed, allowance, watch, opened
+    )
     if "blend" not in plan.recipe.candidates.without:
         refused = refusals(candidates)
         candidates += adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
@@ -192,6 +199,17 @@ def _allowance(budget: str, device: Literal["auto", "cpu", "cuda"]) -> Budget:
     if budget not in BUDGETS:
         raise UsageError(f"Unknown budget '{budget}'.{nearest(budget, BUDGETS)}")
     return replace(BUDGETS[budget], device=device)
+
+
+def _never_seen(opened: Mapping[str, Model], table: Table) -> None:
+    """Refuse weights that were trained on the table at hand: no row of it is left that they have not seen."""
+    for base, model in opened.items():
+        if model.opened_from is not None and table.fingerprint in model.opened_from.tables:
+            raise UsageError(
+                f"The weights {model.opened_from.source} of '{base}' were continued on this very table (fingerprint "
+                f"{table.fingerprint[:16]}): its holdout would not be untouched. Continue on other tables, or leave "
+                "--weights out."
+            )
 
 
 def _metric_names(plan: Plan) -> list[str]:
@@ -409,6 +427,7 @@ def _write(
                 "champion": name,
                 "model": candidate.base,
                 "how": candidate.how,
+                "bases": {base: asdict(weights) for base, weights in candidate.weights.items()},
                 "decision": scorecard.verdict.decision,
                 "trained_on": document["bundle"]["train_on"],
                 "threshold": _threshold(plan, document),  # a student decides as its teacher does

@@ -137,6 +137,7 @@ def make_result(task: str, *, full: bool = True) -> dict[str, Any]:
                 "history": _history(how, rng),
                 "settings": {"learning_rate": 0.02, "layers": [1, 2]} if how == "tuned" else {},
                 "notes": ["20 trials"] if how == "tuned" else [],
+                "weights": {},
                 "seconds": 0.00048 if name == "prior" else 12.3,
                 "cpu_seconds": 20.1,
                 "peak_mb": 611.7,

@@ -11,7 +11,7 @@ from conftest import holds_pickle, make_features
 
 from tabkit.data.encode import Features
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, installed, model_class, model_names
+from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, model_class, model_names
 from tabkit.models.blend import Blend, Member
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=40)
@@ -20,7 +20,7 @@ CASES = [
     for name in model_names()
     for how in model_class(name).hows
     for task in ("binary", "multiclass", "regression")
-    if installed(model_class(name))
+    if model_class(name).lacks() is None
 ]
 
 
@@ -45,6 +45,8 @@ def prepared(name: str, how: str, task: str) -> tuple[Model, Features, Features]
     if model.hows[how] == "baseline":
         return model(), train, valid
     source = make_features(task, 400, seed=3)
+    if model.has_weights:
+        return model.open_weights(None, task), train, valid
     base = model.pretrain(source, train.with_y(None), np.random.default_rng(0), BUDGET)
     assert base is not None
     return base, train, valid
@@ -116,7 +118,7 @@ def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(again, predicted, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if model_class(n).lacks() is None])
 def test_strange_rows_are_scored(name: str) -> None:
     how = first_how(name)
     model, train, valid = prepared(name, how, "binary")
@@ -129,7 +131,7 @@ def test_strange_rows_are_scored(name: str) -> None:
     assert np.isfinite(fitted.predict(replace(strange, x_num=x_num, x_cat=x_cat))).all()
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if model_class(n).lacks() is None])
 @pytest.mark.parametrize("shape", ["only_numbers", "only_categories"])
 def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     how = first_how(name)
@@ -142,7 +144,7 @@ def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     assert np.isfinite(adapt(model, train, valid, how).model.predict(valid)).all()
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if n != "prior" and installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if n != "prior" and model_class(n).lacks() is None])
 def test_learns_a_known_relation(name: str) -> None:
     how = first_how(name)
     train, valid = make_features("binary", 1500, seed=1, signal=4.0), make_features("binary", 600, seed=2, signal=4.0)

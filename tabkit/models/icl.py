@@ -16,6 +16,7 @@ queries, by the one training loop.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,25 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tabkit.data.encode import MISSING, Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, loss
+from tabkit.data.encode import Features
+from tabkit.errors import UsageError
+from tabkit.models.base import (
+    Adapted,
+    Block,
+    Budget,
+    Model,
+    Predictions,
+    Proof,
+    Settings,
+    Weights,
+    cells_of,
+    loss,
+)
 from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 
@@ -53,6 +67,8 @@ VALID_ROWS = 300
 
 CONTEXT_SEED = 1826701615
 """Of shares, column ids and class codes: one for all, so that a base and what was adapted from it read the same."""
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 RANK = 8
 FLOOR = 1e-4
@@ -91,6 +107,7 @@ class Icl(Model):
 
     title = "In-context base"
     hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "lora": "adapted", "full": "adapted"}
+    has_weights = True
     importance_rows = 300
 
     def __init__(self, net: IclNet, adapters: Adapters | None = None, table: _Table | None = None) -> None:
@@ -99,9 +116,17 @@ class Icl(Model):
         self.table_ = table
 
     @classmethod
+    def open_weights(cls, place: Path | None, task: str) -> Self:
+        """Open the shipped weights (one base for every task), or those of a folder that ``tabkit pretrain icl`` wrote."""
+        net, weights = open_folder(place)
+        base = cls(net)
+        base.opened_from = weights
+        return base
+
+    @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
         """Return the shipped base; it was pretrained on synthetic tables, and reads neither ``source`` nor ``rows``."""
-        return cls(read_weights())
+        return cls.open_weights(None, rows.layout.task)
 
     def adapt(
         self,
@@ -197,7 +222,7 @@ class Icl(Model):
 
     def _answer(self, features: Features, members: Sequence[_Member], table: _Table) -> Predictions:
         """Return the members' mean answer: probabilities (n_rows, n_classes) before any tempering, or numbers (n_rows,)."""
-        cells, _ = _cells(features)
+        cells, _ = cells_of(features)
 
         def answer(job: tuple[int, _Member]) -> Tensor:
             start, member = job
@@ -312,7 +337,7 @@ class _Table:
         mean, std = (float(train.y.mean()), float(train.y.std()) or 1.0) if regression else (0.0, 1.0)
         read = _shares(train, effort, seed)
         kept, positions = np.unique(read, return_inverse=True)
-        x, categorical = _cells(train.take(kept))
+        x, categorical = cells_of(train.take(kept))
         return cls(
             x,
             ((train.y[kept] - mean) / std).astype(np.float32),
@@ -386,7 +411,7 @@ def _fit(
     task = _Task(net, adapters)
     device = torch.device("cuda" if budget.device == "cuda" or _has_gpu(budget) else "cpu")
     task.to(device)
-    cells, categorical = _cells(train)
+    cells, categorical = cells_of(train)
     assert train.y is not None
     x = torch.from_numpy(cells).to(device)
     y = torch.from_numpy(((train.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
@@ -415,7 +440,7 @@ def _fit(
 
     def valid_loss() -> float:
         assert measured is not None and measured.y is not None
-        asked, _ = _cells(measured)
+        asked, _ = cells_of(measured)
         truth = torch.from_numpy(((measured.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
         columns = torch.from_numpy(table.columns(0)).to(device)
         draw = _moved(table.draw(0, len(columns), table.classes), device)
@@ -523,14 +548,6 @@ def _part(rows: Features, most: int, seed: int) -> Features:
     return rows if len(rows) <= most else rows.take(np.sort(_stratified(rows, seed)[:most]))
 
 
-def _cells(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return cells (n_rows, n_features), NaN where missing, and which columns hold codes."""
-    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
-    n_num = features.x_num.shape[1]
-    categorical = np.arange(n_num + codes.shape[1]) >= n_num
-    return np.hstack([features.x_std, codes]), categorical
-
-
 def _moved(draw: Draw, device: torch.device) -> Draw:
     return Draw(draw.ids.to(device), draw.codes.to(device))
 
@@ -585,10 +602,45 @@ def _merged(net: IclNet, adapters: Adapters | None) -> IclNet:
 
 def read_weights(folder: Path | None = None) -> IclNet:
     """Read a pretrained network: the shipped one, or that of a folder that ``tabkit pretrain icl`` wrote."""
+    return open_folder(folder)[0]
+
+
+def open_folder(folder: Path | None) -> tuple[IclNet, Weights]:
+    """Read a folder of weights, the shipped one where None: the network, and what is known of its weights.
+
+    Raises
+    ------
+    UsageError
+        The folder lacks a file, a file cannot be read, or the tensors are not those of the sizes it states.
+    """
     place = resources.files("tabkit") / "weights" / "icl" if folder is None else folder
-    config: Mapping[str, Any] = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    net = _build(IclConfig(**config["net"]))
-    with resources.as_file(place / "weights.safetensors") as path:
-        stored = load_file(path)
-    net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
-    return net
+    if folder is not None:
+        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        if missing:
+            raise UsageError(
+                f"icl weights {folder}: {' and '.join(missing)} not there. Expected a folder that 'tabkit pretrain icl' "
+                f"wrote: its weights/, with {CONFIG} and {WEIGHTS}."
+            )
+    try:
+        config: Mapping[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        net = _build(IclConfig(**config["net"]))
+        with resources.as_file(place / WEIGHTS) as path:
+            content = path.read_bytes()
+        stored = load(content)
+        net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
+        reason = " ".join(str(problem).split())[:300]
+        raise UsageError(
+            f"icl weights {place} do not fit this version of tabkit's network: {reason}. "
+            "Expected the weights/ folder of 'tabkit pretrain icl' made by this version; make it again."
+        ) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
+        raise UsageError(f"icl weights {place} hold numbers that are not finite. Take another checkpoint.")
+    made = config.get("made", {})
+    weights = Weights(
+        "shipped" if folder is None else str(folder),
+        hashlib.sha256(content).hexdigest(),
+        str(config.get("licence", "not stated")),
+        tuple(table["fingerprint"] for table in made.get("continued_on", ())),
+    )
+    return net, weights
