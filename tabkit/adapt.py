@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,19 +18,22 @@ import numpy.typing as npt
 
 from tabkit.data.encode import Features
 from tabkit.data.target import to_scale
-from tabkit.errors import UsageError, nearest
+from tabkit.errors import UsageError, count, nearest
 from tabkit.models.base import (
+    Adapted,
     Budget,
     Candidate,
     Cost,
     Kind,
     Model,
     Predictions,
+    Weights,
     candidate_name,
     installed,
     model_class,
     model_names,
 )
+from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
 from tabkit.models.target_scale import OnScale
 from tabkit.recipe import Recipe, TargetScale
 from tabkit.seed import stream
@@ -77,6 +80,16 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
                 "See: tabkit list models."
             )
         model = model_class(base)
+        if not installed(model):
+            raise UsageError(
+                f"{where}: base '{base}' needs the package '{model.needs_package}', which is not installed. "
+                f"Install it with: pip install 'tabkit-ml[{base}]'"
+            )
+        if issubclass(model, Blend):
+            raise UsageError(
+                f"{where}: table [candidates.adapt], 'blend' is made of the other candidates and needs no entry. Remove it; "
+                'without = ["blend"] under [candidates] leaves blends out.'
+            )
         if recipe.task not in model.tasks:
             raise UsageError(
                 f"{where}: base '{base}' cannot do {recipe.task} tasks; it does {', '.join(sorted(model.tasks))}."
@@ -97,6 +110,44 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     return tuple(dict.fromkeys(out))
 
 
+def open_weights(
+    todo: tuple[Wanted, ...],
+    weights: Mapping[str, str | Path],
+    task: str,
+    watch: Watch = lambda stage, fraction, note: None,
+) -> dict[str, Model]:
+    """Open the bases that have weights: the user's own where ``weights`` (base -> path) names them.
+
+    The licence of weights that tabkit does not ship is told to ``watch`` before anything uses them.
+
+    Raises
+    ------
+    UsageError
+        A base that the recipe does not adapt or that takes no weights, or weights that are missing or do not fit.
+    """
+    opened: dict[str, Model] = {}
+    bases = [base for base in dict.fromkeys(w.base for w in todo if w.kind != "baseline")]
+    takers = [base for base in bases if model_class(base).has_weights]
+    for base in weights:
+        if base not in takers:
+            raise UsageError(
+                f"--weights {base}={weights[base]}: the recipe adapts no base '{base}' that takes weights."
+                f"{nearest(base, takers)}"
+            )
+    for base in takers:
+        place = Path(weights[base]) if base in weights else None
+        opened[base] = model_class(base).open_weights(place, task)
+        known = opened[base].opened_from
+        if known is not None and known.source != "shipped":
+            watch(f"{base} (weights)", 1.0, licence_note(known))
+    return opened
+
+
+def licence_note(weights: Weights) -> str:
+    """Say which weights are used and under which licence."""
+    return f"weights {weights.source} (sha256 {weights.sha256[:12]}), licence: {weights.licence}"
+
+
 def adapt_all(
     todo: tuple[Wanted, ...],
     train: Features,
@@ -106,6 +157,7 @@ def adapt_all(
     seed: int,
     budget: Budget,
     watch: Watch,
+    opened: Mapping[str, Model] | None = None,
     scale: TargetScale | None = None,
 ) -> tuple[Candidate, ...]:
     """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
@@ -116,13 +168,15 @@ def adapt_all(
         Labelled rows of the source table, in the layout of ``train``; None without one.
     unlabelled
         Rows of the target without a label, for self-supervised pretraining; None without any.
+    opened
+        Bases with weights, from :func:`open_weights`.
     scale
         The scale on which the target is learned; every candidate still answers in the target's unit.
     """
     if scale is not None and source is not None:
         source = source.with_y(to_scale(scale.kind, source.labels))
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained: dict[str, Model] = {}
+    pretrained = {name: _behind(scale, base) for name, base in (opened or {}).items()}
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:
@@ -146,9 +200,57 @@ def _make(
     own = replace(budget, progress=_part_of(watch, item.name))
     with measured() as cost:
         adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)
-    on_train, on_valid = adapted.model.predict_train(train), adapted.model.predict(valid)
+    if origin.opened_from is not None and origin.opened_from.source != "shipped":
+        adapted = replace(adapted, notes=(*adapted.notes, licence_note(origin.opened_from)))
+    on_train, on_valid = adapted.model.predict_train(train), adapted.predict_valid(valid)
     watch(item.name, 1.0, "")
     return Candidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
+
+
+def blend_all(candidates: tuple[Candidate, ...], valid: Features, seed: int) -> tuple[Candidate, ...]:
+    """Blend the candidates made already: baselines alone, with untouched bases, and with adapted ones too.
+
+    What adapting adds to a blend is the last against the others, so it is made only where an adapted candidate has
+    weight. Nothing is trained here; nothing is blended where only one candidate knows more than the prior, or where valid
+    has too few rows to tell.
+
+    Parameters
+    ----------
+    candidates
+        Those whose proof was accepted.
+    """
+    out: list[Candidate] = []
+    if len(valid) < LEAST_ROWS:
+        return ()
+    for how, kind in Blend.hows.items():
+        pool = [c for c in candidates if c.kind in _POOLS[kind]]
+        if sum(c.base != "prior" for c in pool) < 2 or not any(c.kind == kind for c in pool):
+            continue
+        with measured() as own:
+            parts = [Part(c.name, c.adapted, c.valid) for c in pool]
+            adapted = mix(how, parts, valid, stream(seed, "blend"))
+        members = tuple(c for c in pool if c.name in adapted.settings["weights"])
+        if kind == "adapted" and not any(c.kind == kind for c in members):
+            continue
+        assert isinstance(adapted.model, Blend) and adapted.on_valid is not None
+        on_train = adapted.model.combine({c.name: c.train for c in members})
+        origin = Blend([Member(c.name, adapted.settings["weights"][c.name], c.origin) for c in members])
+        # Whoever wants the blend has to make all that it was chosen from.
+        spent = [own[0], *(c.cost for c in pool)]
+        cost = Cost(sum(s.seconds for s in spent), sum(s.cpu_seconds for s in spent), max(s.peak_mb for s in spent))
+        name = candidate_name("blend", how)
+        out.append(Candidate(name, "blend", how, kind, origin, adapted, cost, on_train, adapted.on_valid, members))
+    # Without weight on a base, this blend is that of the baselines; it stays only as the opponent of an adapted one.
+    needed = any(c.kind == "adapted" for c in out)
+    return tuple(c for c in out if c.kind != "base" or needed or any(m.kind == "base" for m in c.members))
+
+
+_POOLS: dict[Kind, tuple[Kind, ...]] = {
+    "baseline": ("baseline",),
+    "base": ("baseline", "base"),
+    "adapted": ("baseline", "base", "adapted"),
+}
+"""Kinds of candidates that a blend of each kind is chosen from."""
 
 
 def _part_of(watch: Watch, stage: str) -> Callable[[float, str], None]:
@@ -159,6 +261,52 @@ def again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Mo
     """Run a candidate's procedure again on other rows with the settings found; nothing is chosen anew."""
     rng = stream(seed, "adapt", candidate.name)
     return candidate.origin.adapt(rows, None, candidate.how, rng, budget, candidate.adapted.settings).model
+
+
+def student(
+    teacher: Candidate,
+    train: Features,
+    valid: Features,
+    unlabelled: Features | None,
+    seed: int,
+    budget: Budget,
+    watch: Watch = lambda *_: None,
+    scale: TargetScale | None = None,
+) -> Candidate:
+    """Distil a candidate into LightGBM: it learns the teacher's answers, never the labels.
+
+    The teacher answers train rows context-safe, as it would answer new ones; its answers of valid stop the growing.
+    """
+    item = Wanted("lgbm", "student", "student")
+    soft = _answers(teacher.adapted.model, train.with_y(teacher.train), unlabelled)
+    origin, own = _behind(scale, model_class("lgbm")()), replace(budget, progress=_part_of(watch, item.name))
+    with measured() as cost:
+        adapted = origin.adapt(soft, valid.with_y(teacher.valid), item.how, stream(seed, "adapt", item.name), own)
+    notes = (*adapted.notes, f"learned the answers of {teacher.name} on {count(len(soft), 'row')}")
+    model = adapted.model
+    return Candidate(
+        item.name,
+        item.base,
+        item.how,
+        item.kind,
+        origin,
+        replace(adapted, notes=notes),
+        cost[0],
+        model.predict(train),
+        model.predict(valid),
+    )
+
+
+def student_again(
+    pupil: Candidate, teacher: Model, rows: Features, unlabelled: Features | None, seed: int, budget: Budget
+) -> Model:
+    """Distil a teacher that was trained on ``rows`` into a student of the size found before."""
+    soft = _answers(teacher, rows.with_y(teacher.predict_train(rows)), unlabelled)
+    return again(pupil, soft, seed, budget)
+
+
+def _answers(teacher: Model, rows: Features, unlabelled: Features | None) -> Features:
+    return rows if unlabelled is None else rows.stack(unlabelled.with_y(teacher.predict(unlabelled)))
 
 
 def shuffled(candidate: Candidate, train: Features, valid: Features, seed: int, budget: Budget) -> Predictions:
@@ -186,15 +334,21 @@ def learning_curve(
     order = _nested_order(train, stream(seed, "curve"))
     smaller = replace(budget, trials=max(1, budget.trials // 4), seconds=budget.seconds / 4)
     shares = CURVE_SHARES[budget.level]
+    alone = tuple(dict.fromkeys(member.name for c in candidates for member in c.members or (c,)))
+    by_name = {member.name: member for c in candidates for member in c.members or (c,)}
     for done, share in enumerate(shares):
         rows = np.sort(order[: max(2, round(share * len(train)))])
-        predicted = {}
-        for candidate in candidates:
-            watch("learning curve", done / len(shares), f"{candidate.name} on {len(rows):,} rows")
-            rng = stream(seed, "adapt", candidate.name)
-            model = candidate.origin.adapt(train.take(rows), valid, candidate.how, rng, smaller).model
-            predicted[candidate.name] = model.predict(valid)
-        points.append((len(rows), predicted))
+        fitted: dict[str, Adapted] = {}
+        for name in alone:  # once each, however many blends they are members of
+            watch("learning curve", done / len(shares), f"{name} on {len(rows):,} rows")
+            rng, candidate = stream(seed, "adapt", name), by_name[name]
+            fitted[name] = candidate.origin.adapt(train.take(rows), valid, candidate.how, rng, smaller)
+        on_valid = {name: adapted.predict_valid(valid) for name, adapted in fitted.items()}
+        for c in candidates:
+            if c.members:
+                parts = [Part(m.name, fitted[m.name], on_valid[m.name]) for m in c.members]
+                on_valid[c.name] = mix(c.how, parts, valid, stream(seed, "blend")).predict_valid(valid)
+        points.append((len(rows), {c.name: on_valid[c.name] for c in candidates}))
     watch("learning curve", 1.0, "")
     return [*points, (len(train), {c.name: c.valid for c in candidates})]
 

@@ -78,7 +78,7 @@ class Candidates(Strict):
     """Which bases to adapt, and how. The baselines are always in the table, but for those in ``without``."""
 
     adapt: dict[str, list[str]] = {"tabnet": ["head", "gradual", "full"]}
-    without: list[Literal["catboost"]] = []
+    without: list[Literal["catboost", "blend"]] = []
 
 
 class Value(Strict):

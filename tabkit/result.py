@@ -19,13 +19,14 @@ import polars as pl
 from tabkit.data.encode import Encoder
 from tabkit.data.split import Split
 from tabkit.data.validate import Table
-from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Score, Scorecard
+from tabkit.errors import inside
+from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
 from tabkit.models.base import Predictions
 from tabkit.recipe import Plan
 
 FORMAT = 1
 DISTRIBUTION = "tabkit-ml"
-PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "polars", "numpy")
+PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "tabicl", "tabpfn", "polars", "numpy")
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour where the recipe states none."""
 
@@ -48,7 +49,8 @@ def assemble(
     price = recipe.value.cpu_hour_cost if recipe.value else CPU_HOUR_COST
     importance_of, columns = scorecard.importance
     layout = encoder.layout
-    document = {
+    champion = scorecard.score(scorecard.verdict.champion).candidate
+    document: dict[str, Any] = {
         "format": FORMAT,
         "tabkit": version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -144,7 +146,7 @@ def assemble(
         "bundle": {
             "train_on": recipe.bundle.train_on,
             "rows": table.frame.height - n_unlabelled if recipe.bundle.train_on == "all" else len(split.train),
-            "members": [scorecard.verdict.champion],
+            "members": [m.name for m in champion.members] or [champion.name],
         },
         "holdout_opened": scorecard.opened,
         "seed": seed,
@@ -155,6 +157,7 @@ def assemble(
         "versions": {"python": platform.python_version(), "tabkit": version(), **_versions()},
         "machine": {"cpus": os.cpu_count() or 1, "system": f"{platform.system()} {platform.machine()}"},
     }
+    document["student"] = _student(scorecard, n_unlabelled, document)
     plain: dict[str, Any] = _plain(document)
     return plain
 
@@ -181,6 +184,7 @@ def _candidate(score: Score, price: float) -> dict[str, Any]:
         "history": adapted.history,
         "settings": adapted.settings,
         "notes": adapted.notes,
+        "weights": candidate.weights,
         "seconds": cost.seconds,
         "cpu_seconds": cost.cpu_seconds,
         "peak_mb": cost.peak_mb,
@@ -188,6 +192,43 @@ def _candidate(score: Score, price: float) -> dict[str, Any]:
         "score_cpu_seconds_per_million": per_million,
         "cost_per_million": per_million / 3600 * price,
     }
+
+
+def _student(scorecard: Scorecard, n_unlabelled: int, document: dict[str, Any]) -> dict[str, Any] | None:
+    found = scorecard.fidelity
+    if found is None:
+        return None
+    return {
+        "candidate": found.student,
+        "teacher": found.teacher,
+        "unlabelled": n_unlabelled,
+        "agreement": found.agreement,
+        "mean_difference": found.mean_difference,
+        "r2": found.r2,
+        "speedup": found.speedup,
+        "gain": found.gain,
+        "sentence": _fidelity_sentence(found, document["task"], document["metrics"], document["primary"]),
+    }
+
+
+def _fidelity_sentence(found: Fidelity, task: str, metrics: dict[str, Any], primary: str) -> str:
+    """Say how well a student stands in for its teacher."""
+    parts = []
+    if found.agreement is not None:
+        parts.append(f"decides as the champion does for {found.agreement:.1%} of holdout rows")
+    if found.r2 is not None:
+        parts.append(f"explains {found.r2:.1%} of the variance of the champion's predictions on the holdout")
+    if task == "regression":
+        unit = metrics.get("rmse", metrics[primary])["unit"]
+        parts.append(f"is {found.mean_difference:.3g}{f' {unit}' if unit else ''} off them on average")
+    else:
+        parts.append(f"gives probabilities that differ from its by {found.mean_difference:.4f} on average")
+    if found.speedup is not None:
+        parts.append(f"scores {found.speedup:.3g} times as many rows per CPU second")
+    if math.isfinite(found.gain.value):
+        limits = f" [{found.gain.low:+.4f}, {found.gain.high:+.4f}]" if math.isfinite(found.gain.low) else ""
+        parts.append(f"gains {found.gain.value:+.4f}{limits} over it in {inside(metrics[primary]['title'])}")
+    return f"The student {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def scorecard_table(result: dict[str, Any]) -> pl.DataFrame:
@@ -238,9 +279,9 @@ def prediction_table(
     return pl.DataFrame(columns)
 
 
-def card(result: dict[str, Any], plan: Plan) -> str:
-    """Return the model card: intended use, data, results, limits, biases (Mitchell et al. 2019)."""
-    champion = next(c for c in result["candidates"] if c["name"] == result["champion"])
+def card(result: dict[str, Any], plan: Plan, name: str) -> str:
+    """Return a bundled candidate's model card: intended use, data, results, limits, biases (Mitchell et al. 2019)."""
+    champion = next(c for c in result["candidates"] if c["name"] == name)
     failed = [c for c in result["checks"] if c["outcome"] == "fail"]
     scores = "\n".join(
         f"| {result['metrics'][m]['title']} | {_range(champion['scores']['train'][m])} | {_range(champion['scores']['valid'][m])} | {_range(s)} |"
@@ -248,9 +289,9 @@ def card(result: dict[str, Any], plan: Plan) -> str:
     )
     sensitive = [name for name, field in plan.schema.fields.items() if field.sensitive]
     sliced = "\n".join(
-        f"- {s['name']} ({s['rows']:,} rows): {_range(s['scores'][result['champion']])}"
+        f"- {s['name']} ({s['rows']:,} rows): {_range(s['scores'][name])}"
         for s in result["slices"]
-        if result["champion"] in s["scores"]
+        if name in s["scores"]
     )
     trained = (
         f"The model here is that procedure run again on all {result['bundle']['rows']:,} labelled rows, with the settings found. "
@@ -259,16 +300,23 @@ def card(result: dict[str, Any], plan: Plan) -> str:
         else "The model here is the very one that was measured."
     )
     nothing = "- none"
+    taught = result["student"]
+    told = ""
+    if taught and name == taught["candidate"]:
+        told = (
+            f"\n\nThis is a student: LightGBM that learned the answers of {taught['teacher']}, the champion, not the labels. "
+            f"{taught['sentence']}"
+        )
     return f"""# {result["title"]}: {champion["title"]}
 
-{result["verdict"]["sentence"]}
+{result["verdict"]["sentence"]}{told}
 
 ## Intended use
 {result["question"] or result["title"]} One row is {result["row"] or "a record"}. Recipe `{result["recipe"]}`, task {result["task"]},
 target `{result["target"]}`{f" (positive: {result['positive']})" if result["positive"] else ""}. It is meant for rows like those it was trained on, and supports a
 decision; it does not replace the person who answers for it.
 
-## Data
+{_weights_text(champion)}## Data
 {result["split"]["text"]} Fingerprint `{result["data_fingerprint"][:16]}`. Features: {", ".join(result["features"]["columns"][:40])}.
 
 ## Results
@@ -290,6 +338,14 @@ Sensitive fields in the schema: {", ".join(sensitive) or "none marked"}. {result
 ## How to repeat it
 `{result["command"]}` with tabkit {result["tabkit"]}, seed {result["seed"]}, Python {result["versions"]["python"]}.
 """
+
+
+def _weights_text(champion: dict[str, Any]) -> str:
+    lines = []
+    for base, weights in champion["weights"].items():
+        where = "shipped with tabkit" if weights["source"] == "shipped" else f"from {weights['source']}"
+        lines.append(f"- `{base}`: weights {where}, sha256 `{weights['sha256']}`, licence: {weights['licence']}\n")
+    return "## Base\n" + "".join(lines) + "\n" if lines else ""
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

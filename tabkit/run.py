@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,7 +28,17 @@ from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.evaluate.folds import Fold, pool
-from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, conformal_half_width, evaluate
+from tabkit.evaluate.harness import (
+    Choice,
+    Extras,
+    Parts,
+    Scorecard,
+    choose_on_valid,
+    conformal_half_width,
+    evaluate,
+    refusals,
+    threshold_of,
+)
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
@@ -85,6 +95,8 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     watch: Watch = lambda stage, fraction, note: None,
     command: str | None = None,
+    distill: bool = False,
+    weights: Mapping[str, str | Path] | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -102,6 +114,10 @@ def run(
         ``quick``, ``standard`` or ``thorough``.
     watch
         Called with (stage, fraction, note) as the run goes on.
+    distill
+        Also teach LightGBM the champion's answers, measure how far it stands in for it, and bundle it in ``student/``.
+    weights
+        Your own weights of a base: base -> the folder or file that holds them.
 
     Raises
     ------
@@ -114,17 +130,25 @@ def run(
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
+    opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)
 
     watch("data", 0.0, "reading")
     rows = _read(plan, data, source, folder)
+    _never_seen(opened, rows.table)
     splits = split_rows(rows.labelled.frame, plan.recipe, seed)
+    if distill and len(splits) > 1:
+        raise UsageError("--distill needs one holdout, and this recipe is measured over folds. Leave out --distill.")
     watch("data", 1.0, "")
 
     each = _for_each(allowance, len(splits))
-    measured = [_measure(plan, rows, split, todo, metrics, seed, each, _of_fold(watch, split)) for split in splits]
+    measured = [
+        _measure(plan, rows, split, todo, opened, metrics, seed, each, _of_fold(watch, split), distill)
+        for split in splits
+    ]
     split, encoder, scorecard = measured[0] if len(measured) == 1 else _pool(plan, rows, measured, budget, seed)
     watch("bundle", 0.0, scorecard.verdict.champion)
     model = _champion(plan, scorecard, rows, encoder, seed, allowance)
+    student = _student(plan, scorecard, model, rows, encoder, seed, allowance) if distill else None
 
     document = result.assemble(
         plan,
@@ -137,9 +161,9 @@ def run(
         budget,
         seed,
         time.perf_counter() - started,
-        command or f"tabkit run {recipe} --budget {budget} --seed {seed}",
+        command or f"tabkit run {recipe} --budget {budget} --seed {seed}{' --distill' if distill else ''}",
     )
-    _write(folder, plan, rows, split, encoder, scorecard, model, document)
+    _write(folder, plan, rows, split, encoder, scorecard, model, student, document)
     watch("bundle", 1.0, "")
     return Run(folder, document)
 
@@ -160,6 +184,17 @@ def _allowance(budget: str, device: Literal["auto", "cpu", "cuda"]) -> Budget:
     if budget not in BUDGETS:
         raise UsageError(f"Unknown budget '{budget}'.{nearest(budget, BUDGETS)}")
     return replace(BUDGETS[budget], device=device)
+
+
+def _never_seen(opened: Mapping[str, Model], table: Table) -> None:
+    """Refuse weights that were trained on the table at hand: no row of it is left that they have not seen."""
+    for base, model in opened.items():
+        if model.opened_from is not None and table.fingerprint in model.opened_from.tables:
+            raise UsageError(
+                f"The weights {model.opened_from.source} of '{base}' were continued on this very table (fingerprint "
+                f"{table.fingerprint[:16]}): its holdout would not be untouched. Continue on other tables, or leave "
+                "--weights out."
+            )
 
 
 def _metric_names(plan: Plan) -> list[str]:
@@ -300,30 +335,44 @@ def _measure(
     rows: _Data,
     split: Split,
     todo: tuple[adapt.Wanted, ...],
+    opened: Mapping[str, Model],
     metrics: dict[str, Metric],
     seed: int,
     budget: Budget,
     watch: Watch,
+    distill: bool,
 ) -> _Measured:
     """Encode, adapt, choose on valid, and only then open the holdout: the whole procedure, on one split."""
     encoder = _encoder(plan, rows, split)
     parts = _parts(plan, rows, split, encoder, seed)
+    unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+    scale = plan.recipe.target_scale
     candidates = adapt.adapt_all(
-        todo,
-        parts.train,
-        parts.valid,
-        parts.source,
-        encoder.encode(rows.unlabelled) if rows.unlabelled.height else None,
-        seed,
-        budget,
-        watch,
-        plan.recipe.target_scale,
+        todo, parts.train, parts.valid, parts.source, unlabelled, seed, budget, watch, opened, scale
     )
+    if "blend" not in plan.recipe.candidates.without:
+        refused = refusals(candidates)
+        blends = adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
+        # Whether a base or an adapted model has weight differs from fold to fold; baselines are blended in every one.
+        candidates += tuple(c for c in blends if split.n_folds == 1 or c.kind == "baseline")
     primary = next(iter(metrics.values()))
     choice = choose_on_valid(candidates, parts.valid, primary)
     extras = _extras(plan, choice, primary, parts, seed, budget, watch)
+
+    def student(champion: Candidate) -> Candidate:
+        return adapt.student(champion, parts.train, parts.valid, unlabelled, seed, budget, watch, scale)
+
     scorecard = evaluate(
-        plan, candidates, choice, parts, extras, metrics, budget.level, seed, lambda f, note: watch("harness", f, note)
+        plan,
+        candidates,
+        choice,
+        parts,
+        extras,
+        metrics,
+        budget.level,
+        seed,
+        lambda f, note: watch("harness", f, note),
+        student if distill else None,
     )
     return split, encoder, scorecard
 
@@ -406,6 +455,18 @@ def _champion(plan: Plan, scorecard: Scorecard, rows: _Data, encoder: Encoder, s
     return adapt.again(champion, encoder.encode(rows.labelled.frame), seed, budget)
 
 
+def _student(
+    plan: Plan, scorecard: Scorecard, teacher: Model, rows: _Data, encoder: Encoder, seed: int, budget: Budget
+) -> Model:
+    """Return the student to bundle: of the bundled champion on all rows, or the very student that was measured."""
+    assert scorecard.fidelity is not None
+    measured = scorecard.score(scorecard.fidelity.student).candidate
+    if plan.recipe.bundle.train_on == "train":
+        return measured.adapted.model
+    unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+    return adapt.student_again(measured, teacher, encoder.encode(rows.labelled.frame), unlabelled, seed, budget)
+
+
 def _write(
     folder: Path,
     plan: Plan,
@@ -414,6 +475,7 @@ def _write(
     encoder: Encoder,
     scorecard: Scorecard,
     model: Model,
+    student: Model | None,
     document: dict[str, Any],
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none."""
@@ -426,24 +488,30 @@ def _write(
         predicted.write_parquet(temporary / "holdout_predictions.parquet")
         if rows.table.rejects.height:
             rows.table.rejects.write_csv(temporary / "rejects.csv")
-        champion = scorecard.score(scorecard.verdict.champion).candidate
-        facts = {
-            "tabkit": document["tabkit"],
-            "created": document["created"],
-            "recipe": plan.recipe.name,
-            "task": plan.recipe.task,
-            "classes": list(encoder.classes),
-            "champion": champion.name,
-            "model": champion.base,
-            "how": champion.how,
-            "decision": scorecard.verdict.decision,
-            "trained_on": document["bundle"]["train_on"],
-            "threshold": _threshold(plan, document),
-            "half_width": _half_width(plan, rows, split, scorecard),
-            "data_fingerprint": rows.table.fingerprint,
-            "versions": document["versions"],
-        }
-        bundle.save_bundle(temporary / "bundle", plan, encoder, model, facts, document, result.card(document, plan))
+        models = {"bundle": (scorecard.verdict.champion, model)}
+        if student is not None and scorecard.fidelity is not None:
+            models["student"] = (scorecard.fidelity.student, student)
+        for place, (name, kept) in models.items():
+            candidate = scorecard.score(name).candidate
+            facts = {
+                "tabkit": document["tabkit"],
+                "created": document["created"],
+                "recipe": plan.recipe.name,
+                "task": plan.recipe.task,
+                "classes": list(encoder.classes),
+                "champion": name,
+                "model": candidate.base,
+                "how": candidate.how,
+                "bases": {base: asdict(weights) for base, weights in candidate.weights.items()},
+                "decision": scorecard.verdict.decision,
+                "trained_on": document["bundle"]["train_on"],
+                "threshold": _threshold(plan, document),  # a student decides as its teacher does
+                "half_width": _half_width(plan, rows, split, scorecard, name),
+                "data_fingerprint": rows.table.fingerprint,
+                "versions": document["versions"],
+            }
+            card = result.card(document, plan, name)
+            bundle.save_bundle(temporary / place, plan, encoder, kept, facts, document, card)
         report.write_report(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private
         os.replace(temporary, folder)
@@ -452,15 +520,12 @@ def _write(
 
 
 def _threshold(plan: Plan, document: dict[str, Any]) -> float | None:
-    """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
-    if plan.recipe.task != "binary":
-        return None
-    worths = (document["value"] or {}).get("candidates", [])
-    return next((w["threshold"] for w in worths if w["name"] == document["champion"]), 0.5)
+    """Return the probability from which the positive class is predicted (binary)."""
+    return threshold_of(document["champion"], document["value"]) if plan.recipe.task == "binary" else None
 
 
-def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard) -> float | None:
+def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard, name: str) -> float | None:
     if plan.recipe.task != "regression":
         return None
     y = rows.labelled.frame[plan.recipe.target][split.holdout].cast(pl.Float64).to_numpy().astype(np.float64)
-    return conformal_half_width(y, scorecard.holdout_predictions[scorecard.verdict.champion], plan.recipe.scale)
+    return conformal_half_width(y, scorecard.holdout_predictions[name], plan.recipe.scale)

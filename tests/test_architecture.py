@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "lightgbm", "implicit", "sklearn", "pytorch_tabnet", "polars", "pandas", "optuna", "catboost")
+HEAVY = (
+    "torch",
+    "lightgbm",
+    "implicit",
+    "sklearn",
+    "pytorch_tabnet",
+    "polars",
+    "pandas",
+    "optuna",
+    "catboost",
+    "tabicl",
+    "tabpfn",
+)
 
 
 def loaded_by(code: str) -> set[str]:

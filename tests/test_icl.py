@@ -129,12 +129,21 @@ def test_wide_tables_are_read_in_parts_and_it_says_so() -> None:
 def test_large_tables_are_shared_out_among_the_members() -> None:
     train = make_features("binary", 900)
     table = as_is(train, None).table
-    shares = [table.share(member) for member in range(2)]
-    assert [len(s) for s in shares] == [200, 200] and not set(shares[0]) & set(shares[1])
-    assert train.y is not None
+    shares = table.shares
+    assert shares.shape == (2, 200) and not set(shares[0]) & set(shares[1])
+    assert train.y is not None and np.allclose(table.ratios, 1.0, atol=0.02)
     for share in shares:  # stratified: each has the classes in train's proportions
         assert abs(table.y[share].mean() - train.y.mean()) < 0.01
     assert "400 of 900 train rows" in table.describe()
+
+
+def test_a_rare_class_has_its_part_of_a_context_and_no_more_of_the_answers() -> None:
+    both = make_features("binary", 3000)
+    rare, common = (np.flatnonzero(both.labels == k) for k in (1, 0))
+    train = both.take(np.sort(np.concatenate([rare[:60], common[:1140]])))  # 5%
+    model = as_is(train, None)
+    assert model.table.y[model.table.shares].mean(axis=1).tolist() == [0.25, 0.25]
+    assert model.predict_train(train)[:, 1].mean() == pytest.approx(0.05, abs=0.025)
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])

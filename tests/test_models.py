@@ -11,7 +11,8 @@ from conftest import holds_pickle, make_features
 
 from tabkit.data.encode import Features
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, installed, model_class, model_names
+from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, model_class, model_names
+from tabkit.models.blend import Blend, Member
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=40)
 CASES = [
@@ -19,7 +20,7 @@ CASES = [
     for name in model_names()
     for how in model_class(name).hows
     for task in ("binary", "multiclass", "regression")
-    if installed(model_class(name))
+    if model_class(name).lacks() is None
 ]
 
 
@@ -36,12 +37,31 @@ def prepared(name: str, how: str, task: str) -> tuple[Model, Features, Features]
     """A model ready to be adapted, and its train and valid rows; the source shares the target's relation."""
     train, valid = make_features(task, 240, seed=1), make_features(task, 120, seed=2)
     model = model_class(name)
+    if name == "blend":
+        return blend_of(how, task), train, valid
+    if how == "student":  # it learns a teacher's answers
+        teacher = adapt(model_class("linear")(), train, valid, "scratch").model
+        return model(), train.with_y(teacher.predict(train)), valid.with_y(teacher.predict(valid))
     if model.hows[how] == "baseline":
         return model(), train, valid
     source = make_features(task, 400, seed=3)
+    if model.has_weights:
+        return model.open_weights(None, task), train, valid
     base = model.pretrain(source, train.with_y(None), np.random.default_rng(0), BUDGET)
     assert base is not None
     return base, train, valid
+
+
+def blend_of(how: str, task: str) -> Model:
+    """Members that have weight on these rows, one of the kind that the blend is named for among them."""
+    base, _, _ = prepared("lgbm", "as_is", task)
+    linear, prior = Member("linear", 0.5, model_class("linear")()), Member("prior", 0.5, model_class("prior")())
+    last = {
+        "baselines": Member("lgbm", 0.5, model_class("lgbm")()),
+        "bases": Member("lgbm_as_is", 0.5, base),
+        "all": Member("lgbm_continue", 0.5, base),
+    }
+    return Blend([prior if how == "all" else linear, last[how]])
 
 
 def adapt(model: Model, train: Features, valid: Features | None, how: str, **more: object) -> Adapted:
@@ -57,7 +77,7 @@ def first_how(name: str) -> str:
 @pytest.mark.parametrize(("name", "how", "task"), CASES)
 def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
     model, train, valid = prepared(name, how, task)
-    baseline = model.hows[how] == "baseline"
+    baseline = model.hows[how] in ("baseline", "student") or name == "blend"
     base_before = None if baseline else adapt(model, train, valid, "as_is").model.predict(valid)
     adapted = adapt(model, train, valid, how)
 
@@ -98,7 +118,7 @@ def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(again, predicted, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if model_class(n).lacks() is None])
 def test_strange_rows_are_scored(name: str) -> None:
     how = first_how(name)
     model, train, valid = prepared(name, how, "binary")
@@ -111,7 +131,7 @@ def test_strange_rows_are_scored(name: str) -> None:
     assert np.isfinite(fitted.predict(replace(strange, x_num=x_num, x_cat=x_cat))).all()
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if model_class(n).lacks() is None])
 @pytest.mark.parametrize("shape", ["only_numbers", "only_categories"])
 def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     how = first_how(name)
@@ -124,7 +144,7 @@ def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     assert np.isfinite(adapt(model, train, valid, how).model.predict(valid)).all()
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if n != "prior" and installed(model_class(n))])
+@pytest.mark.parametrize("name", [n for n in model_names() if n != "prior" and model_class(n).lacks() is None])
 def test_learns_a_known_relation(name: str) -> None:
     how = first_how(name)
     train, valid = make_features("binary", 1500, seed=1, signal=4.0), make_features("binary", 600, seed=2, signal=4.0)

@@ -296,3 +296,42 @@ def test_a_column_has_the_decimals_of_its_narrowest_interval() -> None:
     assert numbers.decimals_for([wide]) == 3 and numbers.decimals_for([wide, narrow]) == 4
     assert numbers.interval(wide) == "0.721 [0.661, 0.781]"
     assert numbers.decimals_for([{"value": None}]) == 3
+
+
+def test_three_opponents_are_told_in_one_sentence(run_folder: Callable[..., Path]) -> None:
+    """An adapted blend has to beat the blend of baselines too."""
+    result = make_result("binary")
+    third = {"name": "linear", "role": "the blend of baselines alone", "gain": 0.02, "low": 0.01, "high": 0.03}
+    planned = {**result["planned"], "against": [*result["planned"]["against"], third]}
+    html = write_report(run_folder(planned=planned)).read_text(encoding="utf-8")
+    assert " ROC AUC against LightGBM (tuned) and gained 0.02 ROC AUC against Linear;" in html
+    assert "only 2 of the 3 gains are shown to be above the 0.005 that would matter" in html
+    sure = [{**a, "low": 0.01} for a in planned["against"]]
+    html = write_report(run_folder(planned={**planned, "against": sure})).read_text(encoding="utf-8")
+    assert "all 3 gains are shown to be above" in html
+
+
+def test_a_student_is_shown_apart_and_an_old_result_without_one_is_read(run_folder: Callable[..., Path]) -> None:
+    result = make_result("binary")
+    (tuned,) = [c for c in result["candidates"] if c["name"] == "lgbm_tuned"]
+    student = {**tuned, "name": "lgbm_student", "how": "student", "kind": "student", "title": "LightGBM (student)"}
+    told = {
+        "candidate": "lgbm_student",
+        "teacher": "lgbm_tuned",
+        "unlabelled": 0,
+        "agreement": 0.98,
+        "mean_difference": 0.01,
+        "r2": None,
+        "speedup": 31.0,
+        "gain": interval_of(-0.001, 0.002),
+        "sentence": "The student decides as the champion does for 98.0% of holdout rows.",
+    }
+    folder = run_folder(candidates=[*result["candidates"], student], student=told)
+    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert told["sentence"] in html and "1 student" in html
+    old = run_folder()
+    text = json.loads((old / "result.json").read_text())
+    del text["student"]
+    (old / "result.json").write_text(json.dumps(text))
+    assert "student" not in write_report(old).read_text(encoding="utf-8").lower()

@@ -59,6 +59,7 @@ def test_run_folder_is_complete_and_documented(finished) -> None:
         "tabnet",
         "tabnet_as_is",
         "tabnet_head",
+        "blend_baselines",
     }
     assert result["holdout_opened"] == 1
 

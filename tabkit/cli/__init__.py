@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, EXIT_USAGE, TabkitError
+from tabkit.errors import EXIT_DATA, EXIT_INTERRUPTED, EXIT_OUR_FAULT, EXIT_USAGE, TabkitError, UsageError
 
 app = typer.Typer(
     name="tabkit",
@@ -99,6 +99,15 @@ def run(
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
     budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
     device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Also teach LightGBM the champion's answers, for scoring at tree speed.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Your own weights of a base, for instance icl=FOLDER of 'tabkit pretrain icl'.", metavar="BASE=PATH"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -107,7 +116,8 @@ def run(
     with printing.progress(quiet=as_json) as watch:
         from tabkit.run import run as run_
 
-        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command())
+        own = _pairs(weights or [])
+        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own)
     printing.verdict(done.result, done.folder, as_json)
 
 
@@ -185,26 +195,54 @@ def compare(
 def pretrain(
     base: Annotated[Base, typer.Argument(help="The base to pretrain.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoints, log and weights; resumed where it holds one.")],
-    steps: Annotated[int, typer.Option(help="Steps of the whole schedule.", min=1)] = 3000,
-    seconds: Annotated[float, typer.Option(help="Stop and checkpoint after these.", min=1)] = float("inf"),
-    workers: Annotated[int, typer.Option(help="Processes that learn (CPU) or draw tables (GPU).", min=1)] = 2,
+    steps: Annotated[int | None, typer.Option(help="Steps of the whole schedule. Default: 3000.", min=1)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop and checkpoint after these.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that learn (CPU) or draw tables (GPU). Default: 2.", min=1)
+    ] = None,
+    continue_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Continue the shipped base on real tables instead, each left out once to see whether it pays; "
+            "give it once per table: RECIPE (its sample) or RECIPE=DATA.",
+            metavar="RECIPE[=DATA]",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Most epochs of --continue-on, per table left out. Default: 12.", min=1)
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the network is trained.")] = Device.cpu,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights, after any kill.", min=0)] = 0,
 ) -> None:
-    """Pretrain a base on synthetic tables, as the shipped one was; run it again to go on where it stopped."""
+    """Pretrain a base on synthetic tables, or continue it on your own; run it again to go on where it stopped."""
     from tabkit.cli import printing
 
+    where = "cuda" if device is Device.cuda else "cpu"
+    others = {"--steps": steps, "--seconds": seconds, "--workers": workers} if continue_on else {"--epochs": epochs}
+    for flag, value in others.items():
+        if value is not None:
+            raise UsageError(f"{flag} {'has no meaning with' if continue_on else 'needs'} --continue-on. Leave it out.")
+    if continue_on:
+        with printing.progress(quiet=False) as watch:
+            from tabkit.pretrain import Continuation, continue_icl
+
+            plan = Continuation(seed=seed, epochs=epochs or Continuation.epochs)
+            done = continue_icl(
+                continue_on, out, plan, where, lambda share, note: watch(f"{base.value} (continuing)", share, note)
+            )
+        printing.continued(done)
+        return
     with printing.progress(quiet=False) as watch:
         from tabkit.pretrain import Plan, pretrain_icl
 
-        where = "cuda" if device is Device.cuda else "cpu"
+        whole = steps or Plan.steps
         weights = pretrain_icl(
             out,
-            Plan(steps=steps, seed=seed),
-            workers=workers,
+            Plan(steps=whole, seed=seed),
+            workers=workers or 2,
             device=where,
-            seconds=seconds,
-            progress=lambda step, note: watch(f"{base.value} (pretraining)", step / steps, note),
+            seconds=seconds or float("inf"),
+            progress=lambda step, note: watch(f"{base.value} (pretraining)", step / whole, note),
         )
     printing.pretrained(weights)
 
@@ -225,6 +263,16 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
         typer.echo(f"tabkit {metadata.version('tabkit-ml')}")
         raise typer.Exit()
+
+
+def _pairs(weights: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in weights:
+        base, equals, path = text.partition("=")
+        if not equals or not base or not path:
+            raise UsageError(f"--weights {text}: expected BASE=PATH, for instance icl=my_base/weights.")
+        pairs[base] = path
+    return pairs
 
 
 def _command() -> str:

@@ -96,14 +96,13 @@ def _recipes() -> list[dict[str, str]]:
 
 
 def _models() -> list[dict[str, str]]:
-    from tabkit.models.base import installed, model_class, model_names
+    from tabkit.models.base import model_class, model_names
 
     out = []
     for name in model_names():
         model = model_class(name)
         ways = ", ".join(f"{how} ({kind})" for how, kind in model.hows.items())
-        there = "yes" if installed(model) else f"pip install {model.needs_package}"
-        out.append({"model": name, "title": model.title, "how (kind)": ways, "installed": there})
+        out.append({"model": name, "title": model.title, "how (kind)": ways, "missing": model.lacks() or "-"})
     return out
 
 
@@ -225,7 +224,11 @@ def verdict(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     if result["value"]:
         console.print(Text(f"\nValue: {result['value']['sentence']}"))
     console.print(Text(f"\n{result['verdict']['decision']}: {result['verdict']['sentence']}", style="bold"))
+    if result["student"]:
+        console.print(Text(f"\n{result['student']['sentence']}"))
     console.print(Text(f"\nReport: {folder / 'report.html'}\nBundle: {folder / 'bundle'}"))
+    if result["student"]:
+        console.print(Text(f"Student: {folder / 'student'}"))
 
 
 def scored(done: Any, as_json: bool) -> None:
@@ -284,6 +287,21 @@ def pretrained(weights: Path) -> None:
     for name in ("valid_small", "valid_medium", "valid_regression"):
         print_(f"  {name:<17} {last[name]:.4f}")
     print_(f"Log: {weights.parent / 'log.jsonl'}. The same command goes on where a run stopped.")
+
+
+def continued(done: Any) -> None:
+    """Print each table left out, and whether continuing paid."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, title="Each table left out once", title_justify="left")
+    for name in ("table", "holdout rows", "metric", "shipped base", "continued", "gain (95%)", "loss fell by"):
+        table.add_column(name, justify="left" if name in ("table", "metric") else "right")
+    for one in done.left_out:
+        gain = f"{one.gain:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
+        cells = (one.table, f"{one.rows:,}", one.metric, _number(one.base), _number(one.continued), gain)
+        table.add_row(*map(Text, (*cells, f"{one.loss_gain:+.2%}")))
+    console.print(table)
+    console.print(Text(f"\n{done.sentence}", style="bold"))
+    console.print(Text(f"\nWeights of all tables: {done.weights}\nUse: tabkit run RECIPE --weights icl={done.weights}"))
 
 
 def comparison(compared: Any, as_json: bool) -> None:

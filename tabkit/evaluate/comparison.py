@@ -8,13 +8,18 @@ intersection-union test (Berger 1982), so neither needs a correction. The rest i
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from tabkit.data.encode import Features
 from tabkit.errors import count
 from tabkit.evaluate.intervals import Interval, holm, paired
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Candidate
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
+from tabkit.models.blend import folds_of
 
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
 
@@ -75,8 +80,13 @@ class Verdict:
     champion: str
 
 
-def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric) -> Chosen:
+def choose(
+    candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric, picking: Mapping[Kind, float]
+) -> Chosen:
     """Choose on valid alone: the best adapted candidate, its base, and the best baseline.
+
+    A blend's value on valid comes from weights found on other rows; that of the best single candidate was picked
+    because it is high on these very rows. So a blend is compared with what picking is worth on rows not picked by.
 
     Parameters
     ----------
@@ -84,16 +94,21 @@ def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric
         Those whose proof was accepted.
     on_valid
         The primary metric on valid, by candidate.
+    picking
+        The primary metric of :func:`picked_on_valid`, by kind.
     """
 
-    def best(kind: str) -> Candidate | None:
+    def rank(c: Candidate) -> tuple[float, int]:
         # Ties go to the candidate with fewer trained parameters.
+        return metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters
+
+    def best(kind: Kind) -> Candidate | None:
         those = [c for c in candidates if c.kind == kind]
-        return max(
-            those,
-            key=lambda c: (metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters),
-            default=None,
-        )
+        single = max((c for c in those if c.base != "blend"), key=rank, default=None)
+        blend = max((c for c in those if c.base == "blend"), key=rank, default=None)
+        if single is None or blend is None:
+            return single or blend
+        return blend if rank(blend)[0] > metric.sign * _or_worst(picking[kind], metric) else single
 
     baseline, adapted = best("baseline"), best("adapted")
     assert baseline is not None, "baselines are always in the table"
@@ -101,40 +116,69 @@ def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric
     return Chosen(adapted.name if adapted else None, base.name if base else None, baseline.name)
 
 
+def picked_on_valid(candidates: Sequence[Candidate], valid: Features, metric: Metric) -> Predictions:
+    """Predict each row of valid by the candidate that is best on the folds without it."""
+    fold = folds_of(valid, np.random.default_rng(0))
+    out = np.zeros_like(candidates[0].valid)
+    for k in np.unique(fold):
+        inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+        labels = valid.labels[rest]
+        best = max(candidates, key=lambda c: metric.sign * _or_worst(metric.value(labels, c.valid[rest]), metric))
+        out[inside] = best.valid[inside]
+    return out
+
+
 def _or_worst(value: float, metric: Metric) -> float:
     return value if math.isfinite(value) else -metric.sign * math.inf
 
 
-def compare(
+def plan_of(chosen: Chosen, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return the opponents of the planned comparison and their roles; fixed before the holdout is opened.
+
+    A blend with adapted members has a third one: what blending baselines alone gains is not adapting's to claim.
+
+    Parameters
+    ----------
+    names
+        All candidates that were accepted.
+    """
+    blended = chosen.adapted == candidate_name("blend", "all")
+    own = "the same blend without adapted members" if blended else "its own base, untouched"
+    opponents = [(chosen.base, own), (chosen.baseline, "the best baseline on valid")]
+    alone = candidate_name("blend", "baselines")
+    if blended and alone in names and alone != chosen.baseline:
+        opponents.append((alone, "the blend of baselines alone"))
+    return [(name, role) for name, role in opponents if name is not None]
+
+
+def compare_planned(
     chosen: Chosen, primary: str, metric: Metric, scores: dict[str, tuple[float, Floats]]
-) -> tuple[Planned | None, tuple[Exploratory, ...]]:
-    """Carry out the planned comparison, and every other against the best baseline.
+) -> Planned | None:
+    """Carry out the planned comparison; None where nothing was adapted.
 
     Parameters
     ----------
     scores
         The primary metric on holdout and its distribution over the common resamples, by candidate.
     """
-    planned = None
-    if chosen.adapted is not None:
-        opponents = [(chosen.base, "its own base, untouched"), (chosen.baseline, "the best baseline on valid")]
-        planned = Planned(
-            chosen.adapted,
-            primary,
-            tuple(
-                Against(name, role, paired(metric, scores[chosen.adapted], scores[name])[0])
-                for name, role in opponents
-                if name is not None
-            ),
-        )
+    if chosen.adapted is None:
+        return None
+    against = (
+        Against(name, role, paired(metric, scores[chosen.adapted], scores[name])[0])
+        for name, role in plan_of(chosen, scores)
+    )
+    return Planned(chosen.adapted, primary, tuple(against))
+
+
+def explore(chosen: Chosen, metric: Metric, scores: dict[str, tuple[float, Floats]]) -> tuple[Exploratory, ...]:
+    """Compare every other candidate with the best baseline; p-values are adjusted for their number."""
     others = [name for name in scores if name not in (chosen.baseline, chosen.adapted)]
     gains = [paired(metric, scores[name], scores[chosen.baseline]) for name in others]
     adjusted = holm([p for _, p in gains])
-    table = (
+    return tuple(
         Exploratory(name, chosen.baseline, gain, p, p_holm)
         for name, (gain, p), p_holm in zip(others, gains, adjusted, strict=True)
     )
-    return planned, tuple(table)
 
 
 def decide(
@@ -170,12 +214,12 @@ def decide(
     if worthwhile:
         reason += f" A gain counts from {worthwhile:g}."
     name = titles[planned.candidate]
-    if len(planned.against) == 2 and all(gain.low > worthwhile for gain in gains.values()):
+    if chosen.base is not None and all(gain.low > worthwhile for gain in gains.values()):
         weakest = min(planned.against, key=lambda a: a.gain.value)
-        sentence = (
-            f"Fine-tuning paid: {name} beats both its own untouched base and the best baseline, {baseline}, on rows nobody "
-            f"had touched (by at least {_plain(weakest.gain.low)} {metric.called}, at 95% confidence)."
-        )
+        beaten = f"both its own untouched base and the best baseline, {baseline},"
+        if planned.candidate == candidate_name("blend", "all"):
+            beaten = f"the same blend without adapted members, the blend of baselines alone and the best baseline, {baseline},"
+        sentence = f"Fine-tuning paid: {name} beats {beaten} on rows nobody had touched (by at least {_plain(weakest.gain.low)} {metric.called}, at 95% confidence)."
         return Verdict("adapt", sentence, reason, None, planned.candidate)
     stay = _better_on_valid(chosen, on_valid, metric)
     if all(gain.value > worthwhile for gain in gains.values()):
@@ -203,7 +247,7 @@ def decide(
         finding = (
             f"{name} gained only {shown} {metric.called} over {against}, below the {worthwhile:g} that would matter"
         )
-    if stay == chosen.base:
+    if stay != chosen.baseline:
         return Verdict(
             "keep_base", f"Keep the base: fine-tuning did not pay. {finding}; use {titles[stay]}.", reason, None, stay
         )
@@ -211,10 +255,12 @@ def decide(
 
 
 def _better_on_valid(chosen: Chosen, on_valid: dict[str, float], metric: Metric) -> str:
+    """Return what stays where adapting did not pay; a tie goes to the baseline."""
     if chosen.base is None:
         return chosen.baseline
-    base, baseline = (metric.sign * _or_worst(on_valid[name], metric) for name in (chosen.base, chosen.baseline))
-    return chosen.base if base > baseline else chosen.baseline
+    blended = candidate_name("blend", "bases")  # there without an adapted blend where no adapted member had weight
+    options = [chosen.baseline, chosen.base, *([blended] if blended in on_valid else [])]
+    return max(options, key=lambda name: metric.sign * _or_worst(on_valid[name], metric))
 
 
 def rows_needed(

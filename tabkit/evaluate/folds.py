@@ -265,21 +265,17 @@ def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard
 
 
 def _planned(chosen: Chosen, folds: tuple[Fold, ...], pooled: _Pooled, primary: str, metric: Metric) -> Planned | None:
-    if chosen.adapted is None or not all(_adapted(f.scorecard) for f in folds):
+    # A base that was refused in some fold leaves that fold without an opponent: then nothing can be said of adapting.
+    if chosen.adapted is None or not all(_adapted(f.scorecard) and _base(f.scorecard) for f in folds):
         return None
-    opponents: list[tuple[str | None, str, Pick]] = [
-        (chosen.base, "its own base, untouched", _base),
+    opponents: list[tuple[str, str, Pick]] = [
+        (chosen.base or "", "its own base, untouched", _base),
         (chosen.baseline, "the best baseline on valid", _baseline),
     ]
-    # A base is missing in a fold where it was refused there: then nothing can be said of it.
     return Planned(
         chosen.adapted,
         primary,
-        tuple(
-            Against(name, role, pooled.gain(metric, _adapted, pick)[0])
-            for name, role, pick in opponents
-            if name is not None and all(pick(f.scorecard) for f in folds)
-        ),
+        tuple(Against(name, role, pooled.gain(metric, _adapted, pick)[0]) for name, role, pick in opponents),
     )
 
 

@@ -16,12 +16,23 @@ from tabkit.data.split import Split
 from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, Evidence, Outcome, run_checks, sensitive_groups
-from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, choose, compare, decide
+from tabkit.evaluate.comparison import (
+    Chosen,
+    Exploratory,
+    Planned,
+    Verdict,
+    choose,
+    compare_planned,
+    decide,
+    explore,
+    picked_on_valid,
+)
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import Candidate, Predictions, candidate_name
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
+from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
 
 PARTS = ("train", "valid", "holdout")
@@ -78,6 +89,33 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How well a student stands in for its teacher, measured on the holdout.
+
+    Attributes
+    ----------
+    agreement
+        Share of rows on which both predict the same class, at the teacher's threshold; None for regression.
+    mean_difference
+        Mean absolute difference of their probabilities, over classes; of their predictions, in the target's unit.
+    r2
+        Share of the variance of the teacher's predictions that the student's explain; None for classification.
+    speedup
+        Rows scored per CPU second, student over teacher.
+    gain
+        Of the student over the teacher in the primary metric; positive is better.
+    """
+
+    student: str
+    teacher: str
+    agreement: float | None
+    mean_difference: float
+    r2: float | None
+    speedup: float | None
+    gain: Interval
+
+
+@dataclass(frozen=True)
 class Scorecard:
     """All that the harness measured."""
 
@@ -98,20 +136,31 @@ class Scorecard:
     interval_coverage: float | None
     opened: int | None
     resamples: int
+    fidelity: Fidelity | None = None
 
     def score(self, name: str) -> Score:
         """Return the score of a candidate by name."""
         return next(s for s in self.scores if s.candidate.name == name)
 
 
+def refusals(candidates: tuple[Candidate, ...]) -> dict[str, str]:
+    """Return the candidates whose proof contradicts their ``how``, and why."""
+    faults = {c.name: contradiction(c.adapted, c.base) for c in candidates}
+    return {name: fault for name, fault in faults.items() if fault is not None}
+
+
 def choose_on_valid(candidates: tuple[Candidate, ...], valid: Features, metric: Metric) -> Choice:
     """Check every proof and choose on valid; nothing here sees the holdout."""
     assert valid.y is not None
-    faults = {c.name: contradiction(c.adapted, c.base) for c in candidates}
-    refused = {name: fault for name, fault in faults.items() if fault is not None}
+    refused = refusals(candidates)
     accepted = tuple(c for c in candidates if c.name not in refused)
     on_valid = {c.name: metric.value(valid.y, c.valid) for c in accepted}
-    return Choice(choose(accepted, on_valid, metric), on_valid, refused, accepted)
+    picking: dict[Kind, float] = {}
+    for kind in ("baseline", "adapted"):
+        singles = [c for c in accepted if c.kind == kind and c.base != "blend"]
+        if singles:
+            picking[kind] = metric.value(valid.y, picked_on_valid(singles, valid, metric))
+    return Choice(choose(accepted, on_valid, metric, picking), on_valid, refused, accepted)
 
 
 def evaluate(
@@ -124,6 +173,7 @@ def evaluate(
     level: str,
     seed: int,
     watch: Callable[[float, str], None] = lambda fraction, note: None,
+    distil: Callable[[Candidate], Candidate] | None = None,
 ) -> Scorecard:
     """Open the holdout and measure everything.
 
@@ -135,6 +185,9 @@ def evaluate(
         The metrics reported, the primary one first.
     level
         The budget's level, which sets the number of resamples.
+    distil
+        Makes a student of the champion, from train and valid alone; it is measured beside the others, in the same
+        opening of the holdout, and takes no part in any choice.
     """
     primary = next(iter(metrics))
     metric = metrics[primary]
@@ -156,12 +209,9 @@ def evaluate(
     scores: list[Score] = []
     spread: dict[str, tuple[float, Floats]] = {}
     predictions: dict[str, Predictions] = {}
-    for done, candidate in enumerate(candidates):
-        watch(done / len(candidates), f"measuring {candidate.name}")
-        if candidate.name in choice.refused:
-            scores.append(Score(candidate, choice.refused[candidate.name], {}))
-            continue
-        predicted, cpu_per_row = _timed_predict(candidate, holdout)
+
+    def measure(candidate: Candidate) -> Score:
+        predicted, cpu_per_row = _timed_predict(candidate, holdout, predictions, scores)
         predictions[candidate.name] = predicted
         by_part = {}
         for part, rows, p in (
@@ -174,22 +224,25 @@ def evaluate(
             if part == "holdout":
                 spread[candidate.name] = (by_part[part][primary].value, drawn[primary])
         at = {part: by_part[part][primary].value for part in PARTS}
-        scores.append(
-            Score(
-                candidate,
-                None,
-                by_part,
-                overfit_gap=metric.sign * (at["train"] - at["holdout"]),
-                selection_optimism=metric.sign * (at["valid"] - at["holdout"]),
-                calibration=explain.calibration(holdout.y, predicted[:, 1]) if plan.recipe.task == "binary" else None,
-                score_cpu_seconds_per_row=cpu_per_row,
-            )
+        return Score(
+            candidate,
+            None,
+            by_part,
+            overfit_gap=metric.sign * (at["train"] - at["holdout"]),
+            selection_optimism=metric.sign * (at["valid"] - at["holdout"]),
+            calibration=explain.calibration(rows.labels, predicted[:, 1]) if plan.recipe.task == "binary" else None,
+            score_cpu_seconds_per_row=cpu_per_row,
         )
+
+    for done, candidate in enumerate(candidates):
+        watch(done / len(candidates), f"measuring {candidate.name}")
+        refused = choice.refused.get(candidate.name)
+        scores.append(measure(candidate) if refused is None else Score(candidate, refused, {}))
     baseline_gap = next(s.overfit_gap or 0.0 for s in scores if s.candidate.name == choice.chosen.baseline)
-    scores = [replace(s, excess_gap=None if s.overfit_gap is None else s.overfit_gap - baseline_gap) for s in scores]
+    scores = [_with_excess(s, baseline_gap) for s in scores]
 
     watch(1.0, "comparing")
-    planned, exploratory = compare(choice.chosen, primary, metric, spread)
+    planned = compare_planned(choice.chosen, primary, metric, spread)
     curve = [(n, {name: metric.value(valid.y, p) for name, p in by.items()}) for n, by in extras.curve]
     verdict = decide(
         planned,
@@ -242,17 +295,24 @@ def evaluate(
             source=parts.source,
         )
     )
+    worth = _value(plan, choice, candidates, parts, predictions, by_name, resamplers["holdout"], verdict.champion)
+    fidelity = None
+    if distil is not None:  # after everything is decided: it can change nothing
+        watch(1.0, f"student of {verdict.champion}")
+        student = _with_excess(measure(distil(champion)), baseline_gap)
+        scores.append(student)
+        fidelity = _fidelity(student, by_name[champion.name], predictions, spread, metric, worth)
     return Scorecard(
         primary=primary,
         metrics=metrics,
         scores=tuple(scores),
         chosen=choice.chosen,
         planned=planned,
-        exploratory=exploratory,
+        exploratory=explore(choice.chosen, metric, spread),
         verdict=verdict,
         checks=checks,
         curve=curve,
-        value=_value(plan, choice, candidates, parts, predictions, by_name, resamplers["holdout"]),
+        value=worth,
         importance=(verdict.champion, columns),
         slices=slices,
         ablations=_ablations(extras, spread, holdout, metric, resamplers["holdout"]),
@@ -260,6 +320,7 @@ def evaluate(
         interval_coverage=_coverage(champion, valid, holdout, predictions[champion.name], plan.recipe.scale),
         opened=opened,
         resamples=RESAMPLES[level],
+        fidelity=fidelity,
     )
 
 
@@ -285,10 +346,59 @@ def _coverage(
     return float(np.mean((low <= holdout.y) & (holdout.y <= high)))
 
 
-def _timed_predict(candidate: Candidate, rows: Features) -> tuple[Predictions, float]:
+def _with_excess(score: Score, baseline_gap: float) -> Score:
+    return replace(score, excess_gap=None if score.overfit_gap is None else score.overfit_gap - baseline_gap)
+
+
+def _timed_predict(
+    candidate: Candidate, rows: Features, known: dict[str, Predictions], scores: list[Score]
+) -> tuple[Predictions, float]:
+    """Predict, and return CPU seconds per row; a blend is put together of its members' predictions and seconds."""
     start = time.process_time()
-    predicted = candidate.adapted.model.predict(rows)
-    return predicted, (time.process_time() - start) / max(1, len(rows))
+    model = candidate.adapted.model
+    if candidate.members and isinstance(model, Blend):
+        names = [member.name for member in candidate.members]
+        spent = sum(s.score_cpu_seconds_per_row for s in scores if s.candidate.name in names)
+        predicted = model.combine(known)
+    else:
+        spent, predicted = 0.0, model.predict(rows)
+    return predicted, spent + (time.process_time() - start) / max(1, len(rows))
+
+
+def _fidelity(
+    student: Score,
+    teacher: Score,
+    predictions: dict[str, Predictions],
+    spread: dict[str, tuple[float, Floats]],
+    metric: Metric,
+    worth: dict[str, Any] | None,
+) -> Fidelity:
+    names = student.candidate.name, teacher.candidate.name
+    own, taught = predictions[names[0]], predictions[names[1]]
+    agreement = r2 = None
+    if own.ndim == 1:
+        spread_of = float(np.sum((taught - taught.mean()) ** 2))
+        r2 = 1.0 - float(np.sum((own - taught) ** 2)) / spread_of if spread_of > 0 else None
+    elif own.shape[1] == 2:
+        threshold = threshold_of(names[1], worth)
+        agreement = float(np.mean((own[:, 1] >= threshold) == (taught[:, 1] >= threshold)))
+    else:
+        agreement = float(np.mean(own.argmax(axis=1) == taught.argmax(axis=1)))
+    seconds = student.score_cpu_seconds_per_row, teacher.score_cpu_seconds_per_row
+    return Fidelity(
+        *names,
+        agreement=agreement,
+        mean_difference=float(np.mean(np.abs(own - taught))),
+        r2=r2,
+        speedup=seconds[1] / seconds[0] if seconds[0] > 0 else None,
+        gain=paired(metric, spread[names[0]], spread[names[1]])[0],
+    )
+
+
+def threshold_of(name: str, worth: dict[str, Any] | None) -> float:
+    """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
+    worths = (worth or {}).get("candidates", [])
+    return float(next((w["threshold"] for w in worths if w["name"] == name), 0.5))
 
 
 def _gain_curve(
@@ -380,14 +490,17 @@ def _value(
     predictions: dict[str, Predictions],
     scores: dict[str, Score],
     resampler: Resampler,
-) -> dict[str, object] | None:
+    champion: str,
+) -> dict[str, Any] | None:
     if plan.recipe.value is None:
         return None
     on_valid = value.Payoffs(parts.frame[parts.split.valid], plan.recipe.value)
     on_holdout = value.Payoffs(parts.frame[parts.split.holdout], plan.recipe.value)
     by_name = {c.name: c for c in candidates}
     shown = [
-        n for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, "prior")) if n
+        n
+        for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, champion, "prior"))
+        if n
     ]
     worths = {}
     for name in shown:

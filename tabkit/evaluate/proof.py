@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tabkit.models.base import Adapted, Proof
+from tabkit.models.base import Adapted, Proof, candidate_parts, model_class
+from tabkit.models.blend import member_proofs
 
 
 def contradiction(adapted: Adapted, base: str) -> str | None:
@@ -16,6 +17,8 @@ def contradiction(adapted: Adapted, base: str) -> str | None:
         The model's name, for the sentence.
     """
     proof, how = adapted.proof, adapted.how
+    if how in _BLENDS:
+        return _blend(adapted)
     rule = _RULES.get(how)
     if rule is None:
         return f"no rule says what '{how}' may train, so its proof cannot be checked"
@@ -62,6 +65,31 @@ def _lora(proof: Proof) -> str | None:
     return f"blocks outside the adapters moved: {moved}" if moved else None
 
 
+_BLENDS = {
+    "baselines": frozenset({"baseline"}),
+    "bases": frozenset({"baseline", "base"}),
+    "all": frozenset({"baseline", "base", "adapted"}),
+}
+"""Kinds of members that each blend may have."""
+
+
+def _blend(adapted: Adapted) -> str | None:
+    """Check every member by its own rule, and that a blend is called adapted only for an adapted member's weight."""
+    weights = adapted.settings["weights"]
+    kinds = {name: model_class(candidate_parts(name)[0]).hows[candidate_parts(name)[1]] for name in weights}
+    strange = [name for name, kind in kinds.items() if kind not in _BLENDS[adapted.how]]
+    if strange:
+        return f"blend was asked for '{adapted.how}', but {strange} are of another kind"
+    if adapted.how == "all" and not any(weights[name] > 0 for name, kind in kinds.items() if kind == "adapted"):
+        return "blend was asked for 'all', but no adapted member has weight"
+    for name, own in member_proofs(adapted).items():
+        if name not in weights:
+            return f"blend's proof has a block of '{name}', which has no weight"
+        if fault := contradiction(own, candidate_parts(name)[0]):
+            return f"in a blend, {fault}"
+    return None
+
+
 _RULES = {
     "as_is": _as_is,
     "scratch": _whole,
@@ -72,4 +100,5 @@ _RULES = {
     "refit": _refit,
     "continue": _continue,
     "lora": _lora,
+    "student": _whole,
 }

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.encode import Features
+from tabkit.data.encode import MISSING, Features
 from tabkit.errors import UsageError, nearest
 
-Kind = Literal["baseline", "base", "adapted"]
+Kind = Literal["baseline", "base", "adapted", "student"]
 Predictions = npt.NDArray[np.float64]
 """Classification: probabilities (n_rows, n_classes), rows sum to 1. Regression: (n_rows,), the target's unit."""
 
@@ -110,6 +110,34 @@ class Adapted:
     settings: Settings = field(default_factory=dict)
     history: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    on_valid: Predictions | None = field(default=None, repr=False, compare=False)
+    """Predictions of valid to judge by, where ``model.predict(valid)`` would look too good: see ``blend``."""
+
+    def predict_valid(self, valid: Features) -> Predictions:
+        """Return the predictions of valid that the model is judged by."""
+        return self.model.predict(valid) if self.on_valid is None else self.on_valid
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The pretrained weights that a base was opened from.
+
+    Attributes
+    ----------
+    source
+        ``shipped``, or the file or folder they were read from.
+    sha256
+        Of the file that holds them, hex.
+    licence
+        Under which they may be used; ``not stated`` where nothing says.
+    tables
+        Fingerprints of the real tables that they were trained on, as far as they say so.
+    """
+
+    source: str
+    sha256: str
+    licence: str
+    tables: tuple[str, ...] = ()
 
 
 class Model(ABC):
@@ -122,8 +150,28 @@ class Model(ABC):
     """An optional package without which the model cannot be used."""
     needs_source: ClassVar[frozenset[str]] = frozenset()
     """The ``hows`` that need a base grown on a source table."""
-    importance_rows: ClassVar[int | None] = None
+    has_weights: ClassVar[bool] = False
+    """Whether its base is opened from weights that exist before any run; :meth:`open_weights` then does it."""
+    importance_rows: int | None = None
     """Rows on which column importance is measured at most; None for all, where predicting is cheap."""
+    opened_from: Weights | None = None
+    """What the base was opened from; None where a run pretrains it itself."""
+
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Say what is missing before the model can be used, in a few words; None where nothing is."""
+        return None if installed(cls) else f"pip install {cls.needs_package}"
+
+    @classmethod
+    def open_weights(cls, place: Path | None, task: str) -> Self:
+        """Open the base for a task from weights at ``place``; from those it ships with or finds by itself where None.
+
+        Raises
+        ------
+        UsageError
+            There are none, or they do not fit; the message says what was looked for and where.
+        """
+        raise UsageError(f"{cls.title} takes no weights: a run makes its base itself.")
 
     @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
@@ -206,6 +254,14 @@ class Candidate:
     cost: Cost
     train: Predictions
     valid: Predictions
+    members: tuple[Candidate, ...] = ()
+    """The candidates a blend gives weight to; empty for all others."""
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """The pretrained weights behind this candidate, or behind its members, by base; empty without any."""
+        behind = self.members or (self,)
+        return {c.base: c.origin.opened_from for c in behind if c.origin.opened_from is not None}
 
     @property
     def title(self) -> str:
@@ -226,6 +282,10 @@ HOW_TITLES = {
     "full": "all weights",
     "refit": "leaf values refitted",
     "continue": "trees continued",
+    "student": "student of the champion",
+    "baselines": "of baselines",
+    "bases": "with untouched bases",
+    "all": "with adapted members",
 }
 """What each strategy is called in a sentence."""
 
@@ -271,6 +331,16 @@ def candidate_name(base: str, how: str) -> str:
     return base if how == "scratch" else f"{base}_{how}"
 
 
+def candidate_parts(name: str) -> tuple[str, str]:
+    """Return (base, how) of a candidate's name: what :func:`candidate_name` put together.
+
+    >>> candidate_parts("lgbm"), candidate_parts("icl_as_is")
+    (('lgbm', 'scratch'), ('icl', 'as_is'))
+    """
+    base, _, how = name.partition("_")
+    return base, how or "scratch"
+
+
 def loss(features: Features, predicted: Predictions) -> float:
     """Return the training objective every model shares: mean log loss, or mean squared error for regression."""
     assert features.y is not None
@@ -300,6 +370,21 @@ def one_hot(x_cat: npt.NDArray[np.int64], cat_sizes: tuple[int, ...]) -> npt.NDA
     for column in range(x_cat.shape[1]):
         out[np.arange(n_rows), offsets[column] + x_cat[:, column]] = 1.0
     return out
+
+
+def cells_of(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return what an in-context model reads.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Cells (n_rows, n_num + n_cat): standardised numbers, then category codes, NaN where missing; and which
+        columns hold codes (n_num + n_cat,).
+    """
+    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
+    n_num = features.x_num.shape[1]
+    categorical = np.arange(n_num + codes.shape[1]) >= n_num
+    return np.hstack([features.x_std, codes]), categorical
 
 
 def prior_of(train: Features) -> Predictions:

@@ -6,6 +6,8 @@ queries, by the one training loop.
 
 - **Context.** A forward pass reads at most ``context_rows`` rows. Where train has more, each member of the ensemble
   reads its own stratified share, so that together they read more than one could. The shares are the same in every run.
+  A rare class gets at least half an even share of a context, and probabilities are brought back to train's class
+  shares by Bayes' rule (Saerens et al., *Adjusting the outputs of a classifier to new a priori probabilities*, 2002).
 - **Ensemble.** Members differ in what breaks symmetries (column ids, class codes) and in their share of the rows;
   their weights are averaged. Past ``MAX_COLUMNS`` columns each member reads a random subset of them.
 - **Calibration.** Class probabilities are sharpened or softened by a temperature chosen on valid.
@@ -14,6 +16,7 @@ queries, by the one training loop.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,12 +29,25 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tabkit.data.encode import MISSING, Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, loss
+from tabkit.data.encode import Features
+from tabkit.errors import UsageError
+from tabkit.models.base import (
+    Adapted,
+    Block,
+    Budget,
+    Model,
+    Predictions,
+    Proof,
+    Settings,
+    Weights,
+    cells_of,
+    loss,
+)
 from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 
@@ -51,6 +67,8 @@ VALID_ROWS = 300
 
 CONTEXT_SEED = 1826701615
 """Of shares, column ids and class codes: one for all, so that a base and what was adapted from it read the same."""
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 RANK = 8
 FLOOR = 1e-4
@@ -89,6 +107,7 @@ class Icl(Model):
 
     title = "In-context base"
     hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "lora": "adapted", "full": "adapted"}
+    has_weights = True
     importance_rows = 300
 
     def __init__(self, net: IclNet, adapters: Adapters | None = None, table: _Table | None = None) -> None:
@@ -97,9 +116,17 @@ class Icl(Model):
         self.table_ = table
 
     @classmethod
+    def open_weights(cls, place: Path | None, task: str) -> Self:
+        """Open the shipped weights (one base for every task), or those of a folder that ``tabkit pretrain icl`` wrote."""
+        net, weights = open_folder(place)
+        base = cls(net)
+        base.opened_from = weights
+        return base
+
+    @classmethod
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
         """Return the shipped base; it was pretrained on synthetic tables, and reads neither ``source`` nor ``rows``."""
-        return cls(read_weights())
+        return cls.open_weights(None, rows.layout.task)
 
     def adapt(
         self,
@@ -184,7 +211,7 @@ class Icl(Model):
 
     def _encode(self, table: _Table) -> list[_Member]:
         def encode(number: int) -> _Member:
-            columns, rows = table.columns(number), table.share(number)
+            columns, rows = table.columns(number), table.shares[number]
             draw = table.draw(number, len(columns), table.classes)
             x = torch.from_numpy(table.x[np.ix_(rows, columns)])[None]
             y = torch.from_numpy(table.y[rows])[None]
@@ -195,7 +222,7 @@ class Icl(Model):
 
     def _answer(self, features: Features, members: Sequence[_Member], table: _Table) -> Predictions:
         """Return the members' mean answer: probabilities (n_rows, n_classes) before any tempering, or numbers (n_rows,)."""
-        cells, _ = _cells(features)
+        cells, _ = cells_of(features)
 
         def answer(job: tuple[int, _Member]) -> Tensor:
             start, member = job
@@ -214,7 +241,7 @@ class Icl(Model):
         for job, out in enumerate(answers):  # in the order of members, so that a row's sum is always the same
             start = starts[job // len(members)]
             total[start : start + len(out)] += out.numpy()
-        total /= len(members)
+        total *= np.asarray(table.ratios or 1.0) / len(members)
         if table.regression:
             return np.asarray(total[:, 0] * table.y_std + table.y_mean)
         return total
@@ -231,7 +258,12 @@ class Icl(Model):
                 folder / "adapters.safetensors",
             )
         table = self.table
-        context = {"x": table.x, "y": table.y, "categorical": table.categorical.astype(np.uint8)}
+        context = {
+            "x": table.x,
+            "y": table.y,
+            "categorical": table.categorical.astype(np.uint8),
+            "shares": table.shares,
+        }
         save_file({n: torch.from_numpy(a).contiguous() for n, a in context.items()}, folder / "context.safetensors")
         config = {"net": self.net_.config.as_dict(), "table": table.as_dict()}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -248,9 +280,8 @@ class Icl(Model):
             adapters.load_state_dict(load_file(folder / "adapters.safetensors"), strict=True)
         context = load_file(folder / "context.safetensors")
         facts = {**config["table"], "effort": Effort(**config["table"]["effort"])}
-        table = _Table(
-            context["x"].numpy(), context["y"].numpy(), context["categorical"].numpy().astype(np.bool_), **facts
-        )
+        flags = context["categorical"].numpy().astype(np.bool_)
+        table = _Table(context["x"].numpy(), context["y"].numpy(), flags, context["shares"].numpy(), **facts)
         return cls(net, adapters, table)
 
     def envelope(self, train: Features) -> str | None:
@@ -263,8 +294,8 @@ class Icl(Model):
             beyond.append(shown + read)
         if len(layout.classes) > PRETRAINED_CLASSES:
             beyond.append(f"{len(layout.classes)} classes (pretrained on {PRETRAINED_CLASSES} at most)")
-        if len(train) > table.rows_read:
-            beyond.append(f"{len(train):,} train rows, of which its contexts read {table.rows_read:,}")
+        if len(train) > len(table.y):
+            beyond.append(f"{len(train):,} train rows, of which its contexts read {len(table.y):,}")
         return "; ".join(beyond) or None
 
 
@@ -278,11 +309,16 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows that contexts are cut from: cells (N, C), targets (N,) as class codes or standardised numbers."""
+    """The rows that contexts are cut from: cells (N, C), targets (N,) as class codes or standardised numbers.
+
+    ``shares`` (members, rows) are the positions that each member reads. ``ratios`` are the classes' shares of train
+    over their shares of a context; empty where contexts are as train is.
+    """
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.float32]
     categorical: npt.NDArray[np.bool_]
+    shares: npt.NDArray[np.int64]
     classes: int
     regression: bool
     y_mean: float
@@ -290,42 +326,42 @@ class _Table:
     effort: Effort
     seed: int
     train_rows: int
+    ratios: Sequence[float] = ()
     temperature: float = 1.0
 
     @classmethod
     def of(cls, train: Features, effort: Effort, seed: int) -> _Table:
-        """Take as many rows of train as the members can read, stratified."""
+        """Take the rows of train that the members read."""
         assert train.y is not None
         regression = train.layout.task == "regression"
         mean, std = (float(train.y.mean()), float(train.y.std()) or 1.0) if regression else (0.0, 1.0)
-        kept = _stratified(train, seed)[: effort.members * effort.context_rows]
-        x, categorical = _cells(train.take(kept))
-        y = ((train.y[kept] - mean) / std).astype(np.float32)
+        read = _shares(train, effort, seed)
+        kept, positions = np.unique(read, return_inverse=True)
+        x, categorical = cells_of(train.take(kept))
         return cls(
-            x, y, categorical, len(train.layout.classes), regression, mean, std, effort, seed, train_rows=len(train)
+            x,
+            ((train.y[kept] - mean) / std).astype(np.float32),
+            categorical,
+            positions.reshape(read.shape),
+            len(train.layout.classes),
+            regression,
+            mean,
+            std,
+            effort,
+            seed,
+            len(train),
+            () if regression or read.shape[1] == len(train) else _ratios(train, read[0]),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is not an array, as JSON values."""
-        names = ("classes", "regression", "y_mean", "y_std", "seed", "train_rows", "temperature")
+        names = ("classes", "regression", "y_mean", "y_std", "seed", "train_rows", "ratios", "temperature")
         return {**{n: getattr(self, n) for n in names}, "effort": vars(self.effort)}
-
-    @property
-    def rows_read(self) -> int:
-        """Number of different rows that the members read."""
-        return min(len(self.y), self.effort.members * self.effort.context_rows)
 
     def describe(self) -> str:
         """Say what is read, in words."""
-        each = min(len(self.y), self.effort.context_rows)
-        return f"{self.effort.members} contexts of {each:,} rows ({self.rows_read:,} of {self.train_rows:,} train rows)"
-
-    def share(self, member: int) -> npt.NDArray[np.int64]:
-        """Return the rows a member reads: all that fit, else its part of the stratified order, round and round."""
-        n, most = len(self.y), self.effort.context_rows
-        if n <= most:
-            return np.arange(n)
-        return np.sort(np.arange(member * most, (member + 1) * most) % n)
+        n, each = self.shares.shape
+        return f"{n} contexts of {each:,} rows ({len(self.y):,} of {self.train_rows:,} train rows)"
 
     def columns(self, member: int) -> npt.NDArray[np.int64]:
         """Return the columns a member reads."""
@@ -375,7 +411,7 @@ def _fit(
     task = _Task(net, adapters)
     device = torch.device("cuda" if budget.device == "cuda" or _has_gpu(budget) else "cpu")
     task.to(device)
-    cells, categorical = _cells(train)
+    cells, categorical = cells_of(train)
     assert train.y is not None
     x = torch.from_numpy(cells).to(device)
     y = torch.from_numpy(((train.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
@@ -399,16 +435,17 @@ def _fit(
         return _objective(answer(context, x[query], columns, draw), y[context], y[query], table)
 
     measured = None if valid is None else _part(valid, VALID_ROWS, table.seed)
-    context = torch.from_numpy(_first_share(train, table)).to(device)
+    context = torch.from_numpy(_shares(train, effort, table.seed)[0]).to(device)
+    ratios = torch.tensor(list(table.ratios) or [1.0]).to(device)
 
     def valid_loss() -> float:
         assert measured is not None and measured.y is not None
-        asked, _ = _cells(measured)
+        asked, _ = cells_of(measured)
         truth = torch.from_numpy(((measured.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
         columns = torch.from_numpy(table.columns(0)).to(device)
         draw = _moved(table.draw(0, len(columns), table.classes), device)
         weights = answer(context, torch.from_numpy(asked).to(device), columns, draw)
-        return float(_objective(weights, y[context], truth, table))
+        return float(_objective(weights, y[context], truth, table, ratios))
 
     fitted = fit(
         task,
@@ -426,18 +463,64 @@ def _fit(
     return _Tuned(Icl(net, adapters, table), fitted)
 
 
-def _first_share(train: Features, table: _Table) -> npt.NDArray[np.int64]:
-    """Return the rows of train that the first member reads."""
-    return _stratified(train, table.seed)[: table.effort.context_rows]
-
-
-def _objective(weights: Tensor, context: Tensor, truth: Tensor, table: _Table) -> Tensor:
+def _objective(weights: Tensor, context: Tensor, truth: Tensor, table: _Table, ratios: Tensor | None = None) -> Tensor:
     """Mean log loss, or CRPS for regression, of query rows given their weights over the context."""
     if table.regression:
         return 2.0 * crps(weights, context[None], truth[None]).mean()
     chances = class_probabilities(weights, context[None], table.classes)
+    if ratios is not None:
+        chances = chances * ratios
+        chances = chances / chances.sum(dim=2, keepdim=True)
     floored = (1 - 1e-3) * chances + 1e-3 / table.classes
     return -floored.gather(2, truth.long()[None, :, None]).log().mean()
+
+
+def _shares(train: Features, effort: Effort, seed: int) -> npt.NDArray[np.int64]:
+    """Return the rows (members, rows) of train that each member reads: all that fit, else its part, round and round."""
+    n, most = len(train), effort.context_rows
+    if n <= most:
+        return np.tile(np.arange(n), (effort.members, 1))
+    if train.layout.task == "regression":
+        sources: list[tuple[npt.NDArray[np.int64], int]] = [(_stratified(train, seed), most)]
+    else:
+        labels = train.labels.astype(np.int64)
+        quotas = _quotas(np.bincount(labels, minlength=len(train.layout.classes)), most)
+        own = [np.random.default_rng([seed, k]).permutation(np.flatnonzero(labels == k)) for k in range(len(quotas))]
+        sources = [(rows, int(quota)) for rows, quota in zip(own, quotas, strict=True) if quota]
+    parts = [
+        [rows[np.arange(member * quota, (member + 1) * quota) % len(rows)] for rows, quota in sources]
+        for member in range(effort.members)
+    ]
+    return np.stack([np.sort(np.concatenate(part)) for part in parts])
+
+
+def _quotas(counts: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """Share ``most`` rows out among classes as their counts are, but none under half an even share while it has rows.
+
+    >>> _quotas(np.array([950, 50]), 100).tolist(), _quotas(np.array([950, 10]), 100).tolist()
+    ([75, 25], [90, 10])
+    """
+    least = np.minimum(counts, most // (2 * max(1, int((counts > 0).sum()))))
+    rare = np.zeros(len(counts), np.bool_)
+    while True:
+        left = most - int(least[rare].sum())
+        fair = left * counts / max(1, counts[~rare].sum())
+        short = ~rare & (fair < least)
+        if not short.any():
+            break
+        rare |= short
+    quotas = np.where(rare, least, fair.astype(np.int64))
+    order = np.argsort(np.where(rare, np.inf, np.floor(fair) - fair), kind="stable")
+    quotas[order[: most - quotas.sum()]] += 1  # the largest remainders
+    return np.asarray(quotas, np.int64)
+
+
+def _ratios(train: Features, context: npt.NDArray[np.int64]) -> tuple[float, ...]:
+    """Return each class's share of train over its share of a context; 1 for a class without rows."""
+    k = len(train.layout.classes)
+    labels = train.labels.astype(np.int64)
+    whole, read = (np.bincount(part, minlength=k) / len(part) for part in (labels, labels[context]))
+    return tuple(float(w / r) if r else 1.0 for w, r in zip(whole, read, strict=True))
 
 
 def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:
@@ -463,14 +546,6 @@ def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:
 
 def _part(rows: Features, most: int, seed: int) -> Features:
     return rows if len(rows) <= most else rows.take(np.sort(_stratified(rows, seed)[:most]))
-
-
-def _cells(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return cells (n_rows, n_features), NaN where missing, and which columns hold codes."""
-    codes = np.where(features.x_cat == MISSING, np.nan, features.x_cat).astype(np.float32)
-    n_num = features.x_num.shape[1]
-    categorical = np.arange(n_num + codes.shape[1]) >= n_num
-    return np.hstack([features.x_std, codes]), categorical
 
 
 def _moved(draw: Draw, device: torch.device) -> Draw:
@@ -527,10 +602,45 @@ def _merged(net: IclNet, adapters: Adapters | None) -> IclNet:
 
 def read_weights(folder: Path | None = None) -> IclNet:
     """Read a pretrained network: the shipped one, or that of a folder that ``tabkit pretrain icl`` wrote."""
+    return open_folder(folder)[0]
+
+
+def open_folder(folder: Path | None) -> tuple[IclNet, Weights]:
+    """Read a folder of weights, the shipped one where None: the network, and what is known of its weights.
+
+    Raises
+    ------
+    UsageError
+        The folder lacks a file, a file cannot be read, or the tensors are not those of the sizes it states.
+    """
     place = resources.files("tabkit") / "weights" / "icl" if folder is None else folder
-    config: Mapping[str, Any] = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    net = _build(IclConfig(**config["net"]))
-    with resources.as_file(place / "weights.safetensors") as path:
-        stored = load_file(path)
-    net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
-    return net
+    if folder is not None:
+        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        if missing:
+            raise UsageError(
+                f"icl weights {folder}: {' and '.join(missing)} not there. Expected a folder that 'tabkit pretrain icl' "
+                f"wrote: its weights/, with {CONFIG} and {WEIGHTS}."
+            )
+    try:
+        config: Mapping[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        net = _build(IclConfig(**config["net"]))
+        with resources.as_file(place / WEIGHTS) as path:
+            content = path.read_bytes()
+        stored = load(content)
+        net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
+        reason = " ".join(str(problem).split())[:300]
+        raise UsageError(
+            f"icl weights {place} do not fit this version of tabkit's network: {reason}. "
+            "Expected the weights/ folder of 'tabkit pretrain icl' made by this version; make it again."
+        ) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
+        raise UsageError(f"icl weights {place} hold numbers that are not finite. Take another checkpoint.")
+    made = config.get("made", {})
+    weights = Weights(
+        "shipped" if folder is None else str(folder),
+        hashlib.sha256(content).hexdigest(),
+        str(config.get("licence", "not stated")),
+        tuple(table["fingerprint"] for table in made.get("continued_on", ())),
+    )
+    return net, weights

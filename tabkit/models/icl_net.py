@@ -179,10 +179,10 @@ class IclNet(nn.Module):
         target = self.inputs.target(y, regression, draw.codes)
         cells = self.inputs(columns, x, categorical, regression, draw.ids, target)
         kept = []
-        for layer in self._cell_layers():
+        for layer, wanted in self._cell_layers(cells.shape[1]):
             keys = layer.keys(cells)
             kept.append(keys)
-            cells = layer(cells, keys)
+            cells = layer(cells, keys, wanted)
         rows = self.rows(cells)
         rows = torch.cat([self.rows.thinking.to(rows.dtype).expand(len(rows), -1, -1), rows], dim=1)
         kept_rows = []
@@ -197,16 +197,18 @@ class IclNet(nn.Module):
         """Return the weights over the context of query rows ``x`` (B, Q, C)."""
         target = self.inputs.unknown[int(regression)].expand(x.shape[0], x.shape[1], -1)
         cells = self.inputs(context.columns, x, categorical, regression, context.ids, target)
-        for layer, keys in zip(self._cell_layers(), context.cells, strict=True):
-            cells = layer(cells, keys)
+        for (layer, wanted), keys in zip(self._cell_layers(cells.shape[1]), context.cells, strict=True):
+            cells = layer(cells, keys, wanted)
         rows = self.rows(cells)
         for row_layer, row_keys in zip(self._row_layers(), context.rows, strict=True):
             rows = row_layer(rows, row_keys)
         out: Tensor = self.head(rows, context.answers)
         return out
 
-    def _cell_layers(self) -> list[CellLayer]:
-        return [layer for layer in self.cell_layers if isinstance(layer, CellLayer)]
+    def _cell_layers(self, n_cells: int) -> list[tuple[CellLayer, int]]:
+        """Return the layers, each with the number of a row's cells that what follows reads."""
+        layers = [layer for layer in self.cell_layers if isinstance(layer, CellLayer)]
+        return [(layer, 2 if layer is layers[-1] else n_cells) for layer in layers]
 
     def _row_layers(self) -> list[RowLayer]:
         return [layer for layer in self.row_layers if isinstance(layer, RowLayer)]
@@ -307,11 +309,11 @@ class CellLayer(nn.Module):
         summary = start + self.summarise(start, self.summarise.keys(self.norm_column(cells)))
         return self.column.keys(self.norm_summary(summary))
 
-    def forward(self, cells: Tensor, keys: Keys) -> Tensor:
-        """Update cells (B, C, R, E), which attend to ``keys``."""
+    def forward(self, cells: Tensor, keys: Keys, wanted: int) -> Tensor:
+        """Update cells (B, C, R, E), which attend to ``keys``; return the last ``wanted`` of each row's C."""
         cells = cells + self.column(self.norm_column(cells), keys)
         across = self.norm_row(cells).transpose(1, 2)
-        cells = cells + self.row(across, self.row.keys(across)).transpose(1, 2)
+        cells = cells[:, -wanted:] + self.row(across[:, :, -wanted:], self.row.keys(across)).transpose(1, 2)
         out: Tensor = cells + self.mlp(self.norm_mlp(cells))
         return out
 

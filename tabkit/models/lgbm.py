@@ -41,11 +41,26 @@ _OBJECTIVE = {
 }
 
 
+STUDENT: Mapping[str, Any] = {"learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20}
+"""A teacher's answers have no noise to fit, so a student may take larger steps than its own baseline."""
+
+
 class LightGBM(Model):
-    """LightGBM with native categories and missing values, early stopping on valid, deterministic per seed."""
+    """LightGBM with native categories and missing values, early stopping on valid, deterministic per seed.
+
+    As a ``student`` it learns a teacher's answers instead of labels: ``y`` is then probabilities (n_rows, n_classes), or
+    means (n_rows,) for regression. Source: Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015.
+    """
 
     title = "LightGBM"
-    hows = {"scratch": "baseline", "tuned": "baseline", "as_is": "base", "refit": "adapted", "continue": "adapted"}
+    hows = {
+        "scratch": "baseline",
+        "tuned": "baseline",
+        "as_is": "base",
+        "refit": "adapted",
+        "continue": "adapted",
+        "student": "student",
+    }
     needs_source = frozenset({"as_is", "refit", "continue"})
 
     def __init__(self, booster: lgb.Booster | None = None, task: str = "binary") -> None:
@@ -80,6 +95,7 @@ class LightGBM(Model):
             "as_is": self._as_is,
             "refit": self._refit,
             "continue": self._continue,
+            "student": self._student,
         }
         if how not in ways:
             raise ValueError(f"lgbm knows {sorted(self.hows)}, not {how!r}")
@@ -114,6 +130,17 @@ class LightGBM(Model):
         adapted = self._whole(best, train, "tuned")
         notes = (f"{trials} trials (Optuna TPE), the first of them the untuned defaults", *note)
         return Adapted(adapted.model, "tuned", adapted.proof, adapted.settings, adapted.history, notes)
+
+    def _student(
+        self,
+        train: Features,
+        valid: Features | None,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None,
+    ) -> Adapted:
+        grown = _grow(train, valid, dict(settings or STUDENT), budget, _seed(rng))
+        return self._whole(grown, train, "student")
 
     def _whole(self, grown: _Grown, train: Features, how: str) -> Adapted:
         _, leaves, n_splits = _anatomy(grown.booster)
@@ -255,16 +282,18 @@ def _grow(
     deadline: float | None = None,
 ) -> _Grown:
     """Grow trees until valid stops improving; ``params["trees"]`` fixes their number instead."""
-    assert train.y is not None
     layout = train.layout
     params = dict(params)
     fixed = params.pop("trees", None)
-    options = {**_quiet(), **_OBJECTIVE[layout.task], **params, "seed": seed}
+    train, weights, objective = _targets(train)
+    options = {**_quiet(), **objective, **params, "seed": seed}
     if layout.task == "multiclass":
         options["num_class"] = len(layout.classes)
     n_num = len(layout.num_names)
     categories = list(range(n_num, layout.n_features))
-    dataset = lgb.Dataset(_matrix(train), train.y, categorical_feature=categories, params=options, free_raw_data=False)
+    dataset = lgb.Dataset(
+        _matrix(train), train.y, weight=weights, categorical_feature=categories, params=options, free_raw_data=False
+    )
     curve: dict[str, dict[str, list[float]]] = {}
     callbacks: list[Any] = [lgb.record_evaluation(curve)]
     sets = [dataset]
@@ -278,7 +307,8 @@ def _grow(
 
     if fixed is None:
         assert valid is not None and valid.y is not None
-        sets.append(dataset.create_valid(_matrix(valid), valid.y, params=options))
+        apart, weights, _ = _targets(valid)
+        sets.append(dataset.create_valid(_matrix(apart), apart.y, weight=weights, params=options))
         callbacks += [lgb.early_stopping(PATIENCE, verbose=False), stop_when_late]
     booster = lgb.train(
         options,
@@ -289,7 +319,7 @@ def _grow(
         init_model=base,
         callbacks=callbacks,
     )
-    metric = _OBJECTIVE[layout.task]["metric"]
+    metric = objective["metric"]
     if fixed is not None:
         return _Grown(booster, params, int(fixed), float("nan"), (), ())
     assert valid is not None
@@ -341,6 +371,22 @@ def _search(train: Features, valid: Features | None, budget: Budget, seed: int) 
     late = len(found) < budget.trials
     note = (f"stopped by the clock after {len(found)} of {budget.trials} trials",) if late else ()
     return best, len(found), note
+
+
+def _targets(rows: Features) -> tuple[Features, npt.NDArray[np.float64] | None, dict[str, str]]:
+    """Return rows with the targets LightGBM wants, their weights, and the objective.
+
+    Soft labels (n_rows, n_classes) of two classes are learned as they are; of more, as one row per class, weighted.
+    """
+    y = rows.labels
+    task = rows.layout.task
+    if y.ndim == 1:
+        return rows, None, _OBJECTIVE[task]
+    if task == "binary":
+        return rows.with_y(y[:, 1]), None, {"objective": "cross_entropy", "metric": "cross_entropy"}
+    n_rows, n_classes = y.shape
+    repeated = rows.take(np.tile(np.arange(n_rows), n_classes))
+    return repeated.with_y(np.repeat(np.arange(n_classes), n_rows)), y.T.ravel(), _OBJECTIVE[task]
 
 
 def _matrix(features: Features) -> npt.NDArray[np.float32]:

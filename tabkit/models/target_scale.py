@@ -15,6 +15,7 @@ from tabkit.models.base import Adapted, Budget, Model, Predictions, Settings
 
 FILE = "target_scale.json"
 SMEARING = "smearing"
+_OWN = ("title", "hows", "importance_rows", "has_weights", "opened_from")
 
 
 class OnScale(Model):
@@ -30,7 +31,7 @@ class OnScale(Model):
     def __init__(self, inner: Model, kind: str, predicts: str, smearing: float = 1.0) -> None:
         self.inner, self.kind, self.predicts, self.smearing_ = inner, kind, predicts, smearing
         # What the harness asks of a model is what it would ask of the one inside.
-        own: dict[str, Any] = {name: getattr(inner, name) for name in ("title", "hows", "importance_rows")}
+        own: dict[str, Any] = {name: getattr(inner, name) for name in _OWN}
         self.__dict__.update(own)
 
     def adapt(

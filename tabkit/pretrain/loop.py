@@ -78,6 +78,12 @@ class Episodes:
     n: int
     regression: bool
 
+    def to(self, device: str) -> Episodes:
+        """Return the same tables on a device."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        draw = Draw(self.draw.ids.to(device), self.draw.codes.to(device))
+        return Episodes(**{**vars(self), **moved, "draw": draw})
+
 
 def pretrain_icl(
     out: Path,
@@ -135,12 +141,15 @@ def pretrain_icl(
     return write_weights(out / "weights", net, config, {"steps": step, "tables": tables, "plan": asdict(plan)})
 
 
-def write_weights(folder: Path, net: IclNet, config: IclConfig, made: dict[str, Any]) -> Path:
+def write_weights(
+    folder: Path, net: IclNet, config: IclConfig, made: dict[str, Any], licence: str = "Apache-2.0"
+) -> Path:
     """Write the weights as the kit ships them: bfloat16 safetensors, and the sizes with how they were made."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in net.state_dict().items()}
     save_file(state, folder / "weights.safetensors")
-    (folder / "config.json").write_text(json.dumps({"net": config.as_dict(), "made": made}, indent=1) + "\n")
+    facts = {"licence": licence, "net": config.as_dict(), "made": made}
+    (folder / "config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -202,7 +211,7 @@ def validate(net: IclNet, plan: Plan, device: str) -> dict[str, float]:
         for number, (name, (n, c)) in enumerate(shapes.items()):
             for k in range(VALID_TABLES // 3 // 8):
                 rng = np.random.default_rng([_VALID_SEED, number, k])
-                batch = _to(draw_episodes(rng, 8, n, 64, c, name == "valid_regression"), device)
+                batch = draw_episodes(rng, 8, n, 64, c, name == "valid_regression").to(device)
                 groups[name].append(float(episode_loss(net, batch)))
     net.train(was_training)
     return {name: round(float(np.mean(values)), 5) for name, values in groups.items()}
@@ -210,12 +219,6 @@ def validate(net: IclNet, plan: Plan, device: str) -> dict[str, float]:
 
 def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
     return int(np.exp(rng.uniform(math.log(low), math.log(high + 1))))
-
-
-def _to(batch: Episodes, device: str) -> Episodes:
-    moved = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
-    draw = Draw(batch.draw.ids.to(device), batch.draw.codes.to(device))
-    return Episodes(**{**vars(batch), **moved, "draw": draw})
 
 
 @contextmanager
@@ -264,7 +267,7 @@ def _gradients(net: IclNet, plan: Plan, workers: int, device: str) -> Iterator[C
             net.zero_grad(set_to_none=True)
             losses, n_tables = [], 0
             for future in ahead.pop(step):
-                batch = _to(future.result(), device)
+                batch = future.result().to(device)
                 loss = episode_loss(net, batch, plan.precision) / plan.micro_batches
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())

@@ -15,7 +15,7 @@ from tabkit.report.svg import Figure
 from tabkit.report.words import DECISIONS, Words
 
 _HERE = Path(__file__).parent
-_KINDS = {"adapted": "Adapted", "base": "Bases, untouched", "baseline": "Baselines"}
+_KINDS = {"adapted": "Adapted", "base": "Bases, untouched", "baseline": "Baselines", "student": "Student"}
 _PARTS = ("train", "valid", "holdout")
 _MOST_CURVES = 12
 

@@ -56,7 +56,7 @@ class Words:
             amount = f" {number(abs(a['gain']))}" if a["gain"] else ""
             told.append(f"{verb}{amount} {self.called} against {self.title(a['name'])}")
         n = len(planned["against"])
-        each = "both gains are" if n == 2 else "the gain is"
+        each = "both gains are" if n == 2 else "the gain is" if n == 1 else f"all {n} gains are"
         if shown == n:
             end = (
                 f"{each} shown to be above the {number(bar)} that would matter"
@@ -65,26 +65,29 @@ class Words:
             )
         else:
             which = (
-                "neither gain is"
-                if n == 2 and not shown
-                else "only one of the two gains is"
-                if n == 2
-                else "the gain is not"
+                "the gain is not"
+                if n == 1
+                else ("neither gain is" if n == 2 else f"none of the {n} gains is")
+                if not shown
+                else f"only {'one' if shown == 1 else shown} of the {'two' if n == 2 else n} gains {'is' if shown == 1 else 'are'}"
             )
             end = (
                 f"{which} shown to be above the {number(bar)} that would matter"
                 if bar
                 else f"{which} shown to be above zero"
             )
-        return f"{self.title(planned['candidate'])} {' and '.join(told)}; {end}."
+        return f"{self.title(planned['candidate'])} {_listed(told)}; {end}."
 
     def candidates(self) -> str:
         """Return who scored best on holdout."""
-        kinds = [(k, sum(c["kind"] == k for c in self.r["candidates"])) for k in ("baseline", "base", "adapted")]
+        kinds = [
+            (k, sum(c["kind"] == k for c in self.r["candidates"])) for k in ("baseline", "base", "adapted", "student")
+        ]
         names = {
             "baseline": ("baseline", None),
             "base": ("untouched base", None),
             "adapted": ("adapted candidate", None),
+            "student": ("student", None),
         }
         told = _listed([count(n, *names[k]) for k, n in kinds if n])
         refused = sum(c["refused"] is not None for c in self.r["candidates"])
@@ -124,7 +127,7 @@ class Words:
 
     def learning(self) -> str:
         """Return whether training beat the untouched base on valid."""
-        learned = [c for c in self.scored if len(c["history"]) > 1]
+        learned = [c for c in self.scored if len(c["history"]) > 1 and c["kind"] != "student"]
         adapted = [c for c in learned if c["kind"] == "adapted" and c["history"][0]["step"] == 0]
         if learned and not adapted:
             losses = _losses(learned[-1])
@@ -268,7 +271,9 @@ class Words:
             else ""
         )
         made = f"making the champion took {duration(c['cpu_seconds'])} of CPU time"
-        return f"The whole run took {duration(self.r['seconds_total'])}; {made}.{tail}"
+        student = self.r.get("student")  # results written before there were students have none
+        taught = f" {student['sentence']}" if student else ""
+        return f"The whole run took {duration(self.r['seconds_total'])}; {made}.{tail}{taught}"
 
     def proof(self) -> str:
         """Return what the chosen adapted candidate trained."""
@@ -287,7 +292,9 @@ class Words:
     def settings(self, candidate: dict[str, Any]) -> str:
         """Return the settings found for a candidate, and its notes."""
         found = [
-            f"{k} {number(v) if isinstance(v, float) else json.dumps(v)}" for k, v in candidate["settings"].items()
+            f"{k} {number(v) if isinstance(v, float) else json.dumps(v)}"
+            for k, v in candidate["settings"].items()
+            if not isinstance(v, dict)  # a blend's weights are in its notes, its members' settings with the members
         ]
         return "; ".join([*([", ".join(found)] if found else []), *candidate["notes"]])
 

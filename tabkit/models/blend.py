@@ -1,0 +1,259 @@
+"""A blend: the weighted mean of other candidates' predictions, weights found by greedy selection on valid.
+
+Source: Caruana et al., *Ensemble Selection from Libraries of Models*, ICML 2004: members are added one at a time, with
+replacement, each time the one that brings the loss of the mean down most. Nothing is trained to find weights.
+
+Weights are the mean of several selections, each without one fold of the rows: bagged selection, the paper's own guard
+against overfitting. Even so, weights that were found on valid make valid look good. So valid is cut into folds, each is
+predicted with weights found (bagging and all) on the other folds, and these predictions are what the blend is judged by
+when valid chooses. What this does not undo: members chose their own settings on the same valid, so one that searched more looks a little better there,
+to the weights as to every other choice; and folds are cut by row, whatever groups the rows belong to.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tabkit.data.encode import Features
+from tabkit.models.base import (
+    Adapted,
+    Block,
+    Budget,
+    Model,
+    Predictions,
+    Proof,
+    Settings,
+    candidate_parts,
+    model_class,
+)
+from tabkit.models.target_scale import wrapped
+
+STEPS = 20
+"""Additions per selection: weights are then multiples of .05 or coarser."""
+
+FOLDS = 5
+
+LEAST_ROWS = 4 * FOLDS
+"""Fewer rows of valid tell nothing about weights; no blend is made of them."""
+
+MOST_ROWS = 10_000
+"""Rows on which weights are found at most: a handful of weights needs no more."""
+
+LEAST_WEIGHT = 0.05
+"""A mean weight below this is one fold's fancy; the member would be refitted and scored for nothing."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a blend, by its candidate's name; ``weight`` is its share of the mean."""
+
+    name: str
+    weight: float
+    model: Model
+
+
+@dataclass(frozen=True)
+class Part:
+    """A candidate that may become a member: what it is, and its predictions of valid."""
+
+    name: str
+    adapted: Adapted
+    valid: Predictions
+
+
+class Blend(Model):
+    """The weighted mean of its members' predictions: probabilities, or means.
+
+    ``baselines`` blends baselines only, ``bases`` also untouched bases, ``all`` also adapted models: what adapting adds
+    is the difference between the last and the others.
+    """
+
+    title = "Blend"
+    hows = {"baselines": "baseline", "bases": "base", "all": "adapted"}
+
+    def __init__(self, members: Sequence[Member] = ()) -> None:
+        self.members_ = tuple(members)
+        rows = [m.model.importance_rows for m in self.members_ if m.model.importance_rows is not None]
+        self.importance_rows = min(rows, default=None)
+
+    def adapt(
+        self,
+        train: Features,
+        valid: Features | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Adapted:
+        """Adapt every member its own way, then find the weights. See :meth:`Model.adapt`.
+
+        With ``settings``, members run again with theirs, and the weights are kept.
+        """
+        if how not in self.hows:
+            raise ValueError(f"blend knows {sorted(self.hows)}, not {how!r}")
+        if not self.members_:
+            raise ValueError("blend needs members; blend.mix makes one of candidates")
+        seed = int(rng.integers(2**31 - 1))
+        parts = []
+        for member in self.members_:
+            if settings is not None and member.name not in settings["weights"]:
+                continue
+            own = None if settings is None else settings["members"][member.name]
+            stream = np.random.default_rng([seed, zlib.crc32(member.name.encode())])  # none depends on the others
+            adapted = member.model.adapt(train, valid, candidate_parts(member.name)[1], stream, budget, own)
+            on_valid = np.zeros(0) if valid is None else adapted.predict_valid(valid)
+            parts.append(Part(member.name, adapted, on_valid))
+        if settings is not None:
+            return blended(how, parts, settings["weights"])
+        assert valid is not None, "without valid rows, settings must say what was chosen"
+        return mix(how, parts, valid, rng)
+
+    def predict(self, features: Features) -> Predictions:
+        """Return the weighted mean of the members' predictions, row by row."""
+        return self.combine({m.name: m.model.predict(features) for m in self.members_})
+
+    def predict_train(self, train: Features) -> Predictions:
+        """Return the weighted mean of the members' context-safe predictions."""
+        return self.combine({m.name: m.model.predict_train(train) for m in self.members_})
+
+    def combine(self, predicted: Mapping[str, Predictions]) -> Predictions:
+        """Return the weighted mean of predictions made already, by member; others are not read."""
+        total = self.members_[0].weight * predicted[self.members_[0].name]
+        for member in self.members_[1:]:
+            total = total + member.weight * predicted[member.name]
+        return np.asarray(total)
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` (names and weights) and a folder per member, each as its own model writes it."""
+        for member in self.members_:
+            (folder / member.name).mkdir()
+            member.model.save(folder / member.name)
+        config = {"weights": {m.name: m.weight for m in self.members_}}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        weights = json.loads((folder / "config.json").read_text(encoding="utf-8"))["weights"]
+        models = {
+            name: wrapped(model_class(candidate_parts(name)[0]).load(folder / name), folder / name) for name in weights
+        }
+        return cls([Member(name, weight, models[name]) for name, weight in weights.items()])
+
+
+def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generator) -> Adapted:
+    """Find weights on valid and return the blend, with the predictions of valid that it may be judged by.
+
+    Parameters
+    ----------
+    parts
+        Candidates with their predictions of ``valid``.
+    rng
+        Cuts valid into folds, classes evenly.
+
+    Returns
+    -------
+    Adapted
+        ``on_valid`` holds, for each row of valid, the prediction with weights found on the other folds.
+    """
+    table = np.stack([part.valid for part in parts])
+    fold = folds_of(valid, rng)
+    on_valid = np.zeros_like(parts[0].valid)
+    for k in range(FOLDS):
+        inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+        apart = valid.take(rest)
+        on_valid[inside] = np.tensordot(_bagged(table[:, rest], apart, folds_of(apart, rng)), table[:, inside], axes=1)
+    found = _bagged(table, valid, fold)
+    weights = {p.name: float(w) for p, w in zip(parts, found, strict=True) if w > 0}
+    return replace(blended(how, parts, weights), on_valid=on_valid)
+
+
+def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Adapted:
+    """Return the blend of ``parts`` with these weights: its members, and their proofs block by block."""
+    kept = [part for part in parts if part.name in weights]
+    members = [Member(p.name, weights[p.name], p.adapted.model) for p in kept]
+    blocks = [replace(b, name=f"{p.name}/{b.name}") for p in kept for b in p.adapted.proof.blocks]
+    settings: dict[str, Any] = {
+        "weights": {m.name: m.weight for m in members},
+        "members": {p.name: dict(p.adapted.settings) for p in kept},
+    }
+    told = ", ".join(f"{m.weight:.0%} {m.name}" for m in sorted(members, key=lambda m: -m.weight))
+    how_found = f"greedy selection on valid, {FOLDS} folds; valid is scored with weights found on the other folds"
+    notes = (f"{told} ({how_found})", *(f"{p.name}: {note}" for p in kept for note in p.adapted.notes))
+    return Adapted(Blend(members), how, Proof(tuple(blocks)), settings, (), notes)
+
+
+def member_proofs(adapted: Adapted) -> dict[str, Adapted]:
+    """Return each member's part of a blend's proof, as that member's own, for whoever checks it."""
+    blocks: dict[str, list[Block]] = {name: [] for name in adapted.settings["weights"]}
+    for block in adapted.proof.blocks:
+        name, _, own = block.name.partition("/")
+        blocks.setdefault(name, []).append(replace(block, name=own))
+    return {name: Adapted(adapted.model, candidate_parts(name)[1], Proof(tuple(own))) for name, own in blocks.items()}
+
+
+def greedy_weights(predicted: Floats, task: str, steps: int = STEPS) -> Floats:
+    """Add one member at a time, with replacement, and keep the additions up to the lowest loss.
+
+    Parameters
+    ----------
+    predicted
+        (n_members, n_rows): probability of the row's own class, or the residual for regression. Both are linear in
+        the members, so the blend's is the mean of theirs.
+    steps
+        Additions at most.
+
+    Returns
+    -------
+    ndarray
+        Weights (n_members,), multiples of 1 / (number of additions), summing to 1.
+    """
+    total, counts = np.zeros(predicted.shape[1]), np.zeros(len(predicted))
+    best_loss, best_counts = np.inf, counts
+    for step in range(1, steps + 1):
+        mean = (total + predicted) / step
+        per_row = mean**2 if task == "regression" else -np.log(np.clip(mean, 1e-15, None))
+        losses = per_row.mean(axis=1)
+        chosen = int(np.argmin(losses))  # the first of equals: the order is that of the scorecard
+        total, counts = total + predicted[chosen], counts.copy()
+        counts[chosen] += 1
+        if losses[chosen] < best_loss:
+            best_loss, best_counts = float(losses[chosen]), counts
+    return np.asarray(best_counts / best_counts.sum())
+
+
+def _bagged(table: Floats, rows: Features, fold: npt.NDArray[np.int64]) -> Floats:
+    """Return the mean weights (n_members,) of selections without one fold each, small ones left out."""
+    errors = _errors_of(table, rows)
+    found = []
+    for k in range(FOLDS):
+        kept = np.flatnonzero(fold != k)
+        found.append(greedy_weights(errors[:, kept[:: 1 + (len(kept) - 1) // MOST_ROWS]], rows.layout.task))
+    mean = np.mean(found, axis=0)
+    mean[mean < min(LEAST_WEIGHT, float(mean.max()))] = 0.0
+    return np.asarray(mean / mean.sum())
+
+
+def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:
+    if rows.layout.task == "regression":
+        return np.asarray(table - rows.labels)
+    return np.asarray(table[:, np.arange(len(rows)), rows.labels])
+
+
+def folds_of(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return a fold per row, at random; classes, or targets in order of size, are spread evenly."""
+    order = rng.permutation(len(valid))
+    order = order[np.argsort(valid.labels[order], kind="stable")]
+    fold = np.empty(len(valid), dtype=np.int64)
+    fold[order] = np.arange(len(valid)) % FOLDS
+    return fold
