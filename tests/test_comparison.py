@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from conftest import make_features
 
-from tabkit.evaluate.comparison import Against, Chosen, Planned, _signed, choose, decide, rows_needed
+from tabkit.evaluate.comparison import (
+    Against,
+    Chosen,
+    Planned,
+    _signed,
+    choose,
+    decide,
+    picked_on_valid,
+    rows_needed,
+)
 from tabkit.evaluate.intervals import Interval
 from tabkit.evaluate.metrics import METRICS
 
@@ -93,7 +104,33 @@ def test_choice_is_by_valid_and_direction() -> None:
         candidate("net_full", "net", "adapted", 50),
     )
     values = {"prior": 0.6, "lgbm": 0.3, "net_as_is": 0.5, "net_head": 0.4, "net_full": 0.4}
-    chosen = choose(table, values, LOSS)  # type: ignore[arg-type]
+    chosen = choose(table, values, LOSS, {})  # type: ignore[arg-type]
     assert chosen == Chosen("net_head", "net_as_is", "lgbm")  # a tie goes to the smaller change
-    assert choose(table, values, AUC).baseline == "prior"  # type: ignore[arg-type]
-    assert choose(table, {**values, "net_head": float("nan")}, LOSS).adapted == "net_full"  # type: ignore[arg-type]
+    assert choose(table, values, AUC, {}).baseline == "prior"  # type: ignore[arg-type]
+    assert choose(table, {**values, "net_head": float("nan")}, LOSS, {}).adapted == "net_full"  # type: ignore[arg-type]
+
+
+def test_a_blend_is_compared_with_what_picking_is_worth() -> None:
+    table = (
+        candidate("lgbm", "lgbm", "baseline"),
+        candidate("linear", "linear", "baseline"),
+        candidate("blend_baselines", "blend", "baseline", 9),
+    )
+    values = {"lgbm": 0.80, "linear": 0.78, "blend_baselines": 0.79}
+    assert choose(table, values, AUC, {"baseline": 0.77}).baseline == "blend_baselines"  # type: ignore[arg-type]
+    assert choose(table, values, AUC, {"baseline": 0.80}).baseline == "lgbm"  # type: ignore[arg-type]
+
+
+def test_picking_among_coins_is_worth_a_coin() -> None:
+    """Thirty candidates that know nothing: the best of them looks good on valid, and picking it is worth nothing."""
+    rng = np.random.default_rng(0)
+    valid = make_features("binary", 200)
+    metric = METRICS["roc_auc"]
+    best, picked = [], []
+    for _ in range(20):
+        chances = rng.random((30, len(valid)))
+        coins = [SimpleNamespace(valid=np.column_stack([1 - p, p])) for p in chances]
+        best.append(max(metric.value(valid.labels, c.valid) for c in coins))
+        picked.append(metric.value(valid.labels, picked_on_valid(coins, valid, metric)))  # type: ignore[arg-type]
+    assert np.mean(best) > 0.56
+    assert np.mean(picked) == pytest.approx(0.5, abs=0.03)

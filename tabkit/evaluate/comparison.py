@@ -8,14 +8,18 @@ intersection-union test (Berger 1982), so neither needs a correction. The rest i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from tabkit.data.encode import Features
 from tabkit.errors import count
 from tabkit.evaluate.intervals import Interval, holm, paired
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Candidate, candidate_name
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
+from tabkit.models.blend import folds_of
 
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
 
@@ -76,8 +80,13 @@ class Verdict:
     champion: str
 
 
-def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric) -> Chosen:
+def choose(
+    candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric, picking: Mapping[Kind, float]
+) -> Chosen:
     """Choose on valid alone: the best adapted candidate, its base, and the best baseline.
+
+    A blend's value on valid comes from weights found on other rows; that of the best single candidate was picked
+    because it is high on these very rows. So a blend is compared with what picking is worth on rows not picked by.
 
     Parameters
     ----------
@@ -85,21 +94,38 @@ def choose(candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric
         Those whose proof was accepted.
     on_valid
         The primary metric on valid, by candidate.
+    picking
+        The primary metric of :func:`picked_on_valid`, by kind.
     """
 
-    def best(kind: str) -> Candidate | None:
+    def rank(c: Candidate) -> tuple[float, int]:
         # Ties go to the candidate with fewer trained parameters.
+        return metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters
+
+    def best(kind: Kind) -> Candidate | None:
         those = [c for c in candidates if c.kind == kind]
-        return max(
-            those,
-            key=lambda c: (metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters),
-            default=None,
-        )
+        single = max((c for c in those if c.base != "blend"), key=rank, default=None)
+        blend = max((c for c in those if c.base == "blend"), key=rank, default=None)
+        if single is None or blend is None:
+            return single or blend
+        return blend if rank(blend)[0] > metric.sign * _or_worst(picking[kind], metric) else single
 
     baseline, adapted = best("baseline"), best("adapted")
     assert baseline is not None, "baselines are always in the table"
     base = next((c for c in candidates if adapted and c.kind == "base" and c.base == adapted.base), None)
     return Chosen(adapted.name if adapted else None, base.name if base else None, baseline.name)
+
+
+def picked_on_valid(candidates: Sequence[Candidate], valid: Features, metric: Metric) -> Predictions:
+    """Predict each row of valid by the candidate that is best on the folds without it."""
+    fold = folds_of(valid, np.random.default_rng(0))
+    out = np.zeros_like(candidates[0].valid)
+    for k in np.unique(fold):
+        inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+        labels = valid.labels[rest]
+        best = max(candidates, key=lambda c: metric.sign * _or_worst(metric.value(labels, c.valid[rest]), metric))
+        out[inside] = best.valid[inside]
+    return out
 
 
 def _or_worst(value: float, metric: Metric) -> float:

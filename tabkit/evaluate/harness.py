@@ -15,12 +15,22 @@ from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, Evidence, Outcome, run_checks, sensitive_groups
-from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, choose, compare_planned, decide, explore
+from tabkit.evaluate.comparison import (
+    Chosen,
+    Exploratory,
+    Planned,
+    Verdict,
+    choose,
+    compare_planned,
+    decide,
+    explore,
+    picked_on_valid,
+)
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import Candidate, Predictions, candidate_name
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
 from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
 
@@ -143,7 +153,12 @@ def choose_on_valid(candidates: tuple[Candidate, ...], valid: Features, metric: 
     refused = refusals(candidates)
     accepted = tuple(c for c in candidates if c.name not in refused)
     on_valid = {c.name: metric.value(valid.y, c.valid) for c in accepted}
-    return Choice(choose(accepted, on_valid, metric), on_valid, refused, accepted)
+    picking: dict[Kind, float] = {}
+    for kind in ("baseline", "adapted"):
+        singles = [c for c in accepted if c.kind == kind and c.base != "blend"]
+        if singles:
+            picking[kind] = metric.value(valid.y, picked_on_valid(singles, valid, metric))
+    return Choice(choose(accepted, on_valid, metric, picking), on_valid, refused, accepted)
 
 
 def evaluate(

@@ -3,10 +3,10 @@
 Source: Caruana et al., *Ensemble Selection from Libraries of Models*, ICML 2004: members are added one at a time, with
 replacement, each time the one that brings the loss of the mean down most. Nothing is trained to find weights.
 
-Weights that were found on valid make valid look good. So valid is cut into folds: each fold is predicted with weights
-found on the other folds, and these predictions are what the blend is judged by when valid chooses. The weights that
-stay are the mean of the folds' weights, which is bagged selection, the paper's own guard against overfitting. What this
-does not undo: members chose their own settings on the same valid, so one that searched more looks a little better there,
+Weights are the mean of several selections, each without one fold of the rows: bagged selection, the paper's own guard
+against overfitting. Even so, weights that were found on valid make valid look good. So valid is cut into folds, each is
+predicted with weights found (bagging and all) on the other folds, and these predictions are what the blend is judged by
+when valid chooses. What this does not undo: members chose their own settings on the same valid, so one that searched more looks a little better there,
 to the weights as to every other choice; and folds are cut by row, whatever groups the rows belong to.
 """
 
@@ -43,7 +43,7 @@ FOLDS = 5
 LEAST_ROWS = 4 * FOLDS
 """Fewer rows of valid tell nothing about weights; no blend is made of them."""
 
-MOST_ROWS = 20_000
+MOST_ROWS = 10_000
 """Rows on which weights are found at most: a handful of weights needs no more."""
 
 LEAST_WEIGHT = 0.05
@@ -164,17 +164,14 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
         ``on_valid`` holds, for each row of valid, the prediction with weights found on the other folds.
     """
     table = np.stack([part.valid for part in parts])
-    fold = _folds(valid, rng)
-    found = np.zeros((FOLDS, len(parts)))
+    fold = folds_of(valid, rng)
     on_valid = np.zeros_like(parts[0].valid)
     for k in range(FOLDS):
         inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        rest = rest[:: 1 + (len(rest) - 1) // MOST_ROWS]
-        found[k] = greedy_weights(_errors_of(table[:, rest], valid.take(rest)), valid.layout.task)
-        on_valid[inside] = np.tensordot(found[k], table[:, inside], axes=1)
-    mean = found.mean(axis=0)
-    mean[mean < min(LEAST_WEIGHT, float(mean.max()))] = 0.0
-    weights = {p.name: float(w) for p, w in zip(parts, mean / mean.sum(), strict=True) if w > 0}
+        apart = valid.take(rest)
+        on_valid[inside] = np.tensordot(_bagged(table[:, rest], apart, folds_of(apart, rng)), table[:, inside], axes=1)
+    found = _bagged(table, valid, fold)
+    weights = {p.name: float(w) for p, w in zip(parts, found, strict=True) if w > 0}
     return replace(blended(how, parts, weights), on_valid=on_valid)
 
 
@@ -232,13 +229,25 @@ def greedy_weights(predicted: Floats, task: str, steps: int = STEPS) -> Floats:
     return np.asarray(best_counts / best_counts.sum())
 
 
+def _bagged(table: Floats, rows: Features, fold: npt.NDArray[np.int64]) -> Floats:
+    """Return the mean weights (n_members,) of selections without one fold each, small ones left out."""
+    errors = _errors_of(table, rows)
+    found = []
+    for k in range(FOLDS):
+        kept = np.flatnonzero(fold != k)
+        found.append(greedy_weights(errors[:, kept[:: 1 + (len(kept) - 1) // MOST_ROWS]], rows.layout.task))
+    mean = np.mean(found, axis=0)
+    mean[mean < min(LEAST_WEIGHT, float(mean.max()))] = 0.0
+    return np.asarray(mean / mean.sum())
+
+
 def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:
     if rows.layout.task == "regression":
         return np.asarray(table - rows.labels)
     return np.asarray(table[:, np.arange(len(rows)), rows.labels])
 
 
-def _folds(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def folds_of(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return a fold per row, at random; classes, or targets in order of size, are spread evenly."""
     order = rng.permutation(len(valid))
     order = order[np.argsort(valid.labels[order], kind="stable")]
