@@ -103,8 +103,18 @@ def test_a_table_left_out_teaches_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         nets.append(tuned.state_dict())
         return real(base, tuned, *rest)  # type: ignore[arg-type]
 
+    taught: list[set[str]] = []
+    teach = module.continued
+
+    def noted(base: object, tables: list[module.DomainTable], *rest: object) -> object:
+        taught.append({table.name for table in tables})
+        return teach(base, tables, *rest)  # type: ignore[arg-type]
+
     monkeypatch.setattr(module, "measured", kept)
+    monkeypatch.setattr(module, "continued", noted)
     continue_icl(given, tmp_path / "one", TINY)
+    names = {f"test/table{number}" for number in range(3)}
+    assert taught == [names - {f"test/table{number}"} for number in range(3)] + [names]
     frame = pl.read_parquet(tmp_path / "0.parquet")
     frame.with_columns(pl.col("y").shuffle(seed=1)).write_parquet(tmp_path / "0.parquet")
     continue_icl(given, tmp_path / "two", TINY)

@@ -363,7 +363,7 @@ def _outcome(left_out: Sequence[LeftOut]) -> dict[str, Any]:
     sentence = (
         f"Of {len(left_out)} tables left out, the base continued on the others was better on {better} and worse on "
         f"{worse} (95% intervals of the paired gain), and no different on {len(left_out) - better - worse}. "
-        f"The loss fell by {mean:.1%} on average [{low:.1%}, {high:.1%}]. {verdict}"
+        f"The loss changed by {-mean:+.1%} on average [{-high:+.1%}, {-low:+.1%}]; less is better. {verdict}"
     )
     return {"loss_gain": mean, "low": low, "high": high, "paid": paid, "sentence": sentence}
 
