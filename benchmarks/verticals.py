@@ -51,7 +51,7 @@ def table(result: dict[str, Any]) -> str:
     cpu = sum(c["cpu_seconds"] for c in result["candidates"])
     head = " | ".join(f"{result['metrics'][m]['title']}" for m in metrics[1:])
     lines = [
-        f"`{result['command']}`, seed {result['seed']}: {cpu:.0f} CPU seconds for the candidates; tabkit {result['tabkit']}, "
+        f"`{re.sub(r' --(out|seed) [^ ]+', '', result['command'])}`, seed {result['seed']}: {cpu:.0f} CPU seconds for the candidates; tabkit {result['tabkit']}, "
         f"torch {versions.get('torch', '-')}, LightGBM {versions.get('lightgbm', '-')}, CatBoost {versions.get('catboost', '-')}, "
         f"{result['created'][:10]}. {result['split']['text']} \\* marks the champion.",
         "",

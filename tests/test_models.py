@@ -251,3 +251,11 @@ def test_budget_is_declared_for_every_level() -> None:
     for smaller, larger in zip(list(BUDGETS.values()), list(BUDGETS.values())[1:], strict=False):
         assert isinstance(smaller, Budget)
         assert smaller.trials < larger.trials and smaller.epochs < larger.epochs and smaller.trees < larger.trees
+
+
+def test_trees_that_are_late_before_they_begin_are_still_a_model() -> None:
+    train, valid = make_features("binary", 200), make_features("binary", 100, seed=1)
+    late = replace(BUDGETS["quick"], seconds=0.0)
+    adapted = model_class("lgbm")().adapt(train, valid, "scratch", np.random.default_rng(0), late)
+    assert np.isfinite(adapted.model.predict(valid)).all()
+    assert any("stopped by the clock" in note for note in adapted.notes)

@@ -305,6 +305,8 @@ def _grow(
             late.append(env.iteration)
             raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
 
+    stop_when_late.order = 25  # type: ignore[attr-defined]  # after the recording (20): the first tree may be late already
+
     if fixed is None:
         assert valid is not None and valid.y is not None
         apart, weights, _ = _targets(valid)
