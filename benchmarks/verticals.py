@@ -49,9 +49,10 @@ def table(result: dict[str, Any]) -> str:
     metrics = list(result["metrics"])[:3]
     primary, versions = result["primary"], result["versions"]
     cpu = sum(c["cpu_seconds"] for c in result["candidates"])
+    peak = max(c["peak_mb"] for c in result["candidates"])
     head = " | ".join(f"{result['metrics'][m]['title']}" for m in metrics[1:])
     lines = [
-        f"`{re.sub(r' --(out|seed) [^ ]+', '', result['command'])}`, seed {result['seed']}: {cpu:.0f} CPU seconds for the candidates; tabkit {result['tabkit']}, "
+        f"`{re.sub(r' --(out|seed) [^ ]+', '', result['command'])}`, seed {result['seed']}: {result['seconds_total']:.0f} s in all on {os.cpu_count()} cores, {cpu:.0f} CPU seconds and {peak:,.0f} MB at most for the candidates; tabkit {result['tabkit']}, "
         f"torch {versions.get('torch', '-')}, LightGBM {versions.get('lightgbm', '-')}, CatBoost {versions.get('catboost', '-')}, "
         f"{result['created'][:10]}. {result['split']['text']} \\* marks the champion.",
         "",

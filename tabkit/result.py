@@ -82,6 +82,7 @@ def assemble(
             "holdout": recipe.split.holdout,
             "valid": recipe.split.valid,
             "column": recipe.split.column,
+            "folds": split.n_folds,
             "seed": seed,
             "text": split.text,
         },

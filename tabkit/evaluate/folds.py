@@ -100,7 +100,7 @@ def pool(
         on_valid,
         metric,
         plan.recipe.metrics.worthwhile,
-        pooled.split.sizes(),
+        {"holdout": len(pooled.split.holdout)},  # every row is in it; parts of a fold are not rows beside them
         {},
         {s.candidate.name: s.candidate.title for s in scores},
     )
@@ -191,7 +191,7 @@ class _Pooled:
             seen |= held
         rows = np.sort(np.concatenate([f.split.holdout for f in repeats[0]]))
         one = folds[0].split
-        split = replace(one, holdout=rows, fold=0, n_folds=1)
+        split = replace(one, holdout=rows, fold=0)
         groups = None if one.groups is None else one.groups[rows]
         resampler = Resampler(len(rows), groups, RESAMPLES[level], seed)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)

@@ -86,7 +86,7 @@ def _facts(words: Words) -> list[tuple[str, str, str]]:
     score = words.score(r["champion"])
     decimals = numbers.decimals_for([score])
     unit = f" {words.metric['unit']}" if words.metric["unit"] else ""
-    rows_used = r["rows"]
+    rows_used, folds = r["rows"], r["split"].get("folds", 1)
     made = [c for c in r["checks"] if c["outcome"] != "not_applicable"]
     failed = sum(c["outcome"] == "fail" for c in made)
     facts = [
@@ -104,7 +104,9 @@ def _facts(words: Words) -> list[tuple[str, str, str]]:
         (
             "Holdout",
             f"{rows_used['holdout']:,} rows",
-            f"of {rows_used['train'] + rows_used['valid'] + rows_used['holdout']:,}, read once",
+            f"each in one of {folds} folds"
+            if folds > 1
+            else f"of {rows_used['train'] + rows_used['valid'] + rows_used['holdout']:,}, read once",
         ),
         (
             "Checks",
