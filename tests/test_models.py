@@ -20,8 +20,13 @@ CASES = [
     for name in model_names()
     for how in model_class(name).hows
     for task in ("binary", "multiclass", "regression")
-    if model_class(name).lacks() is None
+    if model_class(name).lacks() is None and task in model_class(name).tasks
 ]
+
+
+def first_task(name: str) -> str:
+    """A task the model does; binary where it does that."""
+    return "binary" if "binary" in model_class(name).tasks else "regression"
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +126,7 @@ def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [n for n in model_names() if model_class(n).lacks() is None])
 def test_strange_rows_are_scored(name: str) -> None:
     how = first_how(name)
-    model, train, valid = prepared(name, how, "binary")
+    model, train, valid = prepared(name, how, first_task(name))
     fitted = adapt(model, train, valid, how).model
     strange = valid.take(np.arange(4))
     x_num, x_cat = strange.x_num.copy(), strange.x_cat.copy()
@@ -136,22 +141,24 @@ def test_strange_rows_are_scored(name: str) -> None:
 def test_one_kind_of_column_is_enough(name: str, shape: str) -> None:
     how = first_how(name)
     gone = ["kind"] if shape == "only_numbers" else ["x0", "x1", "x2", "x3"]
-    train, valid = (
-        make_features("binary", 200, seed=1).without(gone),
-        make_features("binary", 100, seed=2).without(gone),
-    )
-    model, _, _ = prepared(name, how, "binary")
+    task = first_task(name)
+    train, valid = make_features(task, 200, seed=1).without(gone), make_features(task, 100, seed=2).without(gone)
+    model, _, _ = prepared(name, how, task)
     assert np.isfinite(adapt(model, train, valid, how).model.predict(valid)).all()
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if n != "prior" and model_class(n).lacks() is None])
 def test_learns_a_known_relation(name: str) -> None:
     how = first_how(name)
-    train, valid = make_features("binary", 1500, seed=1, signal=4.0), make_features("binary", 600, seed=2, signal=4.0)
+    task = first_task(name)
+    train, valid = make_features(task, 1500, seed=1, signal=4.0), make_features(task, 600, seed=2, signal=4.0)
     budget = replace(BUDGET, epochs=40, trees=200)
-    model, _, _ = prepared(name, how, "binary")
+    model, _, _ = prepared(name, how, task)
     fitted = model.adapt(train, valid, how, np.random.default_rng(0), budget).model
     assert valid.y is not None
+    if task == "regression":
+        assert np.corrcoef(fitted.predict(valid), valid.y)[0, 1] > 0.9
+        return
     assert ((fitted.predict(valid)[:, 1] > 0.5) == valid.y).mean() > 0.82  # the noise allows about .89
 
 
@@ -259,3 +266,16 @@ def test_trees_that_are_late_before_they_begin_are_still_a_model() -> None:
     adapted = model_class("lgbm")().adapt(train, valid, "scratch", np.random.default_rng(0), late)
     assert np.isfinite(adapted.model.predict(valid)).all()
     assert any("stopped by the clock" in note for note in adapted.notes)
+
+
+def test_support_vectors_answer_as_scikit_learn_does() -> None:
+    from sklearn.svm import SVR
+
+    from tabkit.models.svm import EPSILON, _design
+
+    train, valid = make_features("regression", 300, seed=1), make_features("regression", 150, seed=2)
+    adapted = adapt(model_class("svm")(), train, valid, "scratch")
+    mean, std, x = train.labels.mean(), train.labels.std(), _design(train)
+    gamma = adapted.settings["width"] / (x.shape[1] * x.var())
+    reference = SVR(C=adapted.settings["cost"], epsilon=EPSILON, gamma=gamma).fit(x, (train.labels - mean) / std)
+    np.testing.assert_allclose(adapted.model.predict(valid), reference.predict(_design(valid)) * std + mean, rtol=1e-6)
