@@ -49,6 +49,7 @@ MetricFunction = Callable[[Case], Floats]
 """Case -> values (B,)."""
 
 _BINARY, _CLASSES, _REGRESSION = frozenset({"binary"}), frozenset({"binary", "multiclass"}), frozenset({"regression"})
+_RANKING = frozenset({"ranking"})
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,12 @@ def _r2(c: Case) -> Floats:
     return np.asarray(1.0 - _ratio(_weighted_mean((c.y - c.p) ** 2, c.w), variance))
 
 
+def _per_user(c: Case) -> Floats:
+    """Average a number per user, which ``c.p`` then is; users for whom it is undefined (NaN) are left out."""
+    defined = np.isfinite(c.p)
+    return _weighted_mean(c.p[defined], c.w[:, defined])
+
+
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, True, _BINARY),
     "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY),
@@ -208,4 +215,13 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("Root mean squared error", _rmse, False, _REGRESSION, "target"),
     "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target"),
     "r2": Metric("R squared", _r2, True, _REGRESSION),
+    # For lists, ``evaluate/ranking.py`` computes the number per user that is averaged here.
+    "ndcg@10": Metric("NDCG@10", _per_user, True, _RANKING),
+    "ndcg@20": Metric("NDCG@20", _per_user, True, _RANKING),
+    "recall@10": Metric("Recall@10", _per_user, True, _RANKING),
+    "recall@20": Metric("Recall@20", _per_user, True, _RANKING),
+    "mrr@20": Metric("Mean reciprocal rank within 20", _per_user, True, _RANKING),
+    "map@10": Metric("Mean average precision at 10", _per_user, True, _RANKING),
+    "hit_rate@10": Metric("Hit rate at 10", _per_user, True, _RANKING),
+    "new_recall@20": Metric("Recall@20 of items new to the user", _per_user, True, _RANKING),
 }
