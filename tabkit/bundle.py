@@ -7,14 +7,17 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tabkit.data.encode import Encoder
+from tabkit.data.interactions import load_events, save_events, vocabulary_json
 from tabkit.errors import BundleError, TabkitError
 from tabkit.models.base import Model, model_class
 from tabkit.models.target_scale import wrapped
+from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.recipe import Plan, Recipe
 from tabkit.schema import Schema
 from tabkit.strict import parse_toml
@@ -40,6 +43,28 @@ class Bundle:
     seal: str
 
 
+@dataclass(frozen=True)
+class ListBundle:
+    """A loaded bundle of a ranker: it lists items for the users whose history it holds."""
+
+    plan: Plan
+    ranker: Ranker
+    manifest: dict[str, Any]
+    seal: str
+
+    @property
+    def length(self) -> int:
+        """Items listed per user."""
+        assert self.plan.recipe.ranking is not None
+        return self.plan.recipe.ranking.length
+
+    @property
+    def new_only(self) -> bool:
+        """Whether lists leave out what the user has taken before."""
+        assert self.plan.recipe.ranking is not None
+        return self.plan.recipe.ranking.new_only
+
+
 def save_bundle(
     folder: Path,
     plan: Plan,
@@ -62,13 +87,37 @@ def save_bundle(
     card
         The model card, Markdown.
     """
+    _save(folder, plan, model.save, encoder.to_json(), facts, scorecard, card)
+
+
+def save_lists(
+    folder: Path, plan: Plan, ranker: Ranker, facts: dict[str, Any], scorecard: dict[str, Any], card: str
+) -> None:
+    """Write a ranker's bundle: what it learned, the events it looks at, and the vocabularies, whole or not at all."""
+
+    def save(to: Path) -> None:
+        ranker.save(to)
+        save_events(ranker.past, to)
+
+    _save(folder, plan, save, vocabulary_json(ranker.past), facts, scorecard, card)
+
+
+def _save(
+    folder: Path,
+    plan: Plan,
+    save: Callable[[Path], None],
+    encoder: str,
+    facts: dict[str, Any],
+    scorecard: dict[str, Any],
+    card: str,
+) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (temporary / "model").mkdir()
-        model.save(temporary / "model")
+        save(temporary / "model")
         (temporary / "recipe.toml").write_bytes(plan.path.read_bytes())
         (temporary / "schema.toml").write_bytes(plan.schema_path.read_bytes())
-        (temporary / "encoder.json").write_text(encoder.to_json(), encoding="utf-8")
+        (temporary / "encoder.json").write_text(encoder, encoding="utf-8")
         (temporary / "scorecard.json").write_text(json.dumps(scorecard, indent=1, allow_nan=False), encoding="utf-8")
         (temporary / "CARD.md").write_text(card, encoding="utf-8")
         files = {
@@ -85,6 +134,38 @@ def save_bundle(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_ranking(folder: Path) -> bool:
+    """Tell whether a bundle lists items; false as well where there is no readable manifest."""
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["task"] == "ranking")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_lists(folder: Path) -> ListBundle:
+    """Load a ranker's bundle after checking size and hash of every file.
+
+    Raises
+    ------
+    BundleError
+        As :func:`load_bundle`.
+    """
+    manifest, seal = verify(folder)
+    try:
+        events = load_events(folder / "model", (folder / "encoder.json").read_text(encoding="utf-8"))
+        return ListBundle(_plan(folder), ranker_class(manifest["model"]).load(folder / "model", events), manifest, seal)
+    except TabkitError as problem:
+        raise BundleError(
+            f"Bundle {folder} needs another version of tabkit (made by {manifest.get('tabkit')}): {problem}"
+        ) from None
+
+
+def _plan(folder: Path) -> Plan:
+    recipe = parse_toml((folder / "recipe.toml").read_text(encoding="utf-8"), Recipe, str(folder / "recipe.toml"))
+    schema = parse_toml((folder / "schema.toml").read_text(encoding="utf-8"), Schema, str(folder / "schema.toml"))
+    return Plan(recipe, schema, folder / "recipe.toml", folder / "schema.toml")
+
+
 def load_bundle(folder: Path) -> Bundle:
     """Load a bundle after checking size and hash of every file.
 
@@ -95,9 +176,7 @@ def load_bundle(folder: Path) -> Bundle:
     """
     manifest, seal = verify(folder)
     try:
-        recipe = parse_toml((folder / "recipe.toml").read_text(encoding="utf-8"), Recipe, str(folder / "recipe.toml"))
-        schema = parse_toml((folder / "schema.toml").read_text(encoding="utf-8"), Schema, str(folder / "schema.toml"))
-        plan = Plan(recipe, schema, folder / "recipe.toml", folder / "schema.toml")
+        plan = _plan(folder)
         encoder = Encoder.from_json((folder / "encoder.json").read_text(encoding="utf-8"))
         model = wrapped(model_class(manifest["model"]).load(folder / "model"), folder / "model")
         return Bundle(plan, encoder, model, manifest["threshold"], manifest["half_width"], manifest, seal)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from tabkit.errors import UsageError, nearest
 from tabkit.schema import Schema, read_schema
 from tabkit.strict import Strict, read_toml
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "ranking"]
 SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 
 
@@ -78,7 +79,39 @@ class Candidates(Strict):
     """Which bases to adapt, and how. The baselines are always in the table, but for those in ``without``."""
 
     adapt: dict[str, list[str]] = {"tabnet": ["head", "gradual", "full"]}
-    without: list[Literal["catboost", "blend"]] = []
+    without: list[Literal["catboost", "blend", "tifu", "itemknn", "als", "ease", "bpr"]] = []
+
+
+class Ranking(Strict):
+    """What the columns of an event table are, and which question is asked of it.
+
+    ``days`` is the length of the window whose items are to be listed; it begins at ``cutoff``, or so many days
+    before the end of the events. The window before it is valid. Bases know only what was there ``base_days``
+    before the cutoff. ``new_only`` lists what a user has never taken. With ``cold_users``, that share of the users is
+    kept out of the bases, has ``cold_weeks`` weeks of history, and is whom the lists are for.
+    """
+
+    basket: str | None = None
+    store: str | None = None
+    price: str | None = None
+    attributes: list[str] = []
+    days: int = Key(default=28, gt=0)
+    cutoff: date | None = None
+    base_days: int = Key(default=84, gt=0)
+    length: int = Key(default=20, gt=0, le=1000)
+    new_only: bool = False
+    cold_users: float = Key(default=0.0, ge=0, lt=1)
+    cold_weeks: int = Key(default=2, gt=0)
+    margin: float | None = Key(default=None, gt=0)
+    currency: str = ""
+
+    @model_validator(mode="after")
+    def _bases_end_before_valid(self) -> Ranking:
+        if self.base_days < 2 * self.days:
+            raise ValueError(
+                f"base_days = {self.base_days} reaches into the window that choices are made on; expected at least {2 * self.days}."
+            )
+        return self
 
 
 class Value(Strict):
@@ -180,6 +213,7 @@ class Recipe(Strict):
     split: SplitRule = SplitRule()
     metrics: Metrics
     candidates: Candidates = Candidates()
+    ranking: Ranking | None = None
     value: Value | None = None
     slices: list[Slice] = []
     ablations: list[Ablation] = []
@@ -214,6 +248,14 @@ class Recipe(Strict):
             raise ValueError(f"id = '{self.id}' is a column that scoring writes itself; rename the column.")
         if self.target_scale is not None and self.task != "regression":
             raise ValueError(f"target_scale is for regression; task is '{self.task}'. Remove it.")
+        if (self.task == "ranking") != (self.ranking is not None):
+            raise ValueError("task = 'ranking' and the table [ranking] go together; give both or neither.")
+        if self.task == "ranking" and (self.id is None or self.time is None):
+            raise ValueError("ranking needs id (whom to list for) and time (when it was taken); target is the item.")
+        if self.task == "ranking" and (self.value is not None or self.slices or self.ablations or self.source):
+            raise ValueError(
+                "[value], [[slices]], [[ablations]] and [source] are for tables; ranking has its own: see [ranking]."
+            )
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")
@@ -240,6 +282,9 @@ class Plan:
             (recipe.group, "group"),
             (recipe.split.column, "split"),
         ]
+        if recipe.ranking is not None:
+            named += [(getattr(recipe.ranking, role), role) for role in ("basket", "store", "price")]
+            named += [(column, "attribute") for column in recipe.ranking.attributes]
         return {column: role for column, role in named if column is not None}
 
     def is_feature(self, column: str) -> bool:

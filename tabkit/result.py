@@ -16,17 +16,32 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tabkit.adapt_rankers import Clock
 from tabkit.data.encode import Encoder
+from tabkit.data.interactions import as_date
 from tabkit.data.split import Split
 from tabkit.data.validate import Table
 from tabkit.errors import inside
+from tabkit.evaluate.comparison import Exploratory, Planned
 from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
+from tabkit.evaluate.lists import ListCard, ListScore
 from tabkit.models.base import Predictions
 from tabkit.recipe import Plan
 
 FORMAT = 1
 DISTRIBUTION = "tabkit-ml"
-PACKAGES = ("torch", "lightgbm", "pytorch-tabnet", "scikit-learn", "catboost", "tabicl", "tabpfn", "polars", "numpy")
+PACKAGES = (
+    "torch",
+    "lightgbm",
+    "implicit",
+    "pytorch-tabnet",
+    "scikit-learn",
+    "catboost",
+    "tabicl",
+    "tabpfn",
+    "polars",
+    "numpy",
+)
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour where the recipe states none."""
 
@@ -96,28 +111,8 @@ def assemble(
         },
         "candidates": [_candidate(score, price) for score in scorecard.scores],
         "chosen": asdict(scorecard.chosen),
-        "planned": None
-        if scorecard.planned is None
-        else {
-            "candidate": scorecard.planned.candidate,
-            "metric": scorecard.planned.metric,
-            "against": [
-                {"name": a.name, "role": a.role, "gain": a.gain.value, "low": a.gain.low, "high": a.gain.high}
-                for a in scorecard.planned.against
-            ],
-        },
-        "exploratory": [
-            {
-                "candidate": e.candidate,
-                "against": e.against,
-                "gain": e.gain.value,
-                "low": e.gain.low,
-                "high": e.gain.high,
-                "p": e.p,
-                "p_holm": e.p_holm,
-            }
-            for e in scorecard.exploratory
-        ],
+        "planned": _planned(scorecard.planned),
+        "exploratory": _exploratory(scorecard.exploratory),
         "verdict": {
             "decision": scorecard.verdict.decision,
             "sentence": scorecard.verdict.sentence,
@@ -230,6 +225,219 @@ def _fidelity_sentence(found: Fidelity, task: str, metrics: dict[str, Any], prim
         limits = f" [{found.gain.low:+.4f}, {found.gain.high:+.4f}]" if math.isfinite(found.gain.low) else ""
         parts.append(f"gains {found.gain.value:+.4f}{limits} over it in {inside(metrics[primary]['title'])}")
     return f"The student {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def assemble_lists(
+    plan: Plan, table: Table, clock: Clock, card: ListCard, budget: str, seed: int, seconds: float, command: str
+) -> dict[str, Any]:
+    """Return the content of ``result.json`` of a ranking run; rows of the parts are events, those evaluated users."""
+    recipe = plan.recipe
+    ranking = recipe.ranking
+    assert ranking is not None
+    days = clock.events.day
+    start = clock.cutoff - clock.days
+    sizes = {
+        "train": int((days < start).sum()),
+        "valid": int(((days >= start) & (days < clock.cutoff)).sum()),
+        "holdout": int(((days >= clock.cutoff) & (days < clock.cutoff + clock.days)).sum()),
+    }
+    whom = (
+        f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
+        if len(clock.cold)
+        else ""
+    )
+    text = (
+        f"A global clock: choices on the {clock.days} days from {as_date(start)}, by what was known before; the verdict on those from "
+        f"{as_date(clock.cutoff)}, by what was known then. Bases end on {as_date(clock.base_end)}.{whom}"
+    )
+    verdict = card.verdict
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "tabkit": version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.name,
+        "vertical": recipe.name.split("/")[0],
+        "title": recipe.title,
+        "question": recipe.question,
+        "row": plan.schema.row,
+        "task": "ranking",
+        "target": recipe.target,
+        "classes": [],
+        "positive": None,
+        "primary": card.primary,
+        "worthwhile": recipe.metrics.worthwhile,
+        "metrics": {
+            name: {"title": m.title, "greater_is_better": m.greater_is_better, "unit": m.unit}
+            for name, m in card.metrics.items()
+        },
+        "rows": {
+            "input": table.n_input,
+            "rejected": table.n_input - table.n_out_of_scope - table.frame.height,
+            "out_of_scope": table.n_out_of_scope,
+            "unlabelled": 0,
+            **sizes,
+            "source": int((days < clock.base_end).sum()),
+        },
+        "split": {
+            "kind": "clock",
+            "holdout": sizes["holdout"] / max(1, sum(sizes.values())),
+            "valid": sizes["valid"] / max(1, sizes["train"] + sizes["valid"]),
+            "column": recipe.time,
+            "seed": seed,
+            "text": text,
+        },
+        "features": {
+            "columns": [c for c, role in plan.roles.items() if role != "target"],
+            "numeric": 0,
+            "categorical": 0,
+            "dropped": {},
+            "ignored": list(table.ignored),
+            "infinite": 0,
+        },
+        "candidates": [_list_candidate(score) for score in card.scores],
+        "chosen": asdict(card.chosen),
+        "planned": _planned(card.planned),
+        "exploratory": _exploratory(card.exploratory),
+        "verdict": {
+            "decision": verdict.decision,
+            "sentence": verdict.sentence,
+            "reason": verdict.reason,
+            "rows_needed": verdict.rows_needed,
+        },
+        "champion": verdict.champion,
+        "curve": None,
+        "value": None,
+        "importance": None,
+        "slices": card.slices,
+        "ablations": [],
+        "checks": card.checks,
+        "intervals": {
+            "method": "percentile bootstrap, paired on common resamples",
+            "resamples": card.resamples,
+            "level": 0.95,
+            "unit": "user",
+        },
+        "interval_coverage": None,
+        "bundle": {
+            "train_on": recipe.bundle.train_on,
+            "rows": len(clock.events) if recipe.bundle.train_on == "all" else sizes["train"] + sizes["valid"],
+            "members": [verdict.champion],
+        },
+        "student": None,
+        "ranking": card.facts,
+        "holdout_opened": card.opened,
+        "seed": seed,
+        "budget": budget,
+        "seconds_total": seconds,
+        "command": command,
+        "data_fingerprint": table.fingerprint,
+        "versions": {"python": platform.python_version(), "tabkit": version(), **_versions()},
+        "machine": {"cpus": os.cpu_count() or 1, "system": f"{platform.system()} {platform.machine()}"},
+    }
+    plain: dict[str, Any] = _plain(document)
+    return plain
+
+
+def _list_candidate(score: ListScore) -> dict[str, Any]:
+    c = score.contestant
+    per_million = score.score_cpu_seconds_per_row * 1e6
+    return {
+        "name": c.name,
+        "base": c.base,
+        "how": c.how,
+        "kind": c.kind,
+        "title": c.title,
+        "trained_parameters": c.adapted.proof.trained_parameters,
+        "total_parameters": c.adapted.proof.total_parameters,
+        "proof": c.adapted.proof.blocks,
+        "refused": score.refused,
+        "scores": score.scores,
+        "overfit_gap": score.overfit_gap,
+        "excess_gap": score.excess_gap,
+        "selection_optimism": score.selection_optimism,
+        "calibration": None,
+        "history": c.adapted.history,
+        "settings": c.adapted.settings,
+        "notes": c.adapted.notes,
+        "weights": {},
+        "seconds": c.cost.seconds,
+        "cpu_seconds": c.cost.cpu_seconds,
+        "peak_mb": c.cost.peak_mb,
+        "energy_wh": c.cost.cpu_seconds * WATTS_PER_CORE / 3600,
+        "score_cpu_seconds_per_million": per_million,
+        "cost_per_million": per_million / 3600 * CPU_HOUR_COST,
+    }
+
+
+def _planned(planned: Planned | None) -> dict[str, Any] | None:
+    if planned is None:
+        return None
+    return {
+        "candidate": planned.candidate,
+        "metric": planned.metric,
+        "against": [
+            {"name": a.name, "role": a.role, "gain": a.gain.value, "low": a.gain.low, "high": a.gain.high}
+            for a in planned.against
+        ],
+    }
+
+
+def _exploratory(found: tuple[Exploratory, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "candidate": e.candidate,
+            "against": e.against,
+            "gain": e.gain.value,
+            "low": e.gain.low,
+            "high": e.gain.high,
+            "p": e.p,
+            "p_holm": e.p_holm,
+        }
+        for e in found
+    ]
+
+
+def list_card(result: dict[str, Any]) -> str:
+    """Return the model card of a ranker: intended use, data, results, limits."""
+    champion = next(c for c in result["candidates"] if c["name"] == result["champion"])
+    failed = [c for c in result["checks"] if c["outcome"] == "fail"]
+    scores = "\n".join(
+        f"| {result['metrics'][m]['title']} | {_range(champion['scores']['valid'][m])} | {_range(s)} |"
+        for m, s in champion["scores"]["holdout"].items()
+    )
+    facts = result["ranking"]
+    trained = (
+        "The ranker here is that procedure run again on all events, with the settings found."
+        if result["bundle"]["train_on"] == "all"
+        else "The ranker here is the very one that was measured."
+    )
+    return f"""# {result["title"]}: {champion["title"]}
+
+{result["verdict"]["sentence"]}
+
+## Intended use
+{result["question"] or result["title"]} It lists `{result["target"]}` for users whose history it holds. A user it has never seen gets what is popular
+now, marked `cold`. The bundle holds the users' histories: treat it as the personal data it is.
+
+## Data
+{result["split"]["text"]} Fingerprint `{result["data_fingerprint"][:16]}`. {facts["users"]:,} users were evaluated, who took {facts["truth_mean"]:.1f} items each
+on average, {facts["repeat_share"]:.1%} of them not for the first time; {facts["catalogue"]:,} items are in the catalogue.
+
+## Results
+{result["verdict"]["reason"]}
+
+| metric | valid | holdout (95% interval) |
+|---|---|---|
+{scores}
+
+{trained}
+
+## Limits
+{chr(10).join(f"- {c['title']}: {c['message']}" for c in failed) or "- none"}
+
+## How to repeat it
+`{result["command"]}` with tabkit {result["tabkit"]}, seed {result["seed"]}, Python {result["versions"]["python"]}.
+"""
 
 
 def scorecard_table(result: dict[str, Any]) -> pl.DataFrame:

@@ -43,6 +43,7 @@ from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
 from tabkit.recipe import Plan, load_recipe
+from tabkit.recommend import recommend
 from tabkit.samples import load_sample
 
 Watch = Callable[[str, float, str], None]
@@ -97,6 +98,7 @@ def run(
     command: str | None = None,
     distill: bool = False,
     weights: Mapping[str, str | Path] | None = None,
+    cutoffs: int = 1,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -118,6 +120,8 @@ def run(
         Also teach LightGBM the champion's answers, measure how far it stands in for it, and bundle it in ``student/``.
     weights
         Your own weights of a base: base -> the folder or file that holds them.
+    cutoffs
+        Ranking only: at how many cutoffs, a window apart, the planned comparison is carried out.
 
     Raises
     ------
@@ -128,6 +132,21 @@ def run(
     plan = load_recipe(recipe)
     allowance = _allowance(budget, device)
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
+    if cutoffs > 1 and plan.recipe.task != "ranking":
+        raise UsageError(
+            f"--cutoffs is for ranking recipes, and {plan.recipe.name} is a {plan.recipe.task} task. Leave it out."
+        )
+    if plan.recipe.task == "ranking":
+        for flag, given in (("--source", source), ("--distill", distill), ("--weights", weights)):
+            if given:
+                raise UsageError(
+                    f"{flag} is for tables; a ranking recipe makes its bases from its own past. Leave it out."
+                )
+        folder = _new_folder(out, plan)
+        watch("data", 0.0, "reading")
+        table = read_table(plan, _input(data, plan.recipe.sample, "--data FILE", plan), plan.recipe.where)
+        told = command or f"tabkit run {recipe} --budget {budget} --seed {seed}"
+        return Run(folder, recommend(plan, table, folder, metrics, seed, allowance, cutoffs, watch, started, told))
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
     opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)

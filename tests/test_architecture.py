@@ -63,6 +63,7 @@ def test_no_pickle_anywhere_in_the_package() -> None:
 
 def test_every_shipped_recipe_loads_and_its_names_are_known() -> None:
     from tabkit.adapt import wanted
+    from tabkit.adapt_rankers import wanted_rankers
     from tabkit.evaluate.metrics import resolve
     from tabkit.recipe import load_recipe
     from tabkit.shipped import recipe_names
@@ -72,4 +73,7 @@ def test_every_shipped_recipe_loads_and_its_names_are_known() -> None:
         plan = load_recipe(name)
         assert plan.recipe.name == name
         resolve([plan.recipe.metrics.primary, *plan.recipe.metrics.report], plan.recipe.task, name)
-        assert wanted(plan.recipe, plan.recipe.source is not None)
+        if plan.recipe.task == "ranking":
+            assert wanted_rankers(plan.recipe, "standard", name)
+        else:
+            assert wanted(plan.recipe, plan.recipe.source is not None)

@@ -245,7 +245,7 @@ def test_compare_runs_side_by_side(run_folder: Callable[..., Path]) -> None:
 def test_schema_refuses_what_is_not_documented() -> None:
     validator = jsonschema.Draft202012Validator(result_schema())
     result = make_result("binary")
-    for change in ({"surprise": 1}, {"task": "ranking"}, {"champion": None}):
+    for change in ({"surprise": 1}, {"task": "clustering"}, {"champion": None}):
         assert list(validator.iter_errors(result | change))
     broken = copy.deepcopy(result)
     del broken["candidates"][0]["proof"]

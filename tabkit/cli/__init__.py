@@ -108,6 +108,9 @@ def run(
             help="Your own weights of a base, for instance icl=FOLDER of 'tabkit pretrain icl'.", metavar="BASE=PATH"
         ),
     ] = None,
+    cutoffs: Annotated[
+        int, typer.Option(help="Ranking: at how many cutoffs the planned comparison is carried out.", min=1, max=12)
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -117,7 +120,9 @@ def run(
         from tabkit.run import run as run_
 
         own = _pairs(weights or [])
-        done = run_(recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own)
+        done = run_(
+            recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own, cutoffs
+        )
     printing.verdict(done.result, done.folder, as_json)
 
 

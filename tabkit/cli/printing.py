@@ -103,6 +103,12 @@ def _models() -> list[dict[str, str]]:
         model = model_class(name)
         ways = ", ".join(f"{how} ({kind})" for how, kind in model.hows.items())
         out.append({"model": name, "title": model.title, "how (kind)": ways, "missing": model.lacks() or "-"})
+    from tabkit.rankers.base import ranker_class, ranker_names
+
+    for name in ranker_names():
+        ranker = ranker_class(name)
+        ways = ", ".join(f"{how} ({kind})" for how, kind in ranker.hows.items())
+        out.append({"model": name, "title": f"{ranker.title} (ranking)", "how (kind)": ways, "missing": "-"})
     return out
 
 
@@ -122,10 +128,16 @@ def _metrics() -> list[dict[str, str]]:
 
 def _checks() -> list[dict[str, str]]:
     from tabkit.evaluate.checks import CHECKS
+    from tabkit.evaluate.lists import LIST_CHECKS
 
-    return [
+    tables = [
         {"check": code, "severity": c.severity, "title": c.title, "question": c.question} for code, c in CHECKS.items()
     ]
+    lists = [
+        {"check": code, "severity": severity, "title": f"{title} (ranking)", "question": question}
+        for code, (title, severity, question) in LIST_CHECKS.items()
+    ]
+    return tables + lists
 
 
 def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
@@ -141,13 +153,17 @@ def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
 
     r, console = plan.recipe, _console()
     console.print(f"[bold]{r.name}[/bold]  {r.title}", markup=True)
+    split = f"{r.split.kind or default_kind(r)}, {r.split.holdout:.0%} held out"
+    if r.ranking is not None:
+        from_day = r.ranking.cutoff or f"{r.ranking.days} days before the end"
+        split = f"global clock: {r.ranking.days} days from {from_day} held out, the {r.ranking.days} before them to choose on"
     facts = {
         "question": r.question,
         "a row is": plan.schema.row,
         "task": r.task + (f", positive class {r.positive}" if r.positive is not None else ""),
         "target": r.target,
         "rows": r.where or "all",
-        "split": f"{r.split.kind or default_kind(r)}, {r.split.holdout:.0%} held out",
+        "split": split,
         "decides by": f"{r.metrics.primary}, a gain counts from {r.metrics.worthwhile:g}",
         "adapts": "; ".join(f"{base}: {', '.join(hows)}" for base, hows in r.candidates.adapt.items()) or "nothing",
         "source": (r.source.description or r.source.where or r.source.sample or "") if r.source else "none",

@@ -190,6 +190,7 @@ def decide(
     n_rows: dict[str, int],
     curve: dict[str, list[tuple[int, float]]],
     titles: dict[str, str],
+    unit: str = "row",
 ) -> Verdict:
     """Turn the planned comparison into a verdict.
 
@@ -203,6 +204,8 @@ def decide(
         Per opponent, the gain on valid at each number of train rows: whether the gain shrinks as rows grow.
     titles
         What each candidate is called in a sentence.
+    unit
+        What is counted: rows, or users.
     """
     baseline = titles[chosen.baseline]
     if planned is None:
@@ -210,7 +213,7 @@ def decide(
         return Verdict("use_baseline", sentence, "The recipe names no strategy to adapt by.", None, chosen.baseline)
     gains = {a.name: a.gain for a in planned.against}
     numbers = "; ".join(f"against {titles[a.name]} ({a.role}): {_signed(a.gain)}" for a in planned.against)
-    reason = f"Gain of {titles[planned.candidate]} in {metric.called} on {n_rows['holdout']:,} untouched rows, with 95% intervals: {numbers}."
+    reason = f"Gain of {titles[planned.candidate]} in {metric.called} on {n_rows['holdout']:,} untouched {unit}s, with 95% intervals: {numbers}."
     if worthwhile:
         reason += f" A gain counts from {worthwhile:g}."
     name = titles[planned.candidate]
@@ -225,9 +228,9 @@ def decide(
     if all(gain.value > worthwhile for gain in gains.values()):
         needed = rows_needed(gains, worthwhile, sum(n_rows.values()), curve)
         more = (
-            f"collect about {count(needed, 'more row')}"
+            f"collect about {count(needed, f'more {unit}')}"
             if needed
-            else "more rows of this kind are unlikely to prove it"
+            else f"more {unit}s of this kind are unlikely to prove it"
         )
         sentence = (
             f"Not enough evidence: {name} looks better, but the holdout cannot tell its gain from chance; {more}. "

@@ -49,7 +49,7 @@ class Parts:
 
     train: Features
     valid: Features
-    holdout: Sealed
+    holdout: Sealed[Features]
     frame: pl.DataFrame
     split: Split
     source: Features | None = None

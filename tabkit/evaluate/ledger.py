@@ -6,8 +6,10 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from tabkit.data.encode import Features
+Rows = TypeVar("Rows")
+"""What is sealed: encoded rows of a table, or what users took in a window."""
 
 
 def ledger_path() -> Path:
@@ -18,15 +20,15 @@ def ledger_path() -> Path:
     return Path(state) / "tabkit" / "holdouts.jsonl"
 
 
-class Sealed:
+class Sealed(Generic[Rows]):
     """Holdout rows behind a seal: :meth:`open` works once, after every choice has been made."""
 
-    def __init__(self, rows: Features, key: str) -> None:
+    def __init__(self, rows: Rows, key: str) -> None:
         """``key`` names the very rows held out: data fingerprint, split rule and seed."""
-        self._rows: Features | None = rows
+        self._rows: Rows | None = rows
         self._key = key
 
-    def open(self) -> tuple[Features, int | None]:
+    def open(self) -> tuple[Rows, int | None]:
         """Break the seal.
 
         Returns

@@ -49,6 +49,7 @@ MetricFunction = Callable[[Case], Floats]
 """Case -> values (B,)."""
 
 _BINARY, _CLASSES, _REGRESSION = frozenset({"binary"}), frozenset({"binary", "multiclass"}), frozenset({"regression"})
+_RANKING = frozenset({"ranking"})
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,12 @@ def _quantile(c: Case, share: float) -> Floats:
     return np.asarray(low + (at - np.floor(at)) * (high - low))
 
 
+def _per_user(c: Case) -> Floats:
+    """Average a number per user, which ``c.p`` then is; users for whom it is undefined (NaN) are left out."""
+    defined = np.isfinite(c.p)
+    return _weighted_mean(c.p[defined], c.w[:, defined])
+
+
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, True, _BINARY),
     "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY),
@@ -241,4 +248,13 @@ METRICS: dict[str, Metric] = {
     "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target"),
     "r2": Metric("R squared", _r2, True, _REGRESSION),
     "rpiq": Metric("RPIQ (interquartile range over RMSE)", _rpiq, True, _REGRESSION),
+    # For lists, ``evaluate/ranking.py`` computes the number per user that is averaged here.
+    "ndcg@10": Metric("NDCG@10", _per_user, True, _RANKING),
+    "ndcg@20": Metric("NDCG@20", _per_user, True, _RANKING),
+    "recall@10": Metric("Recall@10", _per_user, True, _RANKING),
+    "recall@20": Metric("Recall@20", _per_user, True, _RANKING),
+    "mrr@20": Metric("Mean reciprocal rank within 20", _per_user, True, _RANKING),
+    "map@10": Metric("Mean average precision at 10", _per_user, True, _RANKING),
+    "hit_rate@10": Metric("Hit rate at 10", _per_user, True, _RANKING),
+    "new_recall@20": Metric("Recall@20 of items new to the user", _per_user, True, _RANKING),
 }

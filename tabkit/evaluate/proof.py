@@ -16,9 +16,13 @@ def contradiction(adapted: Adapted, base: str) -> str | None:
     base
         The model's name, for the sentence.
     """
-    proof, how = adapted.proof, adapted.how
-    if how in _BLENDS:
+    if adapted.how in _BLENDS:
         return _blend(adapted)
+    return against_rule(adapted.proof, adapted.how, base)
+
+
+def against_rule(proof: Proof, how: str, base: str) -> str | None:
+    """Return why a proof contradicts the rule of its strategy, or None; for tables and lists alike."""
     rule = _RULES.get(how)
     if rule is None:
         return f"no rule says what '{how}' may train, so its proof cannot be checked"
@@ -90,7 +94,16 @@ def _blend(adapted: Adapted) -> str | None:
     return None
 
 
+def _fold_in(proof: Proof) -> str | None:
+    blocks = {b.name: b for b in proof.blocks}
+    if blocks["item_factors"].trained or blocks["item_factors"].change:
+        return "it changed the items' factors"
+    return None if blocks["user_factors"].trained else "it solved no user"
+
+
 _RULES = {
+    "fold_in": _fold_in,
+    **dict.fromkeys(("popular", "recent", "frequency", "decay", "refresh", "warm"), _whole),
     "as_is": _as_is,
     "scratch": _whole,
     "tuned": _whole,

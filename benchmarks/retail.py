@@ -1,0 +1,303 @@
+"""Measure the rankers on The Complete Journey, by the definitions of domains/retail/README.md.
+
+python benchmarks/retail.py counts      popularity to TIFU-KNN, EASE, item-kNN, ALS, BPR at the main cutoff
+python benchmarks/retail.py rerank      the re-ranker against decayed counts and TIFU-KNN at three cutoffs
+python benchmarks/retail.py discovery   items that the household never had
+python benchmarks/retail.py cold        products first sold in the test window, ranked among themselves
+python benchmarks/retail.py speed       refresh, warm start, lists of 2,462 households
+python benchmarks/retail.py stores      the re-ranker of the chain, continued on one store
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+
+from tabkit.data.derive import derive
+from tabkit.data.interactions import Events, Names, Truth, as_day, events_of, truth_of
+from tabkit.evaluate.intervals import Resampler, paired
+from tabkit.evaluate.lists import measure, only_new
+from tabkit.evaluate.metrics import METRICS
+from tabkit.models.base import BUDGETS
+from tabkit.rankers.als import Als
+from tabkit.rankers.base import Ranker, ranker_class
+from tabkit.rankers.counts import Counts
+from tabkit.rankers.ease import Ease
+from tabkit.rankers.itemknn import ItemKnn
+from tabkit.rankers.rerank import TREES, Rerank
+from tabkit.rankers.tifu import Tifu
+from tabkit.recipe import load_recipe
+from tabkit.samples import load_sample
+
+MAIN, DAYS = "2017-12-04", 28
+SHOWN = ["recall@10", "recall@20", "ndcg@10", "mrr@20", "new_recall@20"]
+STANDARD = BUDGETS["standard"]
+
+
+def load() -> Events:
+    plan = load_recipe("retail/next_purchases")
+    recipe, ranking = plan.recipe, plan.recipe.ranking
+    assert ranking is not None and recipe.where is not None and recipe.id and recipe.time and recipe.sample
+    frame = derive(load_sample(recipe.sample), recipe).filter(pl.sql_expr(recipe.where))
+    print(f"{frame.height:,} rows")
+    names = Names(
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        (*ranking.attributes, "department", "brand", "package_size"),
+    )
+    return events_of(frame, names)
+
+
+def window(events: Events, cutoff: str) -> tuple[Events, Truth]:
+    day = as_day(cutoff)
+    return events.before(day), truth_of(events, day, day + DAYS)
+
+
+def line(name: str, ranker: Ranker, truth: Truth, seconds: float, new_only: bool = False) -> dict[str, Any]:
+    found = measure(ranker, truth, SHOWN, 20, new_only)
+    values = " | ".join(f"{np.nanmean(found.per_user[m]):.4f}" for m in SHOWN)
+    print(f"| {name} | {values} | {seconds:.1f} | {found.cpu_seconds:.1f} |", flush=True)
+    return found.per_user
+
+
+def head() -> None:
+    print(f"| ranker | {' | '.join(SHOWN)} | CPU s to fit | CPU s to list |\n|{'---|' * (len(SHOWN) + 3)}")
+
+
+def timed(make: Any) -> tuple[Any, float]:
+    start = time.process_time()
+    made = make()
+    return made, time.process_time() - start
+
+
+def counts(events: Events) -> None:
+    past, truth = window(events, MAIN)
+    repeat = truth.items.multiply(truth.seen > 0).sum() / truth.items.sum()
+    print(
+        f"{past.known.sum():,} items in the catalogue, {len(truth.users):,} households, {np.diff(truth.items.indptr).mean():.1f} "
+        f"items each, {repeat:.1%} not for the first time"
+    )
+    head()
+    bpr = ranker_class("bpr")
+    for name, make in {
+        "popularity": lambda: Counts(None, False, None)._count(past),
+        "recent popularity": lambda: Counts(None, False)._count(past),
+        "personal frequency": lambda: Counts(None, True, None)._count(past),
+        "decayed frequency, 90 days": lambda: Counts(90)._count(past),
+        "TIFU-KNN": lambda: Tifu()._fit(past),
+        "EASE, penalty 50": lambda: Ease(50).fit(past),
+        "EASE, penalty 500": lambda: Ease(500).fit(past),
+        "item-kNN, 100": lambda: ItemKnn(100).fit(past),
+        "ALS, 64 factors": lambda: Als().fit(past, 15),
+        "BPR, 100 iterations": lambda: bpr().adapt(past, None, "scratch", np.random.default_rng(0), STANDARD).ranker,
+    }.items():
+        made, seconds = timed(make)
+        line(name, made, truth, seconds)
+
+
+def learned(past: Events, new_only: bool = False) -> Rerank:
+    made = Rerank(new_only=new_only)
+    made.past = past
+    made._learn(made._days(STANDARD), np.random.default_rng(0), STANDARD, TREES["standard"], None)
+    return made
+
+
+def rerank(events: Events) -> None:
+    metric = METRICS["ndcg@10"]
+    for cutoff in ("2017-10-09", "2017-11-06", MAIN):
+        past, truth = window(events, cutoff)
+        print(f"\ncutoff {cutoff}, {len(truth.users):,} households")
+        head()
+        found = {}
+        for name, make in {
+            "decayed frequency, 90 days": lambda past=past: Counts(90)._count(past),
+            "TIFU-KNN": lambda past=past: Tifu()._fit(past),
+            "re-ranker, 3 windows": lambda past=past: learned(past),
+        }.items():
+            made, seconds = timed(make)
+            found[name] = line(name, made, truth, seconds)["ndcg@10"]
+        resampler = Resampler(len(truth.users), None, 2000, 0)
+        none = np.zeros(len(truth.users))
+        spread = {n: (float(v.mean()), resampler.distribution(metric, none, v)) for n, v in found.items()}
+        for rival in ("decayed frequency, 90 days", "TIFU-KNN"):
+            gain, _ = paired(metric, spread["re-ranker, 3 windows"], spread[rival])
+            print(f"against {rival}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+
+
+def discovery(events: Events) -> None:
+    past, truth = window(events, MAIN)
+    new = only_new(truth)
+    print(f"{len(new.users):,} households buy something new")
+    head()
+    for name, make in {
+        "recent popularity": lambda: Counts(None, False)._count(past),
+        "EASE, penalty 50": lambda: Ease(50).fit(past),
+        "EASE, penalty 500": lambda: Ease(500).fit(past),
+        "re-ranker of new items": lambda: learned(past, new_only=True),
+    }.items():
+        made, seconds = timed(make)
+        line(name, made, new, seconds, new_only=True)
+
+
+HIERARCHY = ("product_type", "product_category", "manufacturer_id", "department", "brand", "package_size")
+
+
+def cold(events: Events) -> None:
+    """Rank products first sold in the window for each household, by what is known of the products' kin."""
+    day = as_day(MAIN)
+    past, _ = window(events, MAIN)
+    fresh = ~past.known & events.between(day, day + DAYS).known
+    print(f"{fresh.sum():,} products first sold in the window")
+    codes = {c: events.attributes[c].rank("dense").fill_null(0).to_numpy().astype(np.int64) for c in HIERARCHY}
+
+    def table(at: int, items: np.ndarray, users: np.ndarray) -> np.ndarray:
+        before = events.before(at)
+        weight = np.exp2(-(at - before.day) / 90)
+        keys = {c: codes[c] for c in HIERARCHY}
+        keys |= {
+            f"{a}+{b}": codes[a] * 10_000 + codes[b]
+            for a, b in (("product_type", "manufacturer_id"), ("product_category", "brand"))
+        }
+        out = []
+        for key in keys.values():
+            _, place = np.unique(key, return_inverse=True)
+            n = int(place.max()) + 1
+            own = np.zeros((events.n_users, n), np.float32)
+            np.add.at(own, (before.user, place[before.item]), weight)
+            total = own.sum(axis=0)
+            mine = own[users][:, place[items]]
+            out += [
+                mine,
+                mine / np.maximum(own[users].sum(axis=1, keepdims=True), 1e-9),
+                np.broadcast_to(total[place[items]], mine.shape),
+            ]
+        return np.stack(out, axis=2)
+
+    def truth_among(at: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        t = truth_of(events, at, at + DAYS)
+        taken = t.items[:, items].toarray() > 0
+        rows = np.flatnonzero(taken.any(axis=1))
+        return t.users[rows], taken[rows]
+
+    items = np.flatnonzero(fresh)
+    users, taken = truth_among(day, items)
+    x = table(day, items, users)
+    print(f"{len(users):,} households buy one of them")
+
+    def recall(score: np.ndarray) -> float:
+        top = np.argsort(-score, axis=1, kind="stable")[:, :20]
+        return float(np.mean(np.take_along_axis(taken, top, 1).sum(1) / taken.sum(1)))
+
+    print(f"random: R@20 {recall(np.random.default_rng(0).random(taken.shape)):.4f}")
+    print(f"affinity for the type: R@20 {recall(x[:, :, 0]):.4f}")
+    print(f"type, then type and manufacturer: R@20 {recall(x[:, :, 0] + x[:, :, 18]):.4f}")
+    xs, ys = [], []
+    rng = np.random.default_rng(0)
+    for back in (1, 2, 3, 4):
+        at = day - back * DAYS
+        early = ~events.before(at).known & events.between(at, at + DAYS).known
+        others = np.flatnonzero(early)
+        who, got = truth_among(at, others)
+        keep = got | (rng.random(got.shape) < 0.05)
+        xs.append(table(at, others, who)[keep])
+        ys.append(got[keep])
+    settings = {
+        "objective": "binary",
+        "num_leaves": 31,
+        "learning_rate": 0.05,
+        "min_data_in_leaf": 50,
+        "verbosity": -1,
+        "seed": 0,
+    }
+    booster = lgb.train(settings, lgb.Dataset(np.concatenate(xs), np.concatenate(ys)), 150)
+    score = booster.predict(x.reshape(-1, x.shape[2])).reshape(taken.shape)
+    print(f"LightGBM on {x.shape[2]} hierarchy features: R@20 {recall(score):.4f}")
+
+
+def speed(events: Events) -> None:
+    day = as_day(MAIN)
+    past = events.before(day)
+    old, new = events.before(day - 56), events.between(day - 56, day)
+    _, seconds = timed(lambda: Counts(90)._count(old.extended(new)))
+    print(f"count refresh with {len(new):,} new rows (8 weeks): {seconds:.2f} CPU s")
+    truth = truth_of(events, day, day + DAYS)
+
+    def ndcg(ranker: Ranker) -> float:
+        return float(measure(ranker, truth, ["ndcg@10"], 20, False).per_user["ndcg@10"].mean())
+
+    parent = Als().fit(old, 15)
+    cold_, cold_seconds = timed(lambda: Als().fit(past, 15))
+    warm = parent._with(past, parent.user_factors, parent.item_factors)
+    _, warm_seconds = timed(lambda: warm.fit(past, 1))
+    print(
+        f"ALS: stale {ndcg(parent._with(past, parent.user_factors, parent.item_factors)):.4f}; 15 cold iterations {ndcg(cold_):.4f} in {cold_seconds:.2f} "
+        f"CPU s; one warm iteration {ndcg(warm):.4f} in {warm_seconds:.2f} CPU s ({warm_seconds / cold_seconds:.0%})"
+    )
+    users = np.flatnonzero(past.active)[:2462].astype(np.int32)
+    for name, ranker in {"ALS": cold_, "decayed counts": Counts(90)._count(past)}.items():
+        _, seconds = timed(lambda ranker=ranker: ranker.top(users, 20))
+        print(f"top 20 of {past.known.sum():,} items for {len(users):,} households, {name}: {seconds:.2f} CPU s")
+
+
+def stores(events: Events) -> None:
+    """Continue the chain's re-ranker on one store's households; compare on their next four weeks."""
+    metric = METRICS["ndcg@10"]
+    past, truth = window(events, MAIN)
+    parent = learned(past.before(as_day(MAIN) - 84))
+    base = parent.looking_at(past)
+    baskets = pl.DataFrame({"user": past.user, "store": past.store, "basket": past.basket}).unique("basket")
+    home = (
+        baskets.group_by("user", "store")
+        .len()
+        .sort("len", "store", descending=[True, False])
+        .unique("user", keep="first", maintain_order=True)
+    )
+    biggest = home.group_by("store").len().sort("len", "store", descending=[True, False])["store"][:8].to_list()
+    base_all = measure(base, truth, ["ndcg@10"], 20, False).per_user["ndcg@10"]
+    gains, everyone = [], 0
+    for store in biggest:
+        mine = home.filter(pl.col("store") == store)["user"].to_numpy().astype(np.int32)
+        rows = np.flatnonzero(np.isin(truth.users, mine))
+        # Only the store's households have rows to learn from; sources and features are those of the chain.
+        own = replace_labels(parent, past, mine)
+        tuned = measure(own, truth.take(rows), ["ndcg@10"], 20, False).per_user["ndcg@10"]
+        gains.append(tuned - base_all[rows])
+        everyone += len(rows)
+        print(f"store {store}: {len(rows)} households, {np.mean(gains[-1]):+.4f}", flush=True)
+    difference = np.concatenate(gains)
+    resampler = Resampler(len(difference), None, 2000, 0)
+    drawn = resampler.distribution(metric, np.zeros(len(difference)), difference)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    print(
+        f"8 stores, {everyone} households: {difference.mean():+.4f} [{low:+.4f}, {high:+.4f}] against the chain's re-ranker"
+    )
+
+
+def replace_labels(parent: Rerank, past: Events, users: np.ndarray) -> Rerank:
+    """Return the parent, continued on label windows of these users alone."""
+    made = parent.looking_at(past)
+    made.known_pairs = {}
+    made.only = users
+    days = [d for d in made._days(STANDARD) if d >= parent.past.end]
+    made._learn(days, np.random.default_rng(0), STANDARD, 30, parent.text)
+    return made
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:] or ["counts"]
+    table_of = {f.__name__: f for f in (counts, rerank, discovery, cold, speed, stores)}
+    for name in asked:
+        if name not in table_of:
+            sys.exit(f"Unknown part '{name}'. Known: {', '.join(table_of)}.")
+    loaded = load()
+    for name in asked:
+        table_of[name](loaded)

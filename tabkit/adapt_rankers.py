@@ -1,0 +1,167 @@
+"""Make every ranker of a recipe: baselines, bases of the source period untouched, and each adaptation.
+
+Nothing here sees the holdout window: choices are made by a judge that knows valid alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tabkit.adapt import Watch, measured
+from tabkit.data.interactions import Codes, Events
+from tabkit.errors import UsageError, nearest
+from tabkit.models.base import Budget, Cost, Kind, candidate_name
+from tabkit.rankers.base import Contestant, Fitted, Judge, Ranker, ranker_class, ranker_names
+from tabkit.recipe import Ranking, Recipe
+from tabkit.seed import stream
+
+BASELINES = (
+    ("counts", "popular"),
+    ("counts", "recent"),
+    ("counts", "frequency"),
+    ("counts", "decay"),
+    ("tifu", "scratch"),
+    ("itemknn", "scratch"),
+    ("als", "scratch"),
+    ("ease", "scratch"),
+    ("bpr", "scratch"),
+)
+"""Always in the table, but for those that the recipe leaves out; BPR, slow and weak, from the standard budget on."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One ranker to be made."""
+
+    base: str
+    how: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and files."""
+        return candidate_name(self.base, self.how)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Who may see what, and when: the events as they were on a day.
+
+    ``cold`` users (codes) had ``cold_days`` days of history on any day, and no part in the bases.
+    """
+
+    events: Events
+    cutoff: int
+    days: int
+    base_end: int
+    cold: Codes
+    cold_days: int
+
+    def at(self, day: int) -> Events:
+        """Return what was known when ``day`` began."""
+        past = self.events.before(day)
+        if not len(self.cold):
+            return past
+        is_cold = np.isin(past.user, self.cold)
+        return past.take(~is_cold | (past.day >= day - self.cold_days))
+
+    def source(self) -> Events:
+        """Return what the bases are made from: the events of the source period, without cold users."""
+        past = self.events.before(self.base_end)
+        return past.take(~np.isin(past.user, self.cold)) if len(self.cold) else past
+
+
+def clock_of(events: Events, ranking: Ranking, seed: int) -> Clock:
+    """Return the clock of a recipe: the cutoff, the bases' end, and who is cold."""
+    cutoff = events.end - ranking.days
+    if ranking.cutoff is not None:
+        cutoff = int(np.datetime64(ranking.cutoff, "D").astype(np.int64))
+    cold = np.zeros(0, np.int32)
+    if ranking.cold_users:
+        drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
+        cold = np.sort(drawn).astype(np.int32)
+    return Clock(events, cutoff, ranking.days, cutoff - ranking.base_days, cold, 7 * ranking.cold_weeks)
+
+
+def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]:
+    """Return the rankers of a recipe: baselines first, then each base untouched and its adaptations.
+
+    Raises
+    ------
+    UsageError
+        An unknown base or strategy.
+    """
+    without = set(recipe.candidates.without) | ({"bpr"} if level == "quick" else set())
+    out = [Wanted(base, how, "baseline") for base, how in BASELINES if base not in without]
+    for base, hows in recipe.candidates.adapt.items():
+        if base not in ranker_names():
+            raise UsageError(
+                f"{where}: table [candidates.adapt], unknown ranker '{base}'.{nearest(base, ranker_names())} See: tabkit list models."
+            )
+        known = ranker_class(base).hows
+        strategies = [how for how, kind in known.items() if kind == "adapted"]
+        for how in hows:
+            if how not in strategies:
+                raise UsageError(
+                    f"{where}: table [candidates.adapt], base '{base}' has no strategy '{how}'.{nearest(how, strategies)}"
+                )
+        out += [Wanted(base, how, known[how]) for how in [*(h for h, k in known.items() if k == "base"), *hows]]
+    return tuple(dict.fromkeys(out))
+
+
+def adapt_rankers(
+    todo: tuple[Wanted, ...],
+    clock: Clock,
+    users: Codes,
+    judge: Judge,
+    depth: int,
+    new_only: bool,
+    seed: int,
+    budget: Budget,
+    watch: Watch,
+) -> tuple[Contestant, ...]:
+    """Make every ranker on what was known before valid, and list for the users of valid.
+
+    Parameters
+    ----------
+    users
+        Whom valid is about.
+    judge
+        What a ranker's lists are worth on valid.
+    depth
+        Items listed per user.
+    """
+    past = clock.at(clock.cutoff - clock.days)
+    bases: dict[str, Ranker] = {}
+    out = []
+    for item in todo:
+        own = replace(budget, progress=_part_of(watch, item.name))
+        if item.kind != "baseline" and item.base not in bases:
+            watch(f"{item.base} (pretraining)", 0.0, "")
+            rng = stream(seed, "pretrain", item.base)
+            base = ranker_class(item.base).pretrain(clock.source(), rng, own, new_only)
+            assert base is not None, f"{item.base} makes no base"
+            bases[item.base] = base
+            watch(f"{item.base} (pretraining)", 1.0, "")
+        origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
+        with measured() as cost:
+            fitted = origin.adapt(past, judge, item.how, stream(seed, "adapt", item.name), own)
+        lists = fitted.ranker.top(users, depth, new_only)
+        out.append(Contestant(item.name, item.base, item.how, item.kind, origin, fitted, cost[0], lists))
+        watch(item.name, 1.0, "")
+    return tuple(out)
+
+
+def again_on(contestant: Contestant, past: Events, seed: int, budget: Budget) -> tuple[Fitted, Cost]:
+    """Run a contestant's procedure again on a later past, with the settings found; nothing is chosen anew."""
+    rng = stream(seed, "adapt", contestant.name)
+    with measured() as cost:
+        fitted = contestant.origin.adapt(past, None, contestant.how, rng, budget, contestant.adapted.settings)
+    return fitted, cost[0]
+
+
+def _part_of(watch: Watch, stage: str) -> Callable[[float, str], None]:
+    return lambda fraction, note: watch(stage, fraction, note)

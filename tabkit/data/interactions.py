@@ -1,0 +1,328 @@
+"""Who took what, when: events as integer codes, with the vocabularies that name them.
+
+An event is one basket that holds an item: quantities do not count (fuel is sold in thousandths of a gallon).
+Rows are sorted by day; :meth:`Events.before` is how a model gets to see the past and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import sparse
+
+from tabkit.errors import DataError
+
+Codes = npt.NDArray[np.int32]
+SECONDS_A_DAY = 86_400
+BLOCK_BYTES = 64 * 2**20
+"""No dense users x items block is larger than this."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The roles of the columns of an event table."""
+
+    user: str
+    item: str
+    time: str
+    basket: str | None = None
+    store: str | None = None
+    price: str | None = None
+    attributes: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of a period.
+
+    Attributes
+    ----------
+    user, item, store
+        Codes (n_events,) int32 into ``users``, ``items`` and ``stores``; one row per user, item and basket.
+    basket
+        Codes (n_events,) int32 of the baskets.
+    day
+        Days since 1970-01-01 (n_events,) int32, ascending.
+    price
+        Paid for the item, in the currency of the table (n_events,); NaN where unknown.
+    users, items, stores
+        What the codes stand for, as text or integers, ascending.
+    attributes
+        One row per item, in the order of ``items``: its place in a hierarchy, its maker; text columns.
+    text
+        Names of those attributes that are text to be read rather than a place in a hierarchy.
+    end
+        Every event is before this day.
+
+    The vocabularies are those of the whole table, so that codes mean the same in every part; what an item that
+    has not been sold yet can be told by is its column of zeros, and :attr:`known` leaves it out of every list.
+    """
+
+    user: Codes
+    item: Codes
+    basket: Codes
+    day: Codes
+    store: Codes
+    price: npt.NDArray[np.float32]
+    users: pl.Series
+    items: pl.Series
+    stores: pl.Series
+    attributes: pl.DataFrame
+    text: tuple[str, ...]
+    end: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def n_users(self) -> int:
+        """Users in the vocabulary."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Items in the vocabulary."""
+        return len(self.items)
+
+    @cached_property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether each item of the vocabulary was taken in these events (n_items,): the catalogue."""
+        return np.bincount(self.item, minlength=self.n_items) > 0
+
+    @cached_property
+    def active(self) -> npt.NDArray[np.bool_]:
+        """Whether each user has an event here (n_users,)."""
+        return np.bincount(self.user, minlength=self.n_users) > 0
+
+    @cached_property
+    def counts(self) -> sparse.csr_matrix:
+        """Number of baskets per user and item: CSR (n_users, n_items) float64."""
+        return self.matrix(np.ones(len(self)))
+
+    def matrix(self, weight: npt.NDArray[np.float64]) -> sparse.csr_matrix:
+        """Sum a weight per event into CSR (n_users, n_items) float64, column indices ascending."""
+        shape = (self.n_users, self.n_items)
+        out = sparse.coo_matrix((weight, (self.user, self.item)), shape=shape).tocsr()
+        out.sort_indices()
+        return out
+
+    def take(self, keep: npt.NDArray[np.bool_], end: int | None = None) -> Events:
+        """Return the events where ``keep`` (n_events,) is true, in the same vocabularies."""
+        return replace(
+            self,
+            user=self.user[keep],
+            item=self.item[keep],
+            basket=self.basket[keep],
+            day=self.day[keep],
+            store=self.store[keep],
+            price=self.price[keep],
+            end=self.end if end is None else end,
+        )
+
+    def before(self, day: int) -> Events:
+        """Return what was known when ``day`` began."""
+        return self.take(self.day < day, min(day, self.end))
+
+    def between(self, start: int, end: int) -> Events:
+        """Return the events of [start, end)."""
+        return self.take((self.day >= start) & (self.day < end), min(end, self.end))
+
+    def of(self, users: Codes) -> Events:
+        """Return the events of some users."""
+        inside = np.zeros(self.n_users, bool)
+        inside[users] = True
+        return self.take(inside[self.user])
+
+    def extended(self, more: Events) -> Events:
+        """Append later events of the same vocabularies.
+
+        Raises
+        ------
+        DataError
+            ``more`` reaches back before the end of these events: a user's history would be counted twice.
+        """
+        if len(more) and int(more.day.min()) < self.end:
+            raise DataError(
+                f"New events start on {as_date(int(more.day.min()))}, before the end of the known ones ({as_date(self.end)}): "
+                "they would be counted twice. Expected only events from that day on; leave the earlier ones out."
+            )
+        return replace(
+            self,
+            user=np.concatenate([self.user, more.user]),
+            item=np.concatenate([self.item, more.item]),
+            basket=np.concatenate([self.basket, more.basket]),
+            day=np.concatenate([self.day, more.day]),
+            store=np.concatenate([self.store, more.store]),
+            price=np.concatenate([self.price, more.price]),
+            end=max(self.end, more.end),
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """Return the events as a table of codes, for Polars."""
+        names = ("user", "item", "basket", "day", "store", "price")
+        return pl.DataFrame({name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What users took in a window of days: the answer that lists are compared with.
+
+    Attributes
+    ----------
+    users
+        Codes (n_evaluated,) of users with history before the window and at least one event in it.
+    items
+        CSR (n_evaluated, n_items) bool: the distinct items each took.
+    seen
+        CSR (n_evaluated, n_items): baskets before the window.
+    """
+
+    users: Codes
+    items: sparse.csr_matrix
+    seen: sparse.csr_matrix
+    start: int
+    end: int
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Truth:
+        """Return the truth of some of the users, by position."""
+        return replace(self, users=self.users[rows], items=self.items[rows], seen=self.seen[rows])
+
+
+def truth_of(events: Events, start: int, end: int) -> Truth:
+    """Return what was taken in [start, end) by users with an event before ``start``."""
+    past, window = events.before(start), events.between(start, end)
+    users = np.flatnonzero(past.active & window.active).astype(np.int32)
+    return Truth(users, (window.counts[users] > 0).tocsr(), past.counts[users], start, end)
+
+
+def events_of(frame: pl.DataFrame, names: Names) -> Events:
+    """Turn an event table into codes.
+
+    Parameters
+    ----------
+    frame
+        One row per purchase, rating or view; the columns of ``names``. A time that is a whole number is
+        seconds since 1970-01-01. Rows without user, item or time are dropped.
+
+    Raises
+    ------
+    DataError
+        No row has all three.
+    """
+    frame = frame.drop_nulls([names.user, names.item, names.time])
+    if not frame.height:
+        raise DataError(f"No row has a {names.user}, a {names.item} and a {names.time}. Expected events.")
+    when = frame[names.time]
+    day = (when // SECONDS_A_DAY if when.dtype.is_integer() else when.cast(pl.Date)).cast(pl.Int32)
+    basket = frame[names.basket] if names.basket else pl.Series(range(frame.height), dtype=pl.Int64)
+    store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
+    price = (
+        frame[names.price].cast(pl.Float32)
+        if names.price
+        else pl.Series([None], dtype=pl.Float32).new_from_index(0, frame.height)
+    )
+    users, items, stores = (s.unique().drop_nulls().sort() for s in (frame[names.user], frame[names.item], store))
+    coded = pl.DataFrame(
+        {
+            "user": _codes(frame[names.user], users),
+            "item": _codes(frame[names.item], items),
+            "basket": basket.rank("dense").cast(pl.Int32) - 1,
+            "day": day,
+            "store": _codes(store, stores).fill_null(-1),
+            "price": price,
+        }
+    )
+    # A basket that spans midnight counts once, on its first day.
+    coded = coded.group_by("user", "item", "basket").agg(pl.min("day"), pl.first("store"), pl.mean("price"))
+    coded = coded.sort("day", "user", "basket", "item")
+    own = [*names.attributes, *(t for t in names.text if t not in names.attributes)]
+    attributes = frame.select(names.item, *own).unique(names.item, keep="first").sort(names.item).drop(names.item)
+    return Events(
+        *_columns(coded),
+        users,
+        items,
+        stores,
+        attributes,
+        names.text,
+        int(coded["day"].to_numpy().max()) + 1,
+    )
+
+
+def _columns(coded: pl.DataFrame) -> tuple[Codes, Codes, Codes, Codes, Codes, npt.NDArray[np.float32]]:
+    user, item, basket, day, store = (coded[c].to_numpy() for c in ("user", "item", "basket", "day", "store"))
+    return user, item, basket, day, store, coded["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+
+
+def _codes(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
+    return values.replace_strict(
+        vocabulary, pl.Series(range(len(vocabulary)), dtype=pl.Int32), default=None, return_dtype=pl.Int32
+    )
+
+
+def as_date(day: int) -> str:
+    """Return a day number as a date.
+
+    >>> as_date(17504)
+    '2017-12-04'
+    """
+    return str(np.datetime64(day, "D"))
+
+
+def as_day(date: str) -> int:
+    """Return the number of a date.
+
+    >>> as_day("2017-12-04")
+    17504
+    """
+    return int(np.datetime64(date, "D").astype(np.int64))
+
+
+def blocks(n_users: int, n_items: int, bytes_each: int = 8) -> list[slice]:
+    """Cut users into blocks whose dense scores stay within :data:`BLOCK_BYTES`."""
+    size = max(1, BLOCK_BYTES // max(1, n_items * bytes_each))
+    return [slice(start, min(start + size, n_users)) for start in range(0, n_users, size)]
+
+
+HISTORY, ITEMS = "history.parquet", "items.parquet"
+
+
+def vocabulary_json(events: Events) -> str:
+    """Return the vocabularies and the end of the events as JSON."""
+    return json.dumps(
+        {
+            "users": events.users.to_list(),
+            "items": events.items.to_list(),
+            "stores": events.stores.to_list(),
+            "end": as_date(events.end),
+            "text": list(events.text),
+        }
+    )
+
+
+def save_events(events: Events, folder: Path) -> None:
+    """Write the events' codes and the items' attributes as Parquet; the vocabularies go to :func:`vocabulary_json`."""
+    events.frame().write_parquet(folder / HISTORY)
+    items = events.attributes.with_columns(pl.Series("item code", range(events.n_items), dtype=pl.Int32))
+    items.write_parquet(folder / ITEMS)
+
+
+def load_events(folder: Path, vocabulary: str) -> Events:
+    """Read what :func:`save_events` wrote."""
+    names = json.loads(vocabulary)
+    coded = pl.read_parquet(folder / HISTORY)
+    return Events(
+        *_columns(coded),
+        pl.Series(names["users"]),
+        pl.Series(names["items"]),
+        pl.Series(names["stores"]),
+        pl.read_parquet(folder / ITEMS).drop("item code"),
+        tuple(names["text"]),
+        as_day(names["end"]),
+    )

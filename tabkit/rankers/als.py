@@ -1,0 +1,187 @@
+"""Factors of users and items by implicit's alternating least squares, pretrained on a source period and adapted.
+
+Source: Hu, Koren & Volinsky, *Collaborative Filtering for Implicit Feedback Datasets*, ICDM 2008; implicit 0.7.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from tabkit.data.interactions import Codes, Events
+from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
+from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+
+ITERATIONS = 15
+WARM = (1, 2, 3)
+"""Iterations of a warm start that are tried. One reaches what fifteen reach from random factors."""
+PULLS = (0.0, 0.25, 0.5)
+"""Shares of the parent's factors kept after a warm start; the best on valid is returned."""
+ALPHAS = {"quick": (1.0, 10.0), "standard": (1.0, 3.0, 10.0, 40.0)}
+
+
+class Als(Ranker):
+    """Matrix factorisation of implicit feedback."""
+
+    title = "ALS"
+    hows: ClassVar[Mapping[str, Kind]] = {
+        "scratch": "baseline",
+        "as_is": "base",
+        "fold_in": "adapted",
+        "warm": "adapted",
+        "full": "adapted",
+    }
+    user_factors: npt.NDArray[np.float32]
+    item_factors: npt.NDArray[np.float32]
+
+    @cached_property
+    def _items64(self) -> npt.NDArray[np.float64]:
+        return np.ascontiguousarray(self.item_factors.T.astype(np.float64))
+
+    def __init__(self, factors: int = 64, regularization: float = 0.05, alpha: float = 1.0, seed: int = 0) -> None:
+        self.factors, self.regularization, self.alpha, self.seed = factors, regularization, alpha, seed
+
+    @classmethod
+    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+        """Factorise the source period."""
+        return cls(seed=int(rng.integers(2**31))).fit(source, ITERATIONS)
+
+    def adapt(
+        self,
+        past: Events,
+        judge: Judge | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Fitted:
+        """Adapt the factors; ``fold_in`` solves the users on ``past`` and leaves the items as they are.
+
+        ``warm`` goes on from the parent's factors for one to three iterations, ``full`` for fifteen; shrinkage to
+        the parent is chosen on valid. Every user is solved on the whole history in ``past``.
+        """
+        if how == "scratch":
+            return self._scratch(past, judge, rng, budget, settings)
+        found: dict[str, Any] = dict(settings or {})
+        history: list[Step] = []
+        if how == "as_is":
+            made = self._with(past, self.user_factors, self.item_factors)
+        elif how == "fold_in":
+            made = self._with(past, self.user_factors, self.item_factors).fit(past, 0)
+        else:
+            warm = {
+                n: self._with(past, self.user_factors, self.item_factors).fit(past, n) for n in self._steps(how, found)
+            }
+            pulls = [found["pull"]] if "pull" in found else PULLS
+            tried = []
+            for n, tuned in warm.items():
+                for pull in pulls:
+                    ranker = self._pulled(tuned, pull)
+                    value = judge(ranker) if judge is not None else 0.0
+                    tried.append((value, {"iterations": n, "pull": pull}, ranker))
+                    history.append(Step(len(tried), None, 1 - value, f"{n} iterations, {pull:g} of the parent kept"))
+            _, found, made = max(tried, key=lambda t: t[0])
+        return Fitted(made, how, made._proof(self), found, tuple(history) if judge is not None else ())
+
+    def _steps(self, how: str, found: Mapping[str, Any]) -> tuple[int, ...]:
+        if "iterations" in found:
+            return (int(found["iterations"]),)
+        return WARM if how == "warm" else (ITERATIONS,)
+
+    def _pulled(self, tuned: Als, pull: float) -> Als:
+        if not pull:
+            return tuned
+        items = (1 - pull) * tuned.item_factors + pull * self.item_factors
+        # The users are solved again for the items that come out: factors of two worlds do not fit each other.
+        return self._with(tuned.past, tuned.user_factors, items.astype(np.float32)).fit(tuned.past, 0)
+
+    def _scratch(
+        self, past: Events, judge: Judge | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
+    ) -> Fitted:
+        history: list[Step] = []
+        seed = int(rng.integers(2**31))
+        if settings is not None or judge is None:
+            made = Als(**{"seed": seed, **(settings or {})}).fit(past, ITERATIONS)
+        else:
+            tried = []
+            for alpha in ALPHAS.get(budget.level, ALPHAS["standard"]):
+                ranker = Als(alpha=alpha, seed=seed).fit(past, ITERATIONS)
+                tried.append((judge(ranker), ranker))
+                history.append(Step(len(tried), None, 1 - tried[-1][0], f"alpha {alpha:g}"))
+            made = max(tried, key=lambda t: t[0])[1]
+        return Fitted(made, "scratch", made._proof(None), made._settings(), tuple(history))
+
+    def _with(self, past: Events, users: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> Als:
+        made = Als(**self._settings())
+        made.past, made.user_factors, made.item_factors = past, users.copy(), items.copy()
+        return made
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("factors", "regularization", "alpha", "seed")}
+
+    def fit(self, past: Events, iterations: int) -> Self:
+        """Iterate on ``past``, from the factors there are; 0 iterations solve the users alone."""
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        x = _values(past)
+        with threadpool_limits(1, "blas"):
+            als = AlternatingLeastSquares(
+                factors=self.factors,
+                regularization=self.regularization,
+                alpha=self.alpha,
+                iterations=iterations,
+                random_state=self.seed,
+                num_threads=1,
+            )
+            if hasattr(self, "item_factors"):
+                als.user_factors, als.item_factors = self.user_factors.copy(), self.item_factors.copy()
+            if iterations:
+                als.fit(x, show_progress=False)
+            else:
+                users = np.flatnonzero(past.active)
+                als.user_factors[users] = als.recalculate_user(users, x[users])
+        self.past, self.user_factors, self.item_factors = past, als.user_factors, als.item_factors
+        return self
+
+    def _proof(self, parent: Als | None) -> Proof:
+        blocks = []
+        for name in ("user_factors", "item_factors"):
+            after = getattr(self, name)
+            change = after if parent is None else after - getattr(parent, name)
+            moved = int((change != 0).any(axis=1).sum()) * after.shape[1]
+            blocks.append(Block(name, after.size, moved, float(np.linalg.norm(change))))
+        return Proof(tuple(blocks))
+
+    def scores(self, users: Codes) -> Scores:
+        """Return the dot products; in float64, so that rounding hides the order in which BLAS adds."""
+        with threadpool_limits(1, "blas"):
+            product = self.user_factors[users].astype(np.float64) @ self._items64
+        return product.astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write settings and factors."""
+        (folder / "als.json").write_text(json.dumps(self._settings()), encoding="utf-8")
+        np.savez(folder / "als.npz", users=self.user_factors, items=self.item_factors)
+
+    @classmethod
+    def load(cls, folder: Path, past: Events) -> Self:
+        """Read settings and factors."""
+        made = cls(**json.loads((folder / "als.json").read_text(encoding="utf-8")))
+        with np.load(folder / "als.npz") as kept:
+            made.user_factors, made.item_factors = kept["users"], kept["items"]
+        made.past = past
+        return made
+
+
+def _values(past: Events) -> sparse.csr_matrix:
+    x = past.counts.astype(np.float32)
+    x.data = np.log1p(x.data)
+    return x

@@ -1,0 +1,232 @@
+"""What every ranker is: it reads the past, adapts to it, and lists items for users."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from tabkit.data.interactions import Codes, Events, blocks
+from tabkit.errors import UsageError, nearest
+from tabkit.models.base import Budget, Cost, Kind, Proof, Settings, Step
+
+RECENT_DAYS = 28
+"""What is popular now, is so in these last days."""
+
+Scores = npt.NDArray[np.float32]
+Judge = Callable[["Ranker"], float]
+"""The primary metric of a ranker's lists on valid; greater is better. It is all that a model may know of valid."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Ranked lists: the best first.
+
+    Attributes
+    ----------
+    items
+        Item codes (n_users, k) int32; -1 where there is no further item.
+    scores
+        (n_users, k) float32; comparable within a user's list.
+    """
+
+    items: Codes
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A ranker ready to list, and how it came to be."""
+
+    ranker: Ranker
+    how: str
+    proof: Proof
+    settings: Settings = field(default_factory=dict)
+    history: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Ranker(ABC):
+    """A ranker. Subclasses state ``title`` and ``hows`` (how -> kind of candidate)."""
+
+    title: ClassVar[str]
+    hows: ClassVar[Mapping[str, Kind]]
+    past: Events
+    """The events it may look at; set by :meth:`adapt`."""
+
+    @classmethod
+    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self | None:
+        """Make the base from the events of a source period; None where nothing is pretrained.
+
+        With ``new_only``, what it learns is to list what a user has never taken.
+        """
+        return None
+
+    @abstractmethod
+    def adapt(
+        self,
+        past: Events,
+        judge: Judge | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Fitted:
+        """Adapt a copy of this ranker to ``past``; choose only by ``judge``.
+
+        ``past`` is each user's *whole* history, never the new rows alone: what a user did before would be forgotten.
+        With ``settings`` nothing is chosen and ``judge`` may be None.
+        """
+
+    @abstractmethod
+    def scores(self, users: Codes) -> Scores:
+        """Score every item for a block of users: float32 (B, n_items), finite; a row depends on its user alone."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what was learned beside the events: npz without objects, JSON, LightGBM text."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, past: Events) -> Self:
+        """Read what :meth:`save` wrote."""
+
+    def looking_at(self, past: Events) -> Ranker | None:
+        """Return what was learned from label windows with the eyes of another day; None where nothing was."""
+        return None
+
+    def top(self, users: Codes, k: int, new_only: bool = False, among: npt.NDArray[np.bool_] | None = None) -> Lists:
+        """List the best ``k`` items for each user, block by block.
+
+        Parameters
+        ----------
+        new_only
+            Leave out what the user has taken before.
+        among
+            Items allowed (n_items,) bool; the catalogue where None.
+        """
+        allowed = self.past.known if among is None else among
+        items = np.full((len(users), k), -1, np.int32)
+        values = np.full((len(users), k), -np.inf, np.float32)
+        for block in blocks(len(users), self.past.n_items):
+            here = users[block]
+            scored = self.scores(here)
+            scored[:, ~allowed] = -np.inf
+            if new_only:
+                seen = self.past.counts[here]
+                scored[np.repeat(np.arange(len(here)), np.diff(seen.indptr)), seen.indices] = -np.inf
+            items[block], values[block] = best_of(scored, k)
+        return Lists(items, values)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A ranker in the harness: named, with its cost and its lists of the windows it may see.
+
+    ``origin`` is what was adapted, untouched. ``train`` are lists of the last window that it was fitted to, ``valid``
+    those of the window that choices were made on, by a ranker that had not seen it.
+    """
+
+    name: str
+    base: str
+    how: str
+    kind: Kind
+    origin: Ranker
+    adapted: Fitted
+    cost: Cost
+    valid: Lists
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        how = HOW_TITLES.get(self.how, self.how.replace("_", " "))
+        return f"{self.origin.title} ({how})" if how else self.origin.title
+
+
+HOW_TITLES = {
+    "scratch": "",
+    "popular": "popularity",
+    "recent": "recent popularity",
+    "frequency": "personal frequency",
+    "decay": "decayed frequency",
+    "as_is": "untouched base",
+    "refresh": "counts refreshed",
+    "fold_in": "users folded in",
+    "warm": "warm start",
+    "continue": "trees continued",
+    "full": "from scratch on all",
+}
+
+
+def best_of(scored: Scores, k: int) -> tuple[Codes, Scores]:
+    """Return the ``k`` best columns of each row, best first; ties go to the lower code, whatever the block.
+
+    Columns of minus infinity are never listed: -1 stands in their place.
+    """
+    n_users, n_items = scored.shape
+    items = np.full((n_users, k), -1, np.int32)
+    values = np.full((n_users, k), -np.inf, np.float32)
+    k = min(k, n_items)
+    # The k-th best of the maxima of groups of columns is never above the k-th best of all: what reaches it holds
+    # the k best and all that tie with them, and is little. (Partitioning whole rows took ten times as long.)
+    width = max(1, min(64, n_items // k))
+    whole = n_items // width * width
+    maxima = scored[:, :whole].reshape(n_users, -1, width).max(axis=2)
+    limit = np.partition(maxima, maxima.shape[1] - k, axis=1)[:, -k] if maxima.shape[1] > k else maxima.min(axis=1)
+    for row, line in enumerate(scored):
+        found = np.flatnonzero(line >= limit[row]) if np.isfinite(limit[row]) else np.flatnonzero(np.isfinite(line))
+        order = found[np.argsort(-line[found], kind="stable")[:k]]
+        items[row, : len(order)], values[row, : len(order)] = order, line[order]
+    return items, values
+
+
+def dense(rows: sparse.csr_matrix) -> Scores:
+    """Return CSR rows as a float32 block."""
+    return np.asarray(rows.astype(np.float32).toarray())
+
+
+def decayed(past: Events, half_life: float | None) -> npt.NDArray[np.float64]:
+    """Weigh each event by its age at the end of ``past``: halved every ``half_life`` days; 1 where None."""
+    if half_life is None:
+        return np.ones(len(past))
+    return np.asarray(np.exp2(-(past.end - past.day) / half_life))
+
+
+def popularity(past: Events, days: float | None) -> npt.NDArray[np.float64]:
+    """Return each item's number of baskets in the last ``days`` days (n_items,); ever where None."""
+    item = past.item if days is None else past.item[past.day >= past.end - days]
+    return np.bincount(item, minlength=past.n_items).astype(np.float64)
+
+
+def ranker_names() -> list[str]:
+    """Return the names of all rankers: the files of this folder."""
+    here = pkgutil.iter_modules(importlib.import_module("tabkit.rankers").__path__)
+    return sorted(info.name for info in here if info.name != "base" and "_" not in info.name)
+
+
+def ranker_class(name: str) -> type[Ranker]:
+    """Return the ranker of ``rankers/<name>.py``.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if name not in ranker_names():
+        raise UsageError(f"Unknown ranker '{name}'.{nearest(name, ranker_names())} See: tabkit list models.")
+    module = importlib.import_module(f"tabkit.rankers.{name}")
+    found: list[type[Ranker]] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Ranker) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"tabkit/rankers/{name}.py must define exactly one Ranker, found {found}"
+    return found[0]

@@ -1,0 +1,153 @@
+"""EASE: the closed-form linear item-to-item model, solved on the side that is smaller.
+
+Source: Steck, *Embarrassingly Shallow Autoencoders for Sparse Data*, WWW 2019. With fewer users than items,
+P = (X'X + lam I)^-1 = (I - X' (XX' + lam I)^-1 X) / lam (Woodbury): the n_items x n_items matrix is never made.
+For 65,153 items it would take 34 GB.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, sparse
+
+from tabkit.data.interactions import Codes, Events
+from tabkit.errors import DataError
+from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
+from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+
+PENALTIES = {"quick": (50.0, 500.0), "standard": (20.0, 50.0, 200.0, 500.0)}
+MOST_SIDE = 20_000
+"""The smaller side may not be longer: its square matrix would take more than 3 GB."""
+
+
+class Ease(Ranker):
+    """A linear model of each item from all others, without a weight on itself."""
+
+    title = "EASE"
+    hows: ClassVar[Mapping[str, Kind]] = {"scratch": "baseline"}
+    x: sparse.csr_matrix
+    mix: npt.NDArray[np.float32]
+    diagonal: npt.NDArray[np.float64]
+
+    @cached_property
+    def columns(self) -> sparse.csr_matrix:
+        """The values by item: CSR (n_items, n_users) float32."""
+        return self.x.T.tocsr().astype(np.float32)
+
+    def __init__(self, penalty: float = 50.0) -> None:
+        self.penalty = penalty
+
+    def adapt(
+        self,
+        past: Events,
+        judge: Judge | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Fitted:
+        """Solve for the penalty given, or for the one that is best on valid."""
+        history: list[Step] = []
+        if settings is not None or judge is None:
+            made = type(self)(**(settings or {})).fit(past)
+        else:
+            tried = []
+            for penalty in PENALTIES.get(budget.level, PENALTIES["standard"]):
+                ranker = type(self)(penalty).fit(past)
+                tried.append((judge(ranker), ranker))
+                history.append(Step(len(tried), None, 1 - tried[-1][0], f"penalty {penalty:g}"))
+            made = max(tried, key=lambda t: t[0])[1]
+        size = made.mix.size
+        proof = Proof((Block("weights", size, size, float(np.linalg.norm(made.mix))),))
+        return Fitted(made, how, proof, {"penalty": made.penalty}, tuple(history))
+
+    def fit(self, past: Events) -> Self:
+        """Solve on ``past``; values are log(1 + baskets).
+
+        Raises
+        ------
+        DataError
+            Both sides are too long for an exact solution.
+        """
+        made = copy.copy(self)
+        made.past = past
+        made.x = past.counts.copy()
+        made.x.data = np.log1p(made.x.data)
+        if past.n_users > past.n_items:
+            return made._primal()
+        if past.n_users > MOST_SIDE:
+            raise DataError(
+                f"EASE needs a square matrix of the smaller side: {past.n_users:,} users, {past.n_items:,} items. Expected at "
+                f"most {MOST_SIDE:,} of one of them. Take a sample of users, or leave ease out."
+            )
+        gram = np.asarray((made.x @ made.x.T).toarray())
+        gram[np.diag_indices_from(gram)] += self.penalty
+        inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        # Row u of XX' K is row u of I - lam K.
+        mix = -self.penalty * inverse
+        mix[np.diag_indices_from(mix)] += 1
+        made.mix = mix.astype(np.float32)
+        # diag(X' K X), from K x_i for the few users of each item.
+        made.diagonal = (1 - _quadratic(made.x, inverse)) / self.penalty
+        return made
+
+    def _primal(self) -> Self:
+        """Solve on the items' side: the weights B themselves, for more users than items."""
+        gram = np.asarray((self.x.T @ self.x).toarray())
+        gram[np.diag_indices_from(gram)] += self.penalty
+        p = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        self.diagonal = np.diag(p).copy()
+        weights = -p / self.diagonal
+        np.fill_diagonal(weights, 0.0)
+        self.mix = weights.astype(np.float32)
+        return self
+
+    def scores(self, users: Codes) -> Scores:
+        """Return x B of each user."""
+        x = self.x[users]
+        if self.mix.shape[0] == self.past.n_items:
+            return np.asarray(x @ self.mix.astype(np.float64), dtype=np.float32)
+        # x B = x - x P / diag(P), with x P = (x - (x X' K) X) / lam.
+        # Each sum runs over one user in a fixed order, so float32 does not depend on the block.
+        rebuilt = np.ascontiguousarray((self.columns @ np.ascontiguousarray(self.mix[users].T)).T)
+        scale = (1 / (self.penalty * self.diagonal)).astype(np.float32)
+        rebuilt *= scale
+        own = np.repeat(np.arange(len(users)), np.diff(x.indptr))
+        rebuilt[own, x.indices] += x.data.astype(np.float32) * (1 - scale[x.indices])
+        return rebuilt
+
+    def save(self, folder: Path) -> None:
+        """Write what was solved."""
+        (folder / "ease.json").write_text(json.dumps({"penalty": self.penalty}), encoding="utf-8")
+        np.savez(folder / "ease.npz", mix=self.mix, diagonal=self.diagonal)
+
+    @classmethod
+    def load(cls, folder: Path, past: Events) -> Self:
+        """Read what was solved; the users' values follow from the events."""
+        made = cls(**json.loads((folder / "ease.json").read_text(encoding="utf-8")))
+        made.past = past
+        made.x = past.counts.copy()
+        made.x.data = np.log1p(made.x.data)
+        with np.load(folder / "ease.npz") as kept:
+            made.mix, made.diagonal = kept["mix"], kept["diagonal"]
+        return made
+
+
+def _quadratic(x: sparse.csr_matrix, inverse: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return x_i' K x_i for every column i of ``x`` (n_items,), in blocks of items."""
+    columns = x.tocsc()
+    out = np.zeros(x.shape[1])
+    step = max(1, 2**23 // x.shape[0])
+    for start in range(0, x.shape[1], step):
+        part = columns[:, start : start + step]
+        # (K part), dense (n_users, step); summed over users with the same part.
+        out[start : start + step] = np.asarray(part.multiply((part.T @ inverse).T).sum(axis=0)).ravel()
+    return out

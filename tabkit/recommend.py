@@ -1,0 +1,306 @@
+"""From events to a verdict on lists: the sibling of the tables' flow in ``run.py``. It reads top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tabkit import bundle, report, result
+from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_rankers
+from tabkit.data.interactions import Names, Truth, as_date, events_of, truth_of
+from tabkit.data.validate import Table
+from tabkit.errors import DataError, count
+from tabkit.evaluate.comparison import compare_planned
+from tabkit.evaluate.intervals import Resampler
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.lists import (
+    RESAMPLES,
+    ListCard,
+    Measured,
+    choose_lists,
+    evaluate_lists,
+    measure,
+    only_new,
+    spread_of,
+    worth,
+)
+from tabkit.evaluate.metrics import Metric
+from tabkit.models.base import Budget, Cost
+from tabkit.rankers.base import Contestant, Fitted, Ranker
+from tabkit.recipe import Plan, Ranking
+
+Watch = Callable[[str, float, str], None]
+MIN_EVALUATED = 10
+"""Fewer users in a window cannot be resampled into an interval that means anything."""
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The clock, and the two windows of answers; that of the holdout is sealed."""
+
+    clock: Clock
+    valid: Truth
+    holdout: Sealed[Truth]
+
+
+def recommend(
+    plan: Plan,
+    table: Table,
+    folder: Path,
+    metrics: dict[str, Metric],
+    seed: int,
+    allowance: Budget,
+    cutoffs: int,
+    watch: Watch,
+    started: float,
+    command: str,
+) -> dict[str, Any]:
+    """Adapt rankers, choose on the window before the cutoff, compare on the one after it, write the run folder.
+
+    Parameters
+    ----------
+    table
+        Events that passed the schema.
+    cutoffs
+        At how many cutoffs, the last one included and a window apart, the planned comparison is carried out.
+
+    Returns
+    -------
+    dict
+        The content of ``result.json``.
+    """
+    ranking = plan.recipe.ranking
+    assert ranking is not None
+    todo = wanted_rankers(plan.recipe, allowance.level, str(plan.path))
+    primary = next(iter(metrics))
+    watch("data", 0.5, "coding events")
+    windows = _windows(plan, table, ranking, seed)
+    clock, depth, names = windows.clock, max(20, ranking.length), list(metrics)
+    watch("data", 1.0, "")
+
+    def judge(ranker: Ranker) -> float:
+        found = measure(ranker, windows.valid, [primary], depth, ranking.new_only)
+        return metrics[primary].sign * float(np.nanmean(found.per_user[primary]))
+
+    contestants = adapt_rankers(
+        todo, clock, windows.valid.users, judge, depth, ranking.new_only, seed, allowance, watch
+    )
+    on_valid = {c.name: worth(c.valid, c.adapted.ranker, windows.valid, names, ranking.new_only) for c in contestants}
+    values = {name: float(np.nanmean(m.per_user[primary])) for name, m in on_valid.items()}
+    chosen, refused = choose_lists(contestants, values, metrics[primary])
+
+    past = clock.at(clock.cutoff)
+    finals: dict[str, tuple[Fitted, Cost]] = {}
+    for done, contestant in enumerate(contestants):
+        watch("to the cutoff", done / len(contestants), contestant.name)
+        finals[contestant.name] = again_on(contestant, past, seed, allowance)
+    on_train = {
+        c.name: _where_fitted(finals[c.name][0], windows, names, depth, ranking, on_valid[c.name]) for c in contestants
+    }
+    card = evaluate_lists(
+        contestants,
+        finals,
+        chosen,
+        refused,
+        on_valid,
+        on_train,
+        windows.valid,
+        windows.holdout.open(),
+        past,
+        metrics,
+        depth,
+        ranking.new_only,
+        plan.recipe.metrics.worthwhile,
+        ranking.margin,
+        ranking.currency,
+        allowance.level,
+        seed,
+        lambda f, note: watch("harness", f, note),
+    )
+    card = replace(
+        card,
+        facts=card.facts | {"cutoffs": _earlier(card, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)},
+    )
+    watch("bundle", 0.0, card.verdict.champion)
+    document = result.assemble_lists(
+        plan, table, clock, card, allowance.level, seed, time.perf_counter() - started, command
+    )
+    model = _champion(plan, card, clock, seed, allowance)
+    _write(folder, plan, table, card, model, document, clock)
+    watch("bundle", 1.0, "")
+    return document
+
+
+def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
+    """Code the events and cut them by the clock.
+
+    Raises
+    ------
+    DataError
+        The period is too short, or hardly anyone can be evaluated.
+    """
+    recipe = plan.recipe
+    assert recipe.id is not None and recipe.time is not None
+    names = Names(
+        recipe.id, recipe.target, recipe.time, ranking.basket, ranking.store, ranking.price, tuple(ranking.attributes)
+    )
+    clock = clock_of(events_of(table.frame, names), ranking, seed)
+    first = int(clock.events.day.min())
+    if clock.base_end <= first or clock.cutoff + 1 > clock.events.end:
+        raise DataError(
+            f"Events run from {as_date(first)} to {as_date(clock.events.end - 1)}. Expected some before {as_date(clock.base_end)}, where the "
+            f"bases end, and some from the cutoff {as_date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
+        )
+    valid, holdout = (_truth(clock, start, ranking.new_only) for start in (clock.cutoff - clock.days, clock.cutoff))
+    for name, truth in (("valid", valid), ("holdout", holdout)):
+        if len(truth.users) < MIN_EVALUATED:
+            raise DataError(
+                f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {as_date(truth.start)}. "
+                f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
+            )
+    key = json.dumps(
+        [table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days, ranking.new_only, ranking.cold_users]
+    )
+    key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
+    return _Windows(clock, valid, Sealed(holdout, key))
+
+
+def _truth(clock: Clock, start: int, new_only: bool) -> Truth:
+    """Return what was taken in the window from ``start`` by those whom the recipe is about."""
+    end = start + clock.days
+    window = clock.events.between(start, end)
+    known = clock.at(start)
+    truth = truth_of(known.extended(window), start, end)
+    if len(clock.cold):
+        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.cold)))
+    return only_new(truth) if new_only else truth
+
+
+def _where_fitted(
+    final: Fitted, windows: _Windows, names: list[str], depth: int, ranking: Ranking, on_valid: Measured
+) -> Measured:
+    """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
+    clock = windows.clock
+    there = final.ranker.looking_at(clock.at(clock.cutoff - clock.days))
+    return on_valid if there is None else measure(there, windows.valid, names, depth, ranking.new_only)
+
+
+def _earlier(
+    card: ListCard,
+    clock: Clock,
+    ranking: Ranking,
+    metrics: dict[str, Metric],
+    depth: int,
+    seed: int,
+    budget: Budget,
+    cutoffs: int,
+    watch: Watch,
+) -> list[dict[str, Any]]:
+    """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
+    out = []
+    primary, chosen = card.primary, card.chosen
+    rivals = [n for n in dict.fromkeys((chosen.adapted, chosen.base, chosen.baseline)) if n]
+    for back in range(1, cutoffs):
+        day = clock.cutoff - back * clock.days
+        watch("earlier cutoffs", (back - 1) / cutoffs, as_date(day))
+        if day - 2 * clock.days < clock.base_end:
+            break  # the base would have been made of the window itself
+        truth, past = _truth(clock, day, ranking.new_only), clock.at(day)
+        found = {
+            n: measure(
+                again_on(card.score(n).contestant, past, seed, budget)[0].ranker,
+                truth,
+                [primary],
+                depth,
+                ranking.new_only,
+            )
+            for n in rivals
+        }
+        resampler = Resampler(len(truth.users), None, RESAMPLES[budget.level], seed)
+        planned = compare_planned(
+            chosen, primary, metrics[primary], spread_of(found, primary, metrics[primary], resampler)
+        )
+        gains = (
+            []
+            if planned is None
+            else [
+                {"name": a.name, "gain": a.gain.value, "low": a.gain.low, "high": a.gain.high} for a in planned.against
+            ]
+        )
+        out.append({"cutoff": as_date(day), "users": len(truth.users), "gains": gains})
+    watch("earlier cutoffs", 1.0, "")
+    return out
+
+
+def _champion(plan: Plan, card: ListCard, clock: Clock, seed: int, budget: Budget) -> Ranker:
+    """Return the ranker to bundle: the champion's procedure on all events, or the very one that was measured."""
+    score = card.score(card.verdict.champion)
+    assert score.final is not None
+    if plan.recipe.bundle.train_on == "train":
+        return score.final.ranker
+    return again_on(score.contestant, clock.events, seed, budget)[0].ranker
+
+
+def _write(
+    folder: Path, plan: Plan, table: Table, card: ListCard, model: Ranker, document: dict[str, Any], clock: Clock
+) -> None:
+    """Write the run folder whole: an interrupted run leaves none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        result.write_json(temporary / "result.json", document)
+        result.scorecard_table(document).write_parquet(temporary / "scorecard.parquet")
+        _lists(card, clock, plan).write_parquet(temporary / "holdout_predictions.parquet")
+        if table.rejects.height:
+            table.rejects.write_csv(temporary / "rejects.csv")
+        champion: Contestant = card.score(card.verdict.champion).contestant
+        facts = {
+            "tabkit": document["tabkit"],
+            "created": document["created"],
+            "recipe": plan.recipe.name,
+            "task": "ranking",
+            "champion": champion.name,
+            "model": champion.base,
+            "how": champion.how,
+            "decision": card.verdict.decision,
+            "trained_on": document["bundle"]["train_on"],
+            "events_end": as_date(model.past.end),
+            "data_fingerprint": table.fingerprint,
+            "versions": document["versions"],
+        }
+        bundle.save_lists(temporary / "bundle", plan, model, facts, document, result.list_card(document))
+        report.write_report(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lists(card: ListCard, clock: Clock, plan: Plan) -> pl.DataFrame:
+    """Return the champion's lists of the holdout: user, rank, item, score, and whether it was taken."""
+    lists = card.holdout[card.verdict.champion].lists
+    users, events = card.truth.users, clock.events
+    rows, ranks = np.nonzero(lists.items >= 0)
+    items = lists.items[rows, ranks]
+    taken = np.asarray(card.truth.items[rows, items]).ravel() > 0
+    id_, item = plan.recipe.id, plan.recipe.target
+    return pl.DataFrame(
+        [
+            events.users.gather(users[rows].astype(np.int64)).alias(str(id_)),
+            pl.Series("rank", ranks + 1, dtype=pl.Int32),
+            events.items.gather(items.astype(np.int64)).alias(item),
+            pl.Series("score", lists.scores[rows, ranks]),
+            pl.Series("taken", taken),
+        ]
+    )

@@ -1,0 +1,43 @@
+"""Event tables whose right answer is known."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from tabkit.data.interactions import Events, Names, events_of
+
+NAMES = Names("user", "item", "day", "basket", "store", "price", ("kind", "maker"))
+
+
+def habits(n_users: int = 60, n_items: int = 80, days: int = 300, seed: int = 0) -> pl.DataFrame:
+    """Each user buys a few items of his own again and again, and now and then one of his group's."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    basket = 0
+    for user in range(n_users):
+        group = user % 4
+        own = rng.choice(np.arange(group * 20, group * 20 + 20) % n_items, 5, replace=False)
+        for day in range(int(rng.integers(5)), days, int(rng.integers(5, 9))):
+            basket += 1
+            for item in {*rng.choice(own, 3), int(rng.integers(group * 20, group * 20 + 20)) % n_items}:
+                rows.append(
+                    (f"u{user:03d}", int(item), date(2020, 1, 1) + timedelta(day), basket, group, 1.0 + item / 10)
+                )
+    frame = pl.DataFrame(rows, schema=["user", "item", "day", "basket", "store", "price"], orient="row")
+    return frame.with_columns(kind=pl.format("kind {}", pl.col("item") // 20), maker=pl.col("item") % 7)
+
+
+def coded(frame: pl.DataFrame) -> Events:
+    """Return a table of :func:`habits` as events."""
+    return events_of(frame, NAMES)
+
+
+def checkerboard(n: int = 40) -> Events:
+    """User u took every item of his parity but the one that is u itself: that one must come first."""
+    rows = [(u, i) for u in range(n) for i in range(n) if u % 2 == i % 2 and u != i]
+    frame = pl.DataFrame(rows, schema=["user", "item"], orient="row")
+    frame = frame.with_columns(day=pl.lit(date(2020, 1, 1)), basket=pl.int_range(pl.len()))
+    return events_of(frame, Names("user", "item", "day", "basket"))

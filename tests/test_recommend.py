@@ -1,0 +1,210 @@
+"""Ranking recipes from events to a scored list of users, on events whose habits are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import polars as pl
+import pytest
+from events import habits
+
+import tabkit
+from tabkit.bundle import load_lists
+from tabkit.errors import BundleError, DataError, UsageError
+from tabkit.report import result_schema
+
+RECIPE = """
+name = "shop/next"
+title = "Next items"
+schema = "event"
+task = "ranking"
+target = "item"
+id = "user"
+time = "day"
+
+[ranking]
+basket = "basket"
+store = "store"
+price = "price"
+attributes = ["kind", "maker"]
+length = 7
+margin = 0.2
+currency = "EUR"
+{more}
+
+[metrics]
+primary = "ndcg@10"
+report = ["recall@20", "new_recall@20"]
+
+[candidates]
+without = ["bpr"]
+[candidates.adapt]
+counts = ["refresh"]
+als = ["fold_in", "warm"]
+{adapt}
+"""
+SCHEMA = "name = 'event'\n" + "".join(
+    f"[fields.{name}]\ntype = '{kind}'\nconstraints = {{ required = true }}\n"
+    for name, kind in (
+        ("user", "string"),
+        ("item", "integer"),
+        ("day", "date"),
+        ("basket", "integer"),
+        ("store", "integer"),
+        ("price", "number"),
+        ("kind", "string"),
+        ("maker", "integer"),
+    )
+)
+
+
+def write(folder: Path, more: str = "", adapt: str = "") -> Path:
+    recipe = folder / "domains" / "shop" / "next.toml"
+    for path, text in (
+        (recipe, RECIPE.format(more=more, adapt=adapt)),
+        (folder / "data_schemas" / "event.toml", SCHEMA),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], pl.DataFrame]:
+    folder = tmp_path_factory.mktemp("shop")
+    frame = habits()
+    frame.write_parquet(folder / "events.parquet")
+    recipe = write(folder, adapt='rerank = ["continue", "full"]')
+    done = tabkit.run(str(recipe), folder / "events.parquet", out=folder / "run", budget="quick", cutoffs=2)
+    return folder / "run", done.result, frame
+
+
+def test_result_follows_its_schema_and_the_clock(finished: tuple[Path, dict[str, Any], pl.DataFrame]) -> None:
+    run, result, frame = finished
+    jsonschema.validate(result, result_schema())
+    assert json.loads((run / "result.json").read_text()) == result
+    rows = result["rows"]
+    assert rows["train"] + rows["valid"] + rows["holdout"] == frame.unique(["user", "item", "basket"]).height
+    assert result["ranking"]["users"] == 60
+    assert (run / "report.html").read_text(encoding="utf-8").count("NDCG@10")
+    outcomes = {c["code"]: c["outcome"] for c in result["checks"]}
+    assert outcomes["clock"] == "pass" and outcomes["feature_canary"] == "pass"
+    assert outcomes["too_few_users"] == "fail"  # 60 users
+    assert len(result["ranking"]["cutoffs"]) == 1
+    assert result["ranking"]["value"]["extra_margin"]["value"] is not None
+
+
+def test_personal_habits_beat_popularity(finished: tuple[Path, dict[str, Any], pl.DataFrame]) -> None:
+    _, result, _ = finished
+    at = {c["name"]: c["scores"]["holdout"]["ndcg@10"]["value"] for c in result["candidates"]}
+    assert at["counts_decay"] > at["counts_popular"] + 0.2
+    assert set(at) >= {"rerank_as_is", "rerank_continue", "rerank_full", "als_warm", "ease", "tifu", "itemknn"}
+    assert not any(c["refused"] for c in result["candidates"])
+
+
+def test_scoring_knows_users_and_gives_strangers_what_is_popular(
+    finished: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path
+) -> None:
+    run, _, frame = finished
+    users = [*sorted(frame["user"].unique().to_list()), "nobody"]
+    pl.DataFrame({"user": users}).write_csv(tmp_path / "users.csv")
+    done = tabkit.score(run / "bundle", tmp_path / "users.csv", tmp_path / "lists.parquet")
+    assert (done.rows_in, done.rows_scored, done.rows_rejected) == (61, 61, 0)
+    lists = pl.read_parquet(tmp_path / "lists.parquet")
+    assert lists.columns == ["user", "rank", "item", "score", "cold"]
+    assert lists.height == 61 * 7
+    assert lists.filter("cold")["user"].unique().to_list() == ["nobody"]
+    last = frame.filter(pl.col("day") > frame["day"].max() - pl.duration(days=28))
+    top = last.group_by("item").agg(pl.n_unique("basket")).sort("basket", "item", descending=[True, False])["item"][:7]
+    assert lists.filter("cold").sort("rank")["item"].to_list() == top.to_list()
+    # Neither chunks nor the order of the users change a list.
+    pl.DataFrame({"user": users[::-1]}).write_csv(tmp_path / "backwards.csv")
+    tabkit.score(run / "bundle", tmp_path / "backwards.csv", tmp_path / "again.parquet", chunk_rows=4)
+    again = pl.read_parquet(tmp_path / "again.parquet")
+    assert again.sort("user", "rank").equals(lists.sort("user", "rank"))
+
+
+def test_bundle_is_sealed_and_holds_no_pickle(
+    finished: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path
+) -> None:
+    run, result, _ = finished
+    bundle = load_lists(run / "bundle")
+    assert bundle.ranker.past.end == int(np.datetime64("2020-10-27").astype(int)) or bundle.ranker.past.end > 0
+    assert {p.suffix for p in (run / "bundle").rglob("*") if p.is_file()} <= {
+        ".json",
+        ".toml",
+        ".md",
+        ".parquet",
+        ".npz",
+        ".txt",
+        ".sha256",
+    }
+    assert result["verdict"]["sentence"] in (run / "bundle" / "CARD.md").read_text(encoding="utf-8")
+    history = run / "bundle" / "model" / "history.parquet"
+    kept = history.read_bytes()
+    try:
+        history.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(BundleError, match="changed"):
+            load_lists(run / "bundle")
+    finally:
+        history.write_bytes(kept)
+
+
+def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
+    frame = habits()
+    frame.write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path, "new_only = true")
+    tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
+    before = frame.filter(pl.col("day") <= frame["day"].max() - pl.duration(days=28)).select("user", "item").unique()
+    assert lists.height and lists.join(before, on=["user", "item"], how="inner").height == 0
+
+
+def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) -> None:
+    from events import coded
+
+    from tabkit.adapt_rankers import clock_of
+    from tabkit.recipe import Ranking
+
+    events = coded(habits())
+    clock = clock_of(events, Ranking(cold_users=0.25, cold_weeks=2), seed=0)
+    assert len(clock.cold) == 15
+    assert not np.isin(clock.source().user, clock.cold).any()
+    past = clock.at(clock.cutoff)
+    mine = past.day[np.isin(past.user, clock.cold)]
+    assert mine.min() >= clock.cutoff - 14 and past.day.max() < clock.cutoff
+    warm = ~np.isin(past.user, clock.cold)
+    assert past.day[warm].min() == events.day.min()
+
+
+def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
+    habits(n_users=8).write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path)
+    with pytest.raises(DataError, match=r"Only 8 users with history"):
+        tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_short_period_is_told(tmp_path: Path) -> None:
+    habits(days=80).write_parquet(tmp_path / "events.parquet")
+    with pytest.raises(DataError, match="bases end"):
+        tabkit.run(str(write(tmp_path)), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+
+
+@pytest.mark.parametrize(
+    ("more", "adapt", "said"),
+    [
+        ("base_days = 30", "", "base_days = 30"),
+        ("", 'alz = ["warm"]', "Did you mean 'als'"),
+        ("", 'ease = ["warm"]', "no strategy 'warm'"),
+        ("cutof = 2020-01-01", "", "Did you mean 'cutoff'"),
+    ],
+)
+def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said: str) -> None:
+    habits().write_parquet(tmp_path / "events.parquet")
+    with pytest.raises(UsageError, match=said):
+        tabkit.run(str(write(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
