@@ -21,9 +21,9 @@ from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
 from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
 
 ITERATIONS = 15
-WARM = (1, 2, 3)
+WARM = {"quick": (1, 2), "standard": (1, 2, 3)}
 """Iterations of a warm start that are tried. One reaches what fifteen reach from random factors."""
-PULLS = (0.0, 0.25, 0.5)
+PULLS = {"quick": (0.0, 0.5), "standard": (0.0, 0.25, 0.5)}
 """Shares of the parent's factors kept after a warm start; the best on valid is returned."""
 ALPHAS = {"quick": (1.0, 10.0), "standard": (1.0, 3.0, 10.0, 40.0)}
 
@@ -78,9 +78,10 @@ class Als(Ranker):
             made = self._with(past, self.user_factors, self.item_factors).fit(past, 0)
         else:
             warm = {
-                n: self._with(past, self.user_factors, self.item_factors).fit(past, n) for n in self._steps(how, found)
+                n: self._with(past, self.user_factors, self.item_factors).fit(past, n)
+                for n in _steps(how, found, budget)
             }
-            pulls = [found["pull"]] if "pull" in found else PULLS
+            pulls = [found["pull"]] if "pull" in found else PULLS.get(budget.level, PULLS["standard"])
             tried = []
             for n, tuned in warm.items():
                 for pull in pulls:
@@ -90,11 +91,6 @@ class Als(Ranker):
                     history.append(Step(len(tried), None, 1 - value, f"{n} iterations, {pull:g} of the parent kept"))
             _, found, made = max(tried, key=lambda t: t[0])
         return Fitted(made, how, made._proof(self), found, tuple(history) if judge is not None else ())
-
-    def _steps(self, how: str, found: Mapping[str, Any]) -> tuple[int, ...]:
-        if "iterations" in found:
-            return (int(found["iterations"]),)
-        return WARM if how == "warm" else (ITERATIONS,)
 
     def _pulled(self, tuned: Als, pull: float) -> Als:
         if not pull:
@@ -179,6 +175,12 @@ class Als(Ranker):
             made.user_factors, made.item_factors = kept["users"], kept["items"]
         made.past = past
         return made
+
+
+def _steps(how: str, found: Mapping[str, Any], budget: Budget) -> tuple[int, ...]:
+    if "iterations" in found:
+        return (int(found["iterations"]),)
+    return WARM.get(budget.level, WARM["standard"]) if how == "warm" else (ITERATIONS,)
 
 
 def _values(past: Events) -> sparse.csr_matrix:

@@ -89,6 +89,7 @@ class Rerank(Ranker):
         self.only: Codes | None = None
         self.trees = 0
         self.known_pairs: dict[int, Pairs] = {}
+        self.predicted: tuple[Pairs, str, npt.NDArray[np.float32]] | None = None
 
     @classmethod
     def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self | None:
@@ -264,7 +265,11 @@ class Rerank(Ranker):
         import lightgbm as lgb
 
         assert self.text is not None
-        return np.asarray(lgb.Booster(model_str=self.text).predict(pairs.x, num_threads=0), dtype=np.float32)
+        known = self.predicted
+        if known is None or known[0] is not pairs or known[1] is not self.text:
+            score = lgb.Booster(model_str=self.text).predict(pairs.x, num_threads=0)
+            self.predicted = known = (pairs, self.text, np.asarray(score, dtype=np.float32))
+        return known[2]
 
     def scores(self, users: Codes) -> Scores:
         """Return the trees' scores of the candidates; all other items come after them, alike."""

@@ -21,7 +21,7 @@ from tabkit.rankers.base import Fitted, Judge, Ranker, Scores, popularity
 
 GROUP_SIZE = 4
 """Baskets per group; within a group ``within`` decays, between groups ``between``."""
-ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
+ALPHAS = {"quick": (0.5, 0.7, 0.9), "standard": (0.5, 0.6, 0.7, 0.8, 0.9)}
 FALLBACK = 1e-5
 
 
@@ -51,7 +51,7 @@ class Tifu(Ranker):
         history: list[Step] = []
         if settings is None and judge is not None:
             tried = []
-            for alpha in ALPHAS:
+            for alpha in ALPHAS.get(budget.level, ALPHAS["standard"]):
                 ranker = copy.copy(made)
                 ranker.alpha = alpha
                 tried.append((judge(ranker), ranker))
