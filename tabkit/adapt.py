@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tabkit.data.encode import Features
 from tabkit.data.target import to_scale
 from tabkit.errors import UsageError, count, nearest
+from tabkit.models.bagged_model import Bagged
 from tabkit.models.base import (
     Adapted,
     Budget,
@@ -159,6 +160,7 @@ def adapt_all(
     watch: Watch,
     opened: Mapping[str, Model] | None = None,
     scale: TargetScale | None = None,
+    inner: int | None = None,
 ) -> tuple[Candidate, ...]:
     """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
 
@@ -172,20 +174,27 @@ def adapt_all(
         Bases with weights, from :func:`open_weights`.
     scale
         The scale on which the target is learned; every candidate still answers in the target's unit.
+    inner
+        Inner folds that ``train`` is cut into, ``valid`` being the same rows; None where valid is a part of its own.
     """
+
+    def behind(model: Model) -> Model:
+        scaled = _behind(scale, model)
+        return scaled if inner is None else Bagged(scaled, inner, seed)
+
     if scale is not None and source is not None:
         source = source.with_y(to_scale(scale.kind, source.labels))
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained = {name: _behind(scale, base) for name, base in (opened or {}).items()}
+    pretrained = {name: behind(base) for name, base in (opened or {}).items()}
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:
             own = replace(budget, progress=_part_of(watch, f"{item.base} (pretraining)"))
             base = model_class(item.base).pretrain(source, rows, stream(seed, "pretrain", item.base), own)
             assert base is not None, f"{item.base} made no base, and wanted() should have refused it"
-            pretrained[item.base] = _behind(scale, base)
+            pretrained[item.base] = behind(base)
             watch(f"{item.base} (pretraining)", 1.0, "")
-        origin = _behind(scale, model_class(item.base)()) if item.kind == "baseline" else pretrained[item.base]
+        origin = behind(model_class(item.base)()) if item.kind == "baseline" else pretrained[item.base]
         out.append(_make(item, origin, train, valid, seed, budget, watch))
     return tuple(out)
 
@@ -259,8 +268,12 @@ def _part_of(watch: Watch, stage: str) -> Callable[[float, str], None]:
 
 def again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Model:
     """Run a candidate's procedure again on other rows with the settings found; nothing is chosen anew."""
+    return _adapted_again(candidate, rows, seed, budget).model
+
+
+def _adapted_again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Adapted:
     rng = stream(seed, "adapt", candidate.name)
-    return candidate.origin.adapt(rows, None, candidate.how, rng, budget, candidate.adapted.settings).model
+    return candidate.origin.adapt(rows, None, candidate.how, rng, budget, candidate.adapted.settings)
 
 
 def student(
@@ -313,7 +326,7 @@ def shuffled(candidate: Candidate, train: Features, valid: Features, seed: int, 
     """Run the procedure on shuffled labels and predict valid: a pipeline without a leak now knows nothing."""
     assert train.y is not None
     labels = stream(seed, "shuffle").permutation(train.y)
-    return again(candidate, train.with_y(labels), seed, budget).predict(valid)
+    return _adapted_again(candidate, train.with_y(labels), seed, budget).predict_valid(valid)
 
 
 def without_columns(
@@ -343,7 +356,7 @@ def learning_curve(
             watch("learning curve", done / len(shares), f"{name} on {len(rows):,} rows")
             rng, candidate = stream(seed, "adapt", name), by_name[name]
             fitted[name] = candidate.origin.adapt(train.take(rows), valid, candidate.how, rng, smaller)
-        on_valid = {name: adapted.predict_valid(valid) for name, adapted in fitted.items()}
+        on_valid = {name: _on_valid(adapted, rows, valid) for name, adapted in fitted.items()}
         for c in candidates:
             if c.members:
                 parts = [Part(m.name, fitted[m.name], on_valid[m.name]) for m in c.members]
@@ -351,6 +364,15 @@ def learning_curve(
         points.append((len(rows), {c.name: on_valid[c.name] for c in candidates}))
     watch("learning curve", 1.0, "")
     return [*points, (len(train), {c.name: c.valid for c in candidates})]
+
+
+def _on_valid(adapted: Adapted, rows: npt.NDArray[np.int64], valid: Features) -> Predictions:
+    """Predict valid; where it is train itself (inner folds), ``rows`` of it were learned from and are predicted out of fold."""
+    if not isinstance(adapted.model, Bagged):
+        return adapted.predict_valid(valid)
+    predicted = adapted.model.predict(valid)
+    predicted[rows] = adapted.predict_valid(valid.take(rows))
+    return predicted
 
 
 def _nested_order(train: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -15,8 +15,8 @@ from typing import Any
 from tabkit.data.encode import Encoder
 from tabkit.data.interactions import load_events, save_events, vocabulary_json
 from tabkit.errors import BundleError, TabkitError
-from tabkit.models.base import Model, model_class
-from tabkit.models.target_scale import wrapped
+from tabkit.models.bagged_model import read_model
+from tabkit.models.base import Model
 from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.recipe import Plan, Recipe
 from tabkit.schema import Schema
@@ -178,7 +178,7 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         plan = _plan(folder)
         encoder = Encoder.from_json((folder / "encoder.json").read_text(encoding="utf-8"))
-        model = wrapped(model_class(manifest["model"]).load(folder / "model"), folder / "model")
+        model = read_model(manifest["model"], folder / "model")
         return Bundle(plan, encoder, model, manifest["threshold"], manifest["half_width"], manifest, seal)
     except BundleError:
         raise

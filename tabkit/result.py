@@ -98,6 +98,7 @@ def assemble(
             "valid": recipe.split.valid,
             "column": recipe.split.column,
             "folds": split.n_folds,
+            "inner": split.inner,
             "seed": seed,
             "text": split.text,
         },

@@ -155,8 +155,10 @@ def run(
     rows = _read(plan, data, source, folder)
     _never_seen(opened, rows.table)
     splits = split_rows(rows.labelled.frame, plan.recipe, seed)
-    if distill and len(splits) > 1:
-        raise UsageError("--distill needs one holdout, and this recipe is measured over folds. Leave out --distill.")
+    if distill and (len(splits) > 1 or splits[0].inner is not None):
+        raise UsageError(
+            "--distill needs one holdout and a valid part, and this recipe is measured over folds. Leave out --distill."
+        )
     watch("data", 1.0, "")
 
     each = _for_each(allowance, len(splits))
@@ -367,7 +369,7 @@ def _measure(
     unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
     scale = plan.recipe.target_scale
     candidates = adapt.adapt_all(
-        todo, parts.train, parts.valid, parts.source, unlabelled, seed, budget, watch, opened, scale
+        todo, parts.train, parts.valid, parts.source, unlabelled, seed, budget, watch, opened, scale, split.inner
     )
     if "blend" not in plan.recipe.candidates.without:
         refused = refusals(candidates)

@@ -15,6 +15,9 @@ from tabkit.seed import stream
 
 Rows = npt.NDArray[np.int64]
 
+LEAST_ROWS = 5
+"""Fewer rows per inner fold cannot stop or choose anything."""
+
 _GIVEN = ("train", "valid", "holdout")
 
 
@@ -22,6 +25,7 @@ _GIVEN = ("train", "valid", "holdout")
 class Split:
     """Row positions of each part (ascending, disjoint, together all rows).
 
+    With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
     independent. ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
     """
@@ -34,10 +38,17 @@ class Split:
     text: str
     fold: int = 0
     n_folds: int = 1
+    inner: int | None = None
+
+    @property
+    def before(self) -> Rows:
+        """Rows that are not held out, ascending."""
+        return np.union1d(self.train, self.valid)
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of rows per part."""
-        return {"train": len(self.train), "valid": len(self.valid), "holdout": len(self.holdout)}
+        """Return the number of rows per part, each row once: valid has none of its own where it is train itself."""
+        valid = 0 if self.inner is not None else len(self.valid)
+        return {"train": len(self.train), "valid": valid, "holdout": len(self.holdout)}
 
 
 def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, ...]:
@@ -65,13 +76,27 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
         train, valid, holdout = _given(frame[rule.column], rule.column)
         if len(valid) == 0:
             inner: SplitKind = "grouped" if groups is not None else _inner_kind(recipe)
-            train, valid = _cut(inner, frame, train, rule.valid, recipe, groups, rng)
+            train, valid = _to_choose_on(inner, frame, train, recipe, groups, rng)
     else:
         rest, holdout = _cut(kind, frame, everything, rule.holdout, recipe, groups, rng)
-        train, valid = _cut(kind, frame, rest, rule.valid, recipe, groups, rng)
-    split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "")
+        train, valid = _to_choose_on(kind, frame, rest, recipe, groups, rng)
+    split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner)
     _check(split, frame, recipe)
-    return (Split(kind, split.train, split.valid, split.holdout, groups, _text(split, recipe)),)
+    return (replace(split, text=_text(split, recipe)),)
+
+
+def _to_choose_on(
+    kind: SplitKind, frame: pl.DataFrame, rest: Rows, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """Return (train, valid) of what is not held out: valid is cut from it, or, with inner folds, the same rows."""
+    if recipe.split.inner is None:
+        return _cut(kind, frame, rest, recipe.split.valid, recipe, groups, rng)
+    if len(rest) < LEAST_ROWS * recipe.split.inner:
+        raise DataError(
+            f"{count(len(rest), 'row')} to learn from cannot be cut into {recipe.split.inner} inner folds. Expected at least "
+            f"{LEAST_ROWS * recipe.split.inner}: set a smaller split.inner, or give more rows."
+        )
+    return rest, rest
 
 
 def _cross(
@@ -85,8 +110,8 @@ def _cross(
     pairs = [pair for _ in range(rule.repeats) for pair in _folds(kind, frame, recipe, groups, rng)]
     out = []
     for fold, (rest, holdout) in enumerate(pairs):
-        train, valid = _cut(inner, frame, rest, rule.valid, recipe, groups, rng)
-        split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", fold, len(pairs))
+        train, valid = _to_choose_on(inner, frame, rest, recipe, groups, rng)
+        split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", fold, len(pairs), rule.inner)
         _check(split, frame, recipe)
         out.append(split)
     text = _cross_text(tuple(out), recipe)
@@ -158,9 +183,12 @@ def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
     }[one.kind]
     n = len(splits) // rule.repeats
     again = f", {rule.repeats} times over" if rule.repeats > 1 else ""
+    used = f"{len(one.train):,} rows were trained on and {len(one.valid):,} chosen on"
+    if rule.inner is not None:
+        used = f"{len(one.train):,} rows were trained and chosen on in {rule.inner} inner folds"
     return (
-        f"Rows were cut into {n} folds {how}{again}. In each, about {len(one.train):,} rows were trained on and "
-        f"{len(one.valid):,} chosen on, by the whole procedure anew, and about {len(one.holdout):,} held out and read once."
+        f"Rows were cut into {n} folds {how}{again}. In each, about {used}, by the whole procedure anew, and about "
+        f"{len(one.holdout):,} held out and read once."
     )
 
 
@@ -282,7 +310,7 @@ def _text(split: Split, recipe: Recipe) -> str:
         "random": "at random",
         "given": f"as column {recipe.split.column} says",
     }[split.kind]
-    return (
-        f"Rows were split {how}: {sizes['train']:,} to train on, {sizes['valid']:,} to choose on, "
-        f"{sizes['holdout']:,} held out and read once."
-    )
+    used = f"{sizes['train']:,} to train on, {sizes['valid']:,} to choose on"
+    if split.inner is not None:
+        used = f"{sizes['train']:,} to train and choose on, in {split.inner} inner folds"
+    return f"Rows were split {how}: {used}, {sizes['holdout']:,} held out and read once."

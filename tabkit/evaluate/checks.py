@@ -128,8 +128,7 @@ def _duplicate_rows(e: Evidence) -> Verdict:
     # The table's own columns: a spectrum's components are none of them.
     columns = [*(c for c in e.frame.columns if e.plan.is_feature(c)), e.plan.recipe.target]
     keys = e.frame.select(pl.struct(columns).hash(seed=0).alias("key"))["key"].to_numpy()
-    seen = np.concatenate([keys[e.split.train], keys[e.split.valid]])
-    copies = int(np.isin(keys[e.split.holdout], seen).sum())
+    copies = int(np.isin(keys[e.split.holdout], keys[e.split.before]).sum())
     share = copies / len(e.split.holdout)
     text = f"{copies:,} of {len(e.split.holdout):,} holdout rows ({share:.1%}) have an exact copy, target included, in train or valid"
     if share > DUPLICATE_SHARE:
@@ -140,8 +139,7 @@ def _duplicate_rows(e: Evidence) -> Verdict:
 def _group_overlap(e: Evidence) -> Verdict:
     if e.split.groups is None:
         return "not_applicable", "The recipe names no group column."
-    train = np.concatenate([e.split.train, e.split.valid])
-    both = np.intersect1d(e.split.groups[train], e.split.groups[e.split.holdout]).size
+    both = np.intersect1d(e.split.groups[e.split.before], e.split.groups[e.split.holdout]).size
     column = e.plan.recipe.group
     if both:
         return (
@@ -156,8 +154,7 @@ def _time_overlap(e: Evidence) -> Verdict:
     if column is None:
         return "not_applicable", "The recipe names no time column."
     times = e.frame[column]
-    train = np.concatenate([e.split.train, e.split.valid])
-    last: Any = times[train].max()
+    last: Any = times[e.split.before].max()
     first: Any = times[e.split.holdout].min()
     if last > first:
         return (

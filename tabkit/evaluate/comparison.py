@@ -18,8 +18,8 @@ from tabkit.data.encode import Features
 from tabkit.errors import count
 from tabkit.evaluate.intervals import Interval, holm, paired
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
-from tabkit.models.blend import folds_of
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name, folds_of
+from tabkit.models.blend import FOLDS
 
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
 
@@ -118,7 +118,7 @@ def choose(
 
 def picked_on_valid(candidates: Sequence[Candidate], valid: Features, metric: Metric) -> Predictions:
     """Predict each row of valid by the candidate that is best on the folds without it."""
-    fold = folds_of(valid, np.random.default_rng(0))
+    fold = folds_of(valid, FOLDS, np.random.default_rng(0))
     out = np.zeros_like(candidates[0].valid)
     for k in np.unique(fold):
         inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)

@@ -238,7 +238,7 @@ class _Pooled:
     @property
     def test_to_train(self) -> float:
         """Rows held out over rows learned from (train and valid), the mean of the folds."""
-        return float(np.mean([len(f.split.holdout) / (len(f.split.train) + len(f.split.valid)) for f in self.folds]))
+        return float(np.mean([len(f.split.holdout) / len(f.split.before) for f in self.folds]))
 
 
 def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:

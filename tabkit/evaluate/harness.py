@@ -31,9 +31,10 @@ from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import Candidate, Kind, Predictions, candidate_name
+from tabkit.models.base import Candidate, Kind, Predictions, candidate_name, folds_of
 from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
+from tabkit.seed import stream
 
 PARTS = ("train", "valid", "holdout")
 RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
@@ -266,13 +267,14 @@ def evaluate(
     )
     champion = by_name[verdict.champion].candidate
     columns = explain.importance(champion.adapted.model, train, valid, holdout, metric, resamplers["holdout"])
+    learned, tried = _apart(train, valid, split, seed)
     checks = run_checks(
         Evidence(
             plan=plan,
             frame=parts.frame,
             split=split,
-            train=train,
-            valid=valid,
+            train=learned,
+            valid=tried,
             holdout=holdout,
             metric=metric,
             scores={n: {part: s.scores[part][primary].value for part in PARTS} for n, s in by_name.items() if s.scores},
@@ -322,6 +324,14 @@ def evaluate(
         resamples=RESAMPLES[level],
         fidelity=fidelity,
     )
+
+
+def _apart(train: Features, valid: Features, split: Split, seed: int) -> tuple[Features, Features]:
+    """Return train and valid without a row in both, for checks that learn from the one and try on the other."""
+    if split.inner is None:
+        return train, valid
+    fold = folds_of(train, split.inner, stream(seed, "inner folds"))
+    return train.take(np.flatnonzero(fold != 0)), train.take(np.flatnonzero(fold == 0))
 
 
 def conformal_half_width(

@@ -349,6 +349,18 @@ def loss(features: Features, predicted: Predictions) -> float:
     return float(-np.mean(np.log(np.clip(predicted[np.arange(len(features)), features.y], 1e-15, None))))
 
 
+def folds_of(rows: Features, n_folds: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return a fold per row (n_rows,), at random; classes, or targets in order of size, are spread evenly.
+
+    No class with two rows or more is in one fold only.
+    """
+    order = rng.permutation(len(rows))
+    order = order[np.argsort(rows.labels[order], kind="stable")]
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[order] = np.arange(len(rows)) % n_folds
+    return fold
+
+
 def one_hot(x_cat: npt.NDArray[np.int64], cat_sizes: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """One-hot encode category codes.
 

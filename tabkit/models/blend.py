@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
+from tabkit.models.bagged_model import read_model
 from tabkit.models.base import (
     Adapted,
     Block,
@@ -32,9 +33,8 @@ from tabkit.models.base import (
     Proof,
     Settings,
     candidate_parts,
-    model_class,
+    folds_of,
 )
-from tabkit.models.target_scale import wrapped
 
 STEPS = 20
 """Additions per selection: weights are then multiples of .05 or coarser."""
@@ -145,9 +145,7 @@ class Blend(Model):
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote."""
         weights = json.loads((folder / "config.json").read_text(encoding="utf-8"))["weights"]
-        models = {
-            name: wrapped(model_class(candidate_parts(name)[0]).load(folder / name), folder / name) for name in weights
-        }
+        models = {name: read_model(candidate_parts(name)[0], folder / name) for name in weights}
         return cls([Member(name, weight, models[name]) for name, weight in weights.items()])
 
 
@@ -167,12 +165,14 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
         ``on_valid`` holds, for each row of valid, the prediction with weights found on the other folds.
     """
     table = np.stack([part.valid for part in parts])
-    fold = folds_of(valid, rng)
+    fold = folds_of(valid, FOLDS, rng)
     on_valid = np.zeros_like(parts[0].valid)
     for k in range(FOLDS):
         inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         apart = valid.take(rest)
-        on_valid[inside] = np.tensordot(_bagged(table[:, rest], apart, folds_of(apart, rng)), table[:, inside], axes=1)
+        on_valid[inside] = np.tensordot(
+            _bagged(table[:, rest], apart, folds_of(apart, FOLDS, rng)), table[:, inside], axes=1
+        )
     found = _bagged(table, valid, fold)
     weights = {p.name: float(w) for p, w in zip(parts, found, strict=True) if w > 0}
     return replace(blended(how, parts, weights), on_valid=on_valid)
@@ -248,12 +248,3 @@ def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:
     if rows.layout.task == "regression":
         return np.asarray(table - rows.labels)
     return np.asarray(table[:, np.arange(len(rows)), rows.labels])
-
-
-def folds_of(valid: Features, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return a fold per row, at random; classes, or targets in order of size, are spread evenly."""
-    order = rng.permutation(len(valid))
-    order = order[np.argsort(valid.labels[order], kind="stable")]
-    fold = np.empty(len(valid), dtype=np.int64)
-    fold[order] = np.arange(len(valid)) % FOLDS
-    return fold
