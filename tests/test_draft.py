@@ -112,6 +112,20 @@ def test_new_then_run_then_score_without_edits(tmp_path: Path, sample: str, targ
     assert scores.height == frame.height and scores["prediction"].null_count() == 0
 
 
+def test_few_rows_are_cross_validated_where_every_fold_can_have_each_class(tmp_path: Path) -> None:
+    def written(name: str, n_rows: int, rare: int, **roles: str) -> str:
+        rng = np.random.default_rng(0)
+        y = ["rare"] * rare + ["common"] * (n_rows - rare)
+        frame = pl.DataFrame({"x": rng.normal(size=n_rows), "g": np.arange(n_rows) % 7, "y": y})
+        (tmp_path / name).mkdir()
+        return draft(tmp_path / name, frame, "y", **roles).recipe_path.read_text()
+
+    assert "folds = 5" in written("few", 300, 60)
+    assert "folds" not in written("many", 2000, 400)
+    assert "folds" not in written("rare", 300, 8)
+    assert "folds" not in written("groups", 300, 60, group="g")
+
+
 def test_roles_given_by_hand(tmp_path: Path) -> None:
     made = draft(tmp_path, table(), time="signed", group="store_id", id="Customer No.")
     recipe = load_recipe(str(made.recipe_path)).recipe

@@ -53,6 +53,15 @@ def schema_text(table: Table, name: str, data: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+SMALL_ROWS = 2_000
+"""Below this, a quarter of the rows is too few to tell models apart: the whole procedure is cross-validated."""
+
+FOLDS = 5
+
+LEAST_PER_CLASS = 3 * FOLDS
+"""With fewer rows of a class, a fold or its valid part may go without it."""
+
+
 def recipe_text(
     table: Table,
     name: str,
@@ -88,6 +97,14 @@ def recipe_text(
         lines.append("# Columns that are no features, and why; take one out of the list to use it:")
         lines += _remarks(f"  {c.name}: {c.excluded}" for c in excluded)
         lines.append(f"exclude = {toml_value([c.name for c in excluded])}")
+    if _wants_folds(table, task, roles):
+        lines += [
+            "",
+            f"# {table.n_rows:,} rows: a single holdout would tell little, so every row is held out once, in {FOLDS} folds. It takes",
+            "# about twice as long. For one holdout (and for [value] and --distill, which need one), remove this table.",
+            "[split]",
+            f"folds = {FOLDS}",
+        ]
     lines += ["", "[metrics]", f"primary = {toml_value(primary)}", f"report = {toml_value(report)}"]
     lines += [
         "# The gain that would change what you do; fine-tuning must prove at least this much.",
@@ -95,6 +112,19 @@ def recipe_text(
     ]
     lines += ["", "[candidates.adapt]", 'icl = ["full"]', 'tabnet = ["head", "gradual", "full"]']
     return "\n".join(lines) + "\n"
+
+
+def _wants_folds(table: Table, task: str, roles: Roles) -> bool:
+    """Tell whether to cross-validate: few rows, and enough groups and rows of each class for every fold to have some."""
+    if table.n_rows >= SMALL_ROWS or roles.time is not None:
+        return False
+    if roles.group is not None and table.frame[roles.group].n_unique() < 2 * FOLDS:
+        return False
+    if task != "regression":
+        counts = table.frame[roles.target].drop_nulls().value_counts()["count"]
+        if int(counts.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
+            return False
+    return True
 
 
 def _worthwhile(table: Table, task: str, target: str) -> str:
