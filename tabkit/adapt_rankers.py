@@ -5,7 +5,7 @@ Nothing here sees the holdout window: choices are made by a judge that knows val
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,6 +112,14 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
     return tuple(dict.fromkeys(out))
 
 
+def wanted_on_top(base: str) -> tuple[Wanted, ...]:
+    """Return the rankers of a refresh: plain counts, the parent, and its adaptations short of fitting it again."""
+    known = ranker_class(base).hows
+    out = [Wanted("counts", how, "baseline") for how in ("popular", "recent", "frequency")]
+    out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
+    return tuple(out)
+
+
 def adapt_rankers(
     todo: tuple[Wanted, ...],
     clock: Clock,
@@ -122,11 +130,14 @@ def adapt_rankers(
     seed: int,
     budget: Budget,
     watch: Watch,
+    made: Mapping[str, Ranker],
 ) -> tuple[Contestant, ...]:
     """Make every ranker on what was known before valid, and list for the users of valid.
 
     Parameters
     ----------
+    made
+        Bases that are there already; the others are pretrained on the source period.
     users
         Whom valid is about.
     judge
@@ -135,7 +146,7 @@ def adapt_rankers(
         Items listed per user.
     """
     past = clock.at(clock.cutoff - clock.days)
-    bases: dict[str, Ranker] = {}
+    bases = dict(made)
     out = []
     for item in todo:
         own = replace(budget, progress=_part_of(watch, item.name))

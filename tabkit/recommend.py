@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from tabkit import bundle, report, result
-from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_rankers
+from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_on_top, wanted_rankers
 from tabkit.data.interactions import Names, Truth, as_date, events_of, truth_of
 from tabkit.data.validate import Table
 from tabkit.errors import DataError, count
@@ -39,6 +39,7 @@ from tabkit.evaluate.metrics import Metric
 from tabkit.models.base import Budget, Cost
 from tabkit.rankers.base import Contestant, Fitted, Ranker
 from tabkit.recipe import Plan, Ranking
+from tabkit.refresh import Taken, take_on
 
 Watch = Callable[[str, float, str], None]
 MIN_EVALUATED = 10
@@ -47,9 +48,10 @@ MIN_EVALUATED = 10
 
 @dataclass(frozen=True)
 class _Windows:
-    """The clock, and the two windows of answers; that of the holdout is sealed."""
+    """The clock, and the two windows of answers; that of the holdout is sealed. ``taken``: the parent of a refresh."""
 
     clock: Clock
+    taken: Taken | None
     valid: Truth
     holdout: Sealed[Truth]
 
@@ -65,15 +67,18 @@ def recommend(
     watch: Watch,
     started: float,
     command: str,
+    parent: bundle.ListBundle | None = None,
 ) -> dict[str, Any]:
     """Adapt rankers, choose on the window before the cutoff, compare on the one after it, write the run folder.
 
     Parameters
     ----------
     table
-        Events that passed the schema.
+        Events that passed the schema; with ``parent``, those since its end.
     cutoffs
         At how many cutoffs, the last one included and a window apart, the planned comparison is carried out.
+    parent
+        A bundle to be taken on by the new events: it is the base, and nothing is fitted from scratch.
 
     Returns
     -------
@@ -82,10 +87,13 @@ def recommend(
     """
     ranking = plan.recipe.ranking
     assert ranking is not None
-    todo = wanted_rankers(plan.recipe, allowance.level, str(plan.path))
     primary = next(iter(metrics))
+    todo = wanted_rankers(plan.recipe, allowance.level, str(plan.path))
     watch("data", 0.5, "coding events")
-    windows = _windows(plan, table, ranking, seed)
+    windows = _windows(plan, table, ranking, seed, parent)
+    taken = windows.taken
+    if taken is not None:
+        todo = wanted_on_top(taken.base)
     clock, depth, names = windows.clock, max(20, ranking.length), list(metrics)
     watch("data", 1.0, "")
 
@@ -93,8 +101,9 @@ def recommend(
         found = measure(ranker, windows.valid, [primary], depth, ranking.new_only)
         return metrics[primary].sign * float(np.nanmean(found.per_user[primary]))
 
+    made = {} if taken is None else {taken.base: taken.ranker}
     contestants = adapt_rankers(
-        todo, clock, windows.valid.users, judge, depth, ranking.new_only, seed, allowance, watch
+        todo, clock, windows.valid.users, judge, depth, ranking.new_only, seed, allowance, watch, made
     )
     on_valid = {c.name: worth(c.valid, c.adapted.ranker, windows.valid, names, ranking.new_only) for c in contestants}
     values = {name: float(np.nanmean(m.per_user[primary])) for name, m in on_valid.items()}
@@ -127,11 +136,10 @@ def recommend(
         allowance.level,
         seed,
         lambda f, note: watch("harness", f, note),
+        None if taken is None else (taken.facts["events_end"], taken.facts["gap_days"]),
     )
-    card = replace(
-        card,
-        facts=card.facts | {"cutoffs": _earlier(card, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)},
-    )
+    earlier = _earlier(card, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)
+    card = replace(card, facts=card.facts | {"cutoffs": earlier, "parent": None if taken is None else taken.facts})
     watch("bundle", 0.0, card.verdict.champion)
     document = result.assemble_lists(
         plan, table, clock, card, allowance.level, seed, time.perf_counter() - started, command
@@ -142,7 +150,7 @@ def recommend(
     return document
 
 
-def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
+def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int, parent: bundle.ListBundle | None) -> _Windows:
     """Code the events and cut them by the clock.
 
     Raises
@@ -155,7 +163,9 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
     names = Names(
         recipe.id, recipe.target, recipe.time, ranking.basket, ranking.store, ranking.price, tuple(ranking.attributes)
     )
-    clock = clock_of(events_of(table.frame, names), ranking, seed)
+    events = events_of(table.frame, names)
+    taken = None if parent is None else take_on(parent, events)
+    clock = clock_of(events, ranking, seed) if taken is None else taken.clock
     first = int(clock.events.day.min())
     if clock.base_end <= first or clock.cutoff + 1 > clock.events.end:
         raise DataError(
@@ -173,7 +183,7 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
         [table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days, ranking.new_only, ranking.cold_users]
     )
     key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
-    return _Windows(clock, valid, Sealed(holdout, key))
+    return _Windows(clock, taken, valid, Sealed(holdout, key))
 
 
 def _truth(clock: Clock, start: int, new_only: bool) -> Truth:

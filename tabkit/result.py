@@ -246,9 +246,17 @@ def assemble_lists(
         if len(clock.cold)
         else ""
     )
+    parent = card.facts["parent"]
+    bases = f"Bases end on {as_date(clock.base_end)}."
+    if parent is not None:
+        bases = (
+            f"The base is the champion of a bundle made on {parent['created'][:10]}, {parent['champion']}, whose "
+            f"{parent['events']:,} events end on {parent['events_end']}; {parent['new_events']:,} new ones follow, with "
+            f"{parent['new_users']:,} new users and {parent['new_items']:,} new items."
+        )
     text = (
         f"A global clock: choices on the {clock.days} days from {as_date(start)}, by what was known before; the verdict on those from "
-        f"{as_date(clock.cutoff)}, by what was known then. Bases end on {as_date(clock.base_end)}.{whom}"
+        f"{as_date(clock.cutoff)}, by what was known then. {bases}{whom}"
     )
     verdict = card.verdict
     document: dict[str, Any] = {

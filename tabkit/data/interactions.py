@@ -195,6 +195,65 @@ class Truth:
         return replace(self, users=self.users[rows], items=self.items[rows], seen=self.seen[rows])
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Known events and later ones in one vocabulary, still ascending, so that ties fall as in one table of both.
+
+    Attributes
+    ----------
+    past, events
+        The known events, and all.
+    users, items
+        Where the codes of the known events went (n_users,), (n_items,).
+    """
+
+    past: Events
+    events: Events
+    users: Codes
+    items: Codes
+
+
+def join_events(past: Events, more: Events) -> Joined:
+    """Append events of another table of the same kind: new users, items and stores get codes, histories go on.
+
+    Raises
+    ------
+    DataError
+        The later events reach back before the end of the known ones (:meth:`Events.extended`).
+    """
+    users, items, stores = (
+        pl.concat([getattr(past, name), getattr(more, name).alias(getattr(past, name).name)]).unique().sort()
+        for name in ("users", "items", "stores")
+    )
+    known = past.attributes.with_columns(_codes(past.items, items).alias("item code"))
+    found = more.attributes.with_columns(_codes(more.items, items).alias("item code"))
+    found = found.filter(~pl.col("item code").is_in(known["item code"].implode()))
+    attributes = pl.concat([known, found], how="vertical_relaxed").sort("item code").drop("item code")
+
+    def recoded(events: Events, first_basket: int) -> Events:
+        place = {
+            name: _codes(getattr(events, f"{name}s"), whole).to_numpy()
+            for name, whole in (("user", users), ("item", items), ("store", stores))
+        }
+        store = np.where(events.store < 0, -1, place["store"][events.store]) if len(stores) else events.store
+        return replace(
+            events,
+            user=place["user"][events.user],
+            item=place["item"][events.item],
+            basket=events.basket + np.int32(first_basket),
+            store=store.astype(np.int32),
+            users=users,
+            items=items,
+            stores=stores,
+            attributes=attributes,
+        )
+
+    before = recoded(past, 0)
+    after = recoded(more, int(past.basket.max()) + 1 if len(past) else 0)
+    whole = before.extended(after)
+    return Joined(before, whole, _codes(past.users, users).to_numpy(), _codes(past.items, items).to_numpy())
+
+
 def truth_of(events: Events, start: int, end: int) -> Truth:
     """Return what was taken in [start, end) by users with an event before ``start``."""
     past, window = events.before(start), events.between(start, end)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tabkit.data.interactions import Codes, Events, Truth, as_date
 from tabkit.data.windows import canary, features
+from tabkit.errors import count
 from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, compare_planned, decide, explore
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.metrics import Floats, Metric
@@ -164,6 +165,7 @@ def evaluate_lists(
     level: str,
     seed: int,
     watch: Callable[[float, str], None] = lambda fraction, note: None,
+    hole: tuple[str, int] | None = None,
 ) -> ListCard:
     """Measure every contestant on the holdout window, now open.
 
@@ -175,6 +177,8 @@ def evaluate_lists(
         What the lists were worth on valid, and in the window that the final model was last fitted to.
     opened
         The truth of the holdout window, and how often it was opened before.
+    hole
+        Of a refresh: the day on which the parent's events end, and the days without events after it.
     """
     truth, times = opened
     primary = next(iter(metrics))
@@ -250,7 +254,7 @@ def evaluate_lists(
         planned,
         explore(chosen, metric, spread),
         verdict,
-        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed),
+        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed, hole),
         _slices(rivals, holdout, truth, past, primary, metric, resamplers["holdout"]),
         facts,
         holdout,
@@ -365,6 +369,7 @@ LIST_CHECKS: dict[str, tuple[str, Literal["error", "warning", "info"], str]] = {
     "too_few_users": ("Too few evaluated users", "warning", "Can the holdout window tell rankers apart?"),
     "clock": ("Global clock", "error", "Did any model see the window that it is tested on?"),
     "feature_canary": ("Features of the future", "error", "Does a feature change with events after its day?"),
+    "history_gap": ("Gap after the parent's events", "warning", "Do the new events begin where the parent's end?"),
     "lift_pair": ("Lift where fitted and on the holdout", "warning", "Does the lift over the baseline survive?"),
     "unseen_items": ("Items never seen", "info", "How much of the truth could no model list?"),
     "holdout_reopened": ("Holdout opened before", "warning", "Has this window been looked at before?"),
@@ -383,6 +388,7 @@ def _checks(
     metric: Metric,
     times: int | None,
     seed: int,
+    hole: tuple[str, int] | None,
 ) -> tuple[Outcome, ...]:
     found: dict[str, tuple[Literal["pass", "fail", "not_applicable"], str]] = {}
     n = len(truth.users)
@@ -407,6 +413,15 @@ def _checks(
         if leaks
         else ("pass", f"Of {CANARY_PAIRS} pairs bought once more on the day itself, no as-of feature changed.")
     )
+    if hole is None:
+        found["history_gap"] = ("not_applicable", "No bundle is refreshed.")
+    elif hole[1]:
+        found["history_gap"] = (
+            "fail",
+            f"The parent's events end on {hole[0]}, and the new ones begin {count(hole[1], 'day')} later. Unless nothing was sold then, histories have a hole: give all events from {hole[0]} on.",
+        )
+    else:
+        found["history_gap"] = ("pass", f"The new events begin on {hole[0]}, where the parent's end.")
     lost = {
         k: v["train"] - v["holdout"]
         for k, v in lifts.items()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events, blocks
+from tabkit.data.interactions import Codes, Events, Joined, blocks
 from tabkit.errors import UsageError, nearest
 from tabkit.models.base import Budget, Cost, Kind, Proof, Settings, Step
 
@@ -101,6 +101,10 @@ class Ranker(ABC):
 
     def looking_at(self, past: Events) -> Ranker | None:
         """Return what was learned from label windows with the eyes of another day; None where nothing was."""
+        return None
+
+    def recoded(self, joined: Joined) -> Ranker | None:
+        """Return what was learned in the codes of a larger vocabulary, unchanged; None where it has to be learned anew."""
         return None
 
     def top(self, users: Codes, k: int, new_only: bool = False, among: npt.NDArray[np.bool_] | None = None) -> Lists:
