@@ -18,7 +18,7 @@ import polars as pl
 
 from tabkit import bundle, report, result
 from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_on_top, wanted_rankers
-from tabkit.data.interactions import Names, Truth, as_date, events_of, truth_of
+from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of, truth_of
 from tabkit.data.validate import Table
 from tabkit.errors import DataError, count
 from tabkit.evaluate.comparison import compare_planned
@@ -31,6 +31,7 @@ from tabkit.evaluate.lists import (
     choose_lists,
     evaluate_lists,
     measure,
+    only_among,
     only_new,
     spread_of,
     worth,
@@ -93,7 +94,7 @@ def recommend(
     windows = _windows(plan, table, ranking, seed, parent)
     taken = windows.taken
     if taken is not None:
-        todo = wanted_on_top(taken.base)
+        todo = wanted_on_top(taken.base, ranking.cold_items)
     clock, depth, names = windows.clock, max(20, ranking.length), list(metrics)
     watch("data", 1.0, "")
 
@@ -103,7 +104,7 @@ def recommend(
 
     made = {} if taken is None else {taken.base: taken.ranker}
     contestants = adapt_rankers(
-        todo, clock, windows.valid.users, judge, depth, ranking.new_only, seed, allowance, watch, made
+        todo, clock, windows.valid, judge, depth, ranking.new_only, seed, allowance, watch, made
     )
     on_valid = {c.name: worth(c.valid, c.adapted.ranker, windows.valid, names, ranking.new_only) for c in contestants}
     values = {name: float(np.nanmean(m.per_user[primary])) for name, m in on_valid.items()}
@@ -161,7 +162,14 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int, parent: bund
     recipe = plan.recipe
     assert recipe.id is not None and recipe.time is not None
     names = Names(
-        recipe.id, recipe.target, recipe.time, ranking.basket, ranking.store, ranking.price, tuple(ranking.attributes)
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        tuple(ranking.attributes),
+        tuple(ranking.text),
     )
     events = events_of(table.frame, names)
     taken = None if parent is None else take_on(parent, events)
@@ -172,7 +180,7 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int, parent: bund
             f"Events run from {as_date(first)} to {as_date(clock.events.end - 1)}. Expected some before {as_date(clock.base_end)}, where the "
             f"bases end, and some from the cutoff {as_date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
         )
-    valid, holdout = (_truth(clock, start, ranking.new_only) for start in (clock.cutoff - clock.days, clock.cutoff))
+    valid, holdout = (_truth(clock, start, ranking) for start in (clock.cutoff - clock.days, clock.cutoff))
     for name, truth in (("valid", valid), ("holdout", holdout)):
         if len(truth.users) < MIN_EVALUATED:
             raise DataError(
@@ -180,21 +188,32 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int, parent: bund
                 f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
             )
     key = json.dumps(
-        [table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days, ranking.new_only, ranking.cold_users]
+        [
+            table.fingerprint,
+            recipe.target,
+            recipe.where,
+            clock.cutoff,
+            clock.days,
+            ranking.new_only,
+            ranking.cold_users,
+            ranking.cold_items,
+        ]
     )
     key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
     return _Windows(clock, taken, valid, Sealed(holdout, key))
 
 
-def _truth(clock: Clock, start: int, new_only: bool) -> Truth:
-    """Return what was taken in the window from ``start`` by those whom the recipe is about."""
+def _truth(clock: Clock, start: int, ranking: Ranking) -> Truth:
+    """Return what was taken, of what the recipe is about, in the window from ``start`` by those whom it is about."""
     end = start + clock.days
     window = clock.events.between(start, end)
     known = clock.at(start)
     truth = truth_of(known.extended(window), start, end)
-    if len(clock.cold):
-        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.cold)))
-    return only_new(truth) if new_only else truth
+    if clock.whom is not None:
+        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.whom)))
+    if ranking.cold_items:
+        truth = only_among(truth, arrivals(clock.events, start, end))
+    return only_new(truth) if ranking.new_only else truth
 
 
 def _where_fitted(
@@ -226,7 +245,7 @@ def _earlier(
         watch("earlier cutoffs", (back - 1) / cutoffs, as_date(day))
         if day - 2 * clock.days < clock.base_end:
             break  # the base would have been made of the window itself
-        truth, past = _truth(clock, day, ranking.new_only), clock.at(day)
+        truth, past = _truth(clock, day, ranking), clock.at(day)
         found = {
             n: measure(
                 again_on(card.score(n).contestant, past, seed, budget)[0].ranker,

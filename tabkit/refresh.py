@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabkit.adapt_rankers import Clock
+from tabkit.adapt_rankers import Clock, at_home
 from tabkit.bundle import ListBundle, is_ranking, load_lists, verify
 from tabkit.data.interactions import Events, as_date, join_events
 from tabkit.errors import DataError, UsageError, count
@@ -85,7 +85,8 @@ def take_on(parent: ListBundle, new: Events) -> Taken:
             f"parent's end. Expected at least {2 * ranking.days}: {ranking.days} to choose on, {ranking.days} to compare on. "
             "Wait for more, or run the recipe on all events."
         )
-    clock = Clock(joined.events, end - ranking.days, ranking.days, past.end, joined.users[:0], 0)
+    whom = at_home(joined.past, ranking.home_stores) if ranking.home_stores else None
+    clock = Clock(joined.events, end - ranking.days, ranking.days, past.end, joined.users[:0], 0, whom)
     facts = {
         "created": str(parent.manifest["created"]),
         "seal": parent.seal,
@@ -97,4 +98,4 @@ def take_on(parent: ListBundle, new: Events) -> Taken:
         "new_items": len(joined.events.items) - past.n_items,
         "gap_days": int(new.day.min()) - past.end,
     }
-    return Taken(str(parent.manifest["model"]), ranker, clock, facts)
+    return Taken(str(parent.manifest["model"]), ranker.learning_from(whom), clock, facts)

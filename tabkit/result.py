@@ -241,11 +241,14 @@ def assemble_lists(
         "valid": int(((days >= start) & (days < clock.cutoff)).sum()),
         "holdout": int(((days >= clock.cutoff) & (days < clock.cutoff + clock.days)).sum()),
     }
-    whom = (
-        f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
-        if len(clock.cold)
-        else ""
-    )
+    whom = ""
+    if len(clock.cold):
+        whom = f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
+    elif clock.whom is not None:
+        stores = ", ".join(map(str, ranking.home_stores))
+        whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
+    if ranking.cold_items:
+        whom += " Lists are of items first taken in the window, among themselves."
     parent = card.facts["parent"]
     bases = f"Bases end on {as_date(clock.base_end)}."
     if parent is not None:

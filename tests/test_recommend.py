@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from events import NAMES, habits
+from events import NAMES, arriving, habits
 
 import tabkit
 from tabkit.bundle import load_lists, save_lists
@@ -188,6 +188,46 @@ def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) ->
     assert past.day[warm].min() == events.day.min()
 
 
+def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
+    frame = arriving(habits())
+    frame.write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path, "cold_items = true", 'content = ["full"]')
+    recipe.write_text(recipe.read_text().replace('counts = ["refresh"]\nals = ["fold_in", "warm"]\n', ""))
+    done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    jsonschema.validate(done.result, result_schema())
+    at = {c["name"]: c["scores"]["holdout"]["ndcg@10"]["value"] for c in done.result["candidates"]}
+    assert set(at) == {"counts_popular", "content_affinity", "content_as_is", "content_full"}
+    assert at["content_affinity"] > at["counts_popular"] + 0.2
+    cutoff = frame["day"].max() - pl.duration(days=27)
+    before = frame.filter(pl.col("day") < cutoff)["item"].unique()
+    lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
+    assert lists.height and not lists["item"].is_in(before.implode()).any()
+    # What the bundle lists are the arrivals of its last window, for strangers too.
+    pl.DataFrame({"user": ["u000", "nobody"]}).write_csv(tmp_path / "users.csv")
+    tabkit.score(tmp_path / "run" / "bundle", tmp_path / "users.csv", tmp_path / "lists.parquet")
+    scored = pl.read_parquet(tmp_path / "lists.parquet")
+    assert set(scored["user"]) == {"u000", "nobody"} and not scored["item"].is_in(before.implode()).any()
+    # A refresh goes on from it.
+    later = arriving(habits(days=365)).filter(pl.col("day") > frame["day"].max())
+    later.write_parquet(tmp_path / "later.parquet")
+    base = tmp_path / "run" / "bundle"
+    again = tabkit.run(str(recipe), tmp_path / "later.parquet", out=tmp_path / "later", budget="quick", base=base)
+    assert again.result["ranking"]["parent"]["new_items"] > 0
+
+
+def test_a_store_has_its_own_users_and_the_base_everyones(tmp_path: Path) -> None:
+    frame = habits()
+    frame.write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
+    done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
+    assert set(lists["user"]) == set(frame.filter(pl.col("store") == 2)["user"])
+    assert "Lists are for 15 users who went most to the stores 2" in done.result["split"]["text"]
+    with pytest.raises(UsageError, match="home_stores names 9, which no event has"):
+        write(tmp_path, "home_stores = [9]")
+        tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "none", budget="quick")
+
+
 def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
     habits(n_users=8).write_parquet(tmp_path / "events.parquet")
     recipe = write(tmp_path)
@@ -209,6 +249,7 @@ def test_a_short_period_is_told(tmp_path: Path) -> None:
         ("", 'alz = ["warm"]', "Did you mean 'als'"),
         ("", 'ease = ["warm"]', "no strategy 'warm'"),
         ("cutof = 2020-01-01", "", "Did you mean 'cutoff'"),
+        ("home_stores = [1]\ncold_users = 0.2", "", "home_stores needs"),
     ],
 )
 def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said: str) -> None:

@@ -182,6 +182,8 @@ class Truth:
         CSR (n_evaluated, n_items) bool: the distinct items each took.
     seen
         CSR (n_evaluated, n_items): baskets before the window.
+    among
+        Items that may be listed (n_items,); the catalogue where None.
     """
 
     users: Codes
@@ -189,6 +191,7 @@ class Truth:
     seen: sparse.csr_matrix
     start: int
     end: int
+    among: npt.NDArray[np.bool_] | None = None
 
     def take(self, rows: npt.NDArray[np.int64]) -> Truth:
         """Return the truth of some of the users, by position."""
@@ -259,6 +262,11 @@ def truth_of(events: Events, start: int, end: int) -> Truth:
     past, window = events.before(start), events.between(start, end)
     users = np.flatnonzero(past.active & window.active).astype(np.int32)
     return Truth(users, (window.counts[users] > 0).tocsr(), past.counts[users], start, end)
+
+
+def arrivals(events: Events, start: int, end: int) -> npt.NDArray[np.bool_]:
+    """Tell which items (n_items,) were first taken in [start, end)."""
+    return np.asarray(~events.before(start).known & events.between(start, end).known)
 
 
 def events_of(frame: pl.DataFrame, names: Names) -> Events:

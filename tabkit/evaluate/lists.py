@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.interactions import Codes, Events, Truth, as_date
-from tabkit.data.windows import canary, features
+from tabkit.data.windows import canary, features, kin_features
 from tabkit.errors import count
 from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, compare_planned, decide, explore
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
@@ -97,13 +97,21 @@ def only_new(truth: Truth) -> Truth:
     items = (truth.items - truth.items.multiply(truth.seen > 0)).tocsr()
     items.eliminate_zeros()
     rows = np.flatnonzero(np.diff(items.indptr) > 0)
-    return Truth(truth.users[rows], items[rows], truth.seen[rows], truth.start, truth.end)
+    return replace(truth.take(rows), items=items[rows])
+
+
+def only_among(truth: Truth, among: npt.NDArray[np.bool_]) -> Truth:
+    """Return the part of the truth that lies among some items (n_items,), the only ones that may be listed."""
+    items = truth.items.multiply(among).tocsr()
+    items.eliminate_zeros()
+    rows = np.flatnonzero(np.diff(items.indptr) > 0)
+    return replace(truth.take(rows), items=items[rows], among=among)
 
 
 def measure(ranker: Ranker, truth: Truth, names: list[str], depth: int, new_only: bool) -> Measured:
     """List for the users of a truth, and compare."""
     started = time.process_time()
-    lists = ranker.top(truth.users, depth, new_only)
+    lists = ranker.top(truth.users, depth, new_only, truth.among)
     spent = time.process_time() - started
     return worth(lists, ranker, truth, names, new_only, spent)
 
@@ -112,7 +120,7 @@ def worth(lists: Lists, ranker: Ranker, truth: Truth, names: list[str], new_only
     """Compare lists with the truth, by the metrics named; those of new items need lists of their own."""
     new = None
     if any(name.startswith("new_") for name in names):
-        new = lists if new_only else ranker.top(truth.users, lists.items.shape[1], True)
+        new = lists if new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
     hits = compare_lists(lists, truth, new)
     return Measured(lists, {name: PER_USER[name](hits) for name in names}, spent)
 
@@ -265,8 +273,6 @@ def evaluate_lists(
 
 
 def _with_excess(score: ListScore, gap: float) -> ListScore:
-    from dataclasses import replace
-
     assert score.overfit_gap is not None
     return replace(score, excess_gap=score.overfit_gap - gap)
 
@@ -434,13 +440,18 @@ def _checks(
         if lost[worst] > OVERFIT_POINTS
         else ("pass", f"The largest difference is that of {pair}.")
     )
-    known = past.known
-    taken = truth.items.tocoo()
-    unseen = float(np.mean(~known[taken.col])) if taken.nnz else 0.0
-    found["unseen_items"] = (
-        "pass",
-        f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
-    )
+    if truth.among is None:
+        taken = truth.items.tocoo()
+        unseen = float(np.mean(~past.known[taken.col])) if taken.nnz else 0.0
+        found["unseen_items"] = (
+            "pass",
+            f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
+        )
+    else:
+        found["unseen_items"] = (
+            "not_applicable",
+            f"Lists are of the {int(truth.among.sum()):,} items first sold in the window, among themselves.",
+        )
     if times is None:
         found["holdout_reopened"] = (
             "not_applicable",
@@ -465,4 +476,5 @@ def _canary(truth: Truth, past: Events, seed: int) -> list[str]:
     rng = stream(seed, "canary")
     users: Codes = rng.choice(truth.users, CANARY_PAIRS).astype(np.int32)
     items: Codes = rng.choice(np.flatnonzero(past.known), CANARY_PAIRS).astype(np.int32)
-    return canary(features, past, truth.start, users, items)
+    leaks = canary(features, past, truth.start, users, items)
+    return leaks if truth.among is None else leaks + canary(kin_features, past, truth.start, users, items)

@@ -103,6 +103,10 @@ class Ranker(ABC):
         """Return what was learned from label windows with the eyes of another day; None where nothing was."""
         return None
 
+    def learning_from(self, users: Codes | None) -> Ranker:
+        """Return a ranker whose adaptations learn from some users alone; what counts each user for himself does anyway."""
+        return self
+
     def recoded(self, joined: Joined) -> Ranker | None:
         """Return what was learned in the codes of a larger vocabulary, unchanged; None where it has to be learned anew."""
         return None
@@ -161,6 +165,7 @@ HOW_TITLES = {
     "recent": "recent popularity",
     "frequency": "personal frequency",
     "decay": "decayed frequency",
+    "affinity": "affinity for its kinds",
     "as_is": "untouched base",
     "refresh": "counts refreshed",
     "fold_in": "users folded in",

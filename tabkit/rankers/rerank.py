@@ -143,6 +143,14 @@ class Rerank(Ranker):
         made.past = past
         return made
 
+    def learning_from(self, users: Codes | None) -> Rerank:
+        """Return the re-ranker with label windows of these users alone; sources and features remain those of everyone."""
+        if users is None:
+            return self
+        made = copy.copy(self)
+        made.only, made.known_pairs = users, {}
+        return made
+
     def recoded(self, joined: Joined) -> Rerank:
         """Return the trees; codes are in the events alone."""
         made = self.looking_at(joined.past)
