@@ -21,7 +21,7 @@ from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wante
 from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of, truth_of
 from tabkit.data.validate import Table
 from tabkit.errors import DataError, count
-from tabkit.evaluate.comparison import compare_planned
+from tabkit.evaluate.comparison import Chosen, compare_planned
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.lists import (
@@ -118,6 +118,8 @@ def recommend(
     on_train = {
         c.name: _where_fitted(finals[c.name][0], windows, names, depth, ranking, on_valid[c.name]) for c in contestants
     }
+    by_name = {c.name: c for c in contestants}
+    earlier = _earlier(by_name, chosen, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)
     card = evaluate_lists(
         contestants,
         finals,
@@ -128,6 +130,7 @@ def recommend(
         windows.valid,
         windows.holdout.open(),
         past,
+        earlier,
         metrics,
         depth,
         ranking.new_only,
@@ -139,8 +142,7 @@ def recommend(
         lambda f, note: watch("harness", f, note),
         None if taken is None else (taken.facts["events_end"], taken.facts["gap_days"]),
     )
-    earlier = _earlier(card, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)
-    card = replace(card, facts=card.facts | {"cutoffs": earlier, "parent": None if taken is None else taken.facts})
+    card = replace(card, facts=card.facts | {"parent": None if taken is None else taken.facts})
     watch("bundle", 0.0, card.verdict.champion)
     document = result.assemble_lists(
         plan, table, clock, card, allowance.level, seed, time.perf_counter() - started, command
@@ -226,7 +228,8 @@ def _where_fitted(
 
 
 def _earlier(
-    card: ListCard,
+    by_name: dict[str, Contestant],
+    chosen: Chosen,
     clock: Clock,
     ranking: Ranking,
     metrics: dict[str, Metric],
@@ -238,7 +241,7 @@ def _earlier(
 ) -> list[dict[str, Any]]:
     """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
     out = []
-    primary, chosen = card.primary, card.chosen
+    primary = next(iter(metrics))
     rivals = [n for n in dict.fromkeys((chosen.adapted, chosen.base, chosen.baseline)) if n]
     for back in range(1, cutoffs):
         day = clock.cutoff - back * clock.days
@@ -248,7 +251,7 @@ def _earlier(
         truth, past = _truth(clock, day, ranking), clock.at(day)
         found = {
             n: measure(
-                again_on(card.score(n).contestant, past, seed, budget)[0].ranker,
+                again_on(by_name[n], past, seed, budget)[0].ranker,
                 truth,
                 [primary],
                 depth,

@@ -102,6 +102,10 @@ def test_result_follows_its_schema_and_the_clock(finished: tuple[Path, dict[str,
     assert outcomes["clock"] == "pass" and outcomes["feature_canary"] == "pass"
     assert outcomes["too_few_users"] == "fail"  # 60 users
     assert len(result["ranking"]["cutoffs"]) == 1
+    assert "Of 2 cutoffs," in result["verdict"]["reason"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Lift, last window before" in page and "In the last window before the holdout" in page
+    assert result["ranking"]["cutoffs"][0]["cutoff"] in page and "No column's importance" not in page
     assert result["ranking"]["value"]["extra_margin"]["value"] is not None
 
 

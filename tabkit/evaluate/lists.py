@@ -13,7 +13,17 @@ import numpy.typing as npt
 from tabkit.data.interactions import Codes, Events, Truth, as_date
 from tabkit.data.windows import canary, features, kin_features
 from tabkit.errors import count
-from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, compare_planned, decide, explore
+from tabkit.evaluate.comparison import (
+    Chosen,
+    Exploratory,
+    Planned,
+    Verdict,
+    better_on_valid,
+    compare_planned,
+    decide,
+    explore,
+    over_cutoffs,
+)
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import against_rule
@@ -164,6 +174,7 @@ def evaluate_lists(
     valid: Truth,
     opened: tuple[Truth, int | None],
     past: Events,
+    earlier: list[dict[str, Any]],
     metrics: dict[str, Metric],
     depth: int,
     new_only: bool,
@@ -185,6 +196,8 @@ def evaluate_lists(
         What the lists were worth on valid, and in the window that the final model was last fitted to.
     opened
         The truth of the holdout window, and how often it was opened before.
+    earlier
+        The planned comparison at earlier cutoffs: the verdict is one over all of them.
     hole
         Of a refresh: the day on which the parent's events end, and the days without events after it.
     """
@@ -233,6 +246,8 @@ def evaluate_lists(
     values = {n: float(np.nanmean(m.per_user[primary])) for n, m in on_valid.items()}
     sizes = {"train": 0, "valid": 0, "holdout": len(truth.users)}
     verdict = decide(planned, chosen, values, metric, worthwhile, sizes, {}, titles, unit="user")
+    stay = better_on_valid(chosen, values, metric)
+    verdict = over_cutoffs(verdict, earlier, worthwhile, stay, titles[stay])
     measured_at = {
         part: {n: _mean(m.per_user[primary]) for n, m in found.items()}
         for part, found in (("train", on_train), ("holdout", holdout))
@@ -248,7 +263,7 @@ def evaluate_lists(
         "catalogue": int(past.known.sum()),
         "lifts": lifts,
         "lists": {n: character(m.lists, past) for n, m in holdout.items()},
-        "cutoffs": [],
+        "cutoffs": earlier,
         "value": _value(holdout, truth, past, chosen, margin, currency, resamplers["holdout"]),
     }
     gain = None
