@@ -177,7 +177,7 @@ class Kin:
         at = 0
         for each in self._kinds:
             kind = each.of_item[items]
-            mine, late = (own[users].toarray()[:, kind] for own in (each.counted, each.decayed))
+            mine, late = (own[users][:, kind].toarray() for own in (each.counted, each.decayed))
             known, recent = each.known[kind], each.recent[kind]
             per_item = np.maximum(1, known)
             for feature in (
@@ -200,7 +200,7 @@ class Kin:
         out = np.zeros((len(users), len(items)))
         for each in self._kinds:
             kind = each.of_item[items]
-            out += each.counted[users].toarray()[:, kind] / (each.total[kind] + KIN_PRIOR)
+            out += each.counted[users][:, kind].toarray() / (each.total[kind] + KIN_PRIOR)
         return out.astype(np.float32)
 
 
