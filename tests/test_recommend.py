@@ -138,6 +138,17 @@ def test_scoring_knows_users_and_gives_strangers_what_is_popular(
     again = pl.read_parquet(tmp_path / "again.parquet")
     assert again.sort("user", "rank").equals(lists.sort("user", "rank"))
 
+    def killed(rows: int) -> None:
+        if rows > 8:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "resumed.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        tabkit.score(run / "bundle", tmp_path / "users.csv", out, chunk_rows=4, watch=killed)
+    assert not out.exists()
+    tabkit.score(run / "bundle", tmp_path / "users.csv", out, chunk_rows=4, resume=True)
+    assert pl.read_parquet(out).equals(lists)
+
 
 def test_bundle_is_sealed_and_holds_no_pickle(
     finished: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path
