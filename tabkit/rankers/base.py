@@ -197,9 +197,15 @@ def best_of(scored: Scores, k: int) -> tuple[Codes, Scores]:
     return items, values
 
 
-def dense(rows: sparse.csr_matrix) -> Scores:
-    """Return CSR rows as a float32 block."""
-    return np.asarray(rows.astype(np.float32).toarray())
+def filled(rows: sparse.csr_matrix, common: npt.NDArray[np.float64]) -> Scores:
+    """Return CSR rows plus ``common`` (n_items,) as a float32 block.
+
+    Sums are made in float64 where there is anything to add, and nowhere else: dense float64 blocks took ten times as long.
+    """
+    out = np.empty(rows.shape, np.float32)
+    out[:] = common.astype(np.float32)
+    out[np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices] = rows.data + common[rows.indices]
+    return out
 
 
 def decayed(past: Events, half_life: float | None) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import RECENT_DAYS, Fitted, Judge, Ranker, Scores, decayed, popularity
+from tabkit.rankers.base import RECENT_DAYS, Fitted, Judge, Ranker, Scores, decayed, filled, popularity
 
 HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": (15, 30, 45, 60, 90, 120, 180, 365)}
 """Half-lives in days that are tried, by budget; ``thorough`` tries those of ``standard``."""
@@ -142,7 +142,7 @@ class Counts(Ranker):
     def scores(self, users: Codes) -> Scores:
         """Return decayed counts, and a thousandth of the item's popularity."""
         common = self.common if not self.personal else FALLBACK * self.common
-        return np.asarray(self.own[users].toarray() + common, dtype=np.float32)
+        return filled(self.own[users], common)
 
     def save(self, folder: Path) -> None:
         """Write the settings and the counts."""
