@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
-from events import coded, habits
+from events import NAMES, coded, habits
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, events_of
 from tabkit.data.windows import KIN_DECAY, KIN_PRIOR, FeatureFunction, Kin, canary, features, kin_features
 
 
@@ -65,6 +67,13 @@ def test_features_by_hand() -> None:
     assert row["item_recent"][0] == ((past.item == item) & (day - past.day <= 28)).sum()
     kind = item // 20
     assert row["kind_last"][0] == (day - past.day[(past.user == user) & (past.item // 20 == kind)]).min()
+
+
+def test_a_column_can_be_a_kind_and_a_text() -> None:
+    events = events_of(habits(), replace(NAMES, text=("kind",)))
+    assert events.attributes.columns == ["kind", "maker", "kind as text"] and events.text == ("kind as text",)
+    plain = coded(habits())
+    assert Kin(events, events.end).names == Kin(plain, plain.end).names
 
 
 def test_rows_come_in_the_order_asked_for() -> None:

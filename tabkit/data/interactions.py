@@ -309,15 +309,17 @@ def events_of(frame: pl.DataFrame, names: Names) -> Events:
     # A basket that spans midnight counts once, on its first day.
     coded = coded.group_by("user", "item", "basket").agg(pl.min("day"), pl.first("store"), pl.mean("price"))
     coded = coded.sort("day", "user", "basket", "item")
-    own = [*names.attributes, *(t for t in names.text if t not in names.attributes)]
-    attributes = frame.select(names.item, *own).unique(names.item, keep="first").sort(names.item).drop(names.item)
+    # A column may be both a kind and a text to be read: as text it has a name of its own.
+    texts = {f"{t} as text": pl.col(t).cast(pl.String) for t in names.text}
+    attributes = frame.select(names.item, *names.attributes, **texts).unique(names.item, keep="first")
+    attributes = attributes.sort(names.item).drop(names.item)
     return Events(
         *_columns(coded),
         users,
         items,
         stores,
         attributes,
-        names.text,
+        tuple(texts),
         int(coded["day"].to_numpy().max()) + 1,
     )
 
