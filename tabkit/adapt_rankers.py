@@ -5,13 +5,13 @@ Nothing here sees the holdout window: choices are made by a judge that knows val
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tabkit.adapt import Watch, measured
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
 from tabkit.models.base import Budget, Cost, Kind, candidate_name
 from tabkit.rankers.base import Contestant, Fitted, Judge, Ranker, ranker_class, ranker_names
@@ -30,6 +30,8 @@ BASELINES = (
     ("bpr", "scratch"),
 )
 """Always in the table, but for those that the recipe leaves out; BPR, slow and weak, from the standard budget on."""
+BASELINES_COLD = (("counts", "popular"), ("content", "affinity"))
+"""Of items that nobody has taken, what was taken says nothing: the first is the floor, the second counts their kinds."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Wanted:
 class Clock:
     """Who may see what, and when: the events as they were on a day.
 
-    ``cold`` users (codes) had ``cold_days`` days of history on any day, and no part in the bases.
+    ``cold`` users (codes) had ``cold_days`` days of history on any day, and no part in the bases. Lists are for
+    ``whom``: everyone where None.
     """
 
     events: Events
@@ -59,6 +62,7 @@ class Clock:
     base_end: int
     cold: Codes
     cold_days: int
+    whom: Codes | None = None
 
     def at(self, day: int) -> Events:
         """Return what was known when ``day`` began."""
@@ -75,7 +79,13 @@ class Clock:
 
 
 def clock_of(events: Events, ranking: Ranking, seed: int) -> Clock:
-    """Return the clock of a recipe: the cutoff, the bases' end, and who is cold."""
+    """Return the clock of a recipe: the cutoff, the bases' end, who is cold, and whom the lists are for.
+
+    Raises
+    ------
+    UsageError
+        A store that no event has.
+    """
     cutoff = events.end - ranking.days
     if ranking.cutoff is not None:
         cutoff = int(np.datetime64(ranking.cutoff, "D").astype(np.int64))
@@ -83,7 +93,33 @@ def clock_of(events: Events, ranking: Ranking, seed: int) -> Clock:
     if ranking.cold_users:
         drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
         cold = np.sort(drawn).astype(np.int32)
-    return Clock(events, cutoff, ranking.days, cutoff - ranking.base_days, cold, 7 * ranking.cold_weeks)
+    base_end = cutoff - ranking.base_days
+    whom = cold if ranking.cold_users else None
+    if ranking.home_stores:
+        whom = at_home(events.before(base_end), ranking.home_stores)
+    return Clock(events, cutoff, ranking.days, base_end, cold, 7 * ranking.cold_weeks, whom)
+
+
+def at_home(past: Events, stores: list[int | str]) -> Codes:
+    """Return the users who went to some of the stores more often than to any other; the lower code where it is a draw.
+
+    Raises
+    ------
+    UsageError
+        A store that no event has.
+    """
+    codes = {str(name): code for code, name in enumerate(past.stores)}
+    if strange := [store for store in stores if str(store) not in codes]:
+        raise UsageError(
+            f"[ranking] home_stores names {strange[0]!r}, which no event has.{nearest(str(strange[0]), codes)}"
+        )
+    known = past.store >= 0
+    visits = np.unique(np.stack([past.user[known], past.store[known], past.basket[known]]), axis=1)
+    often = np.zeros((past.n_users, len(past.stores)), np.int64)
+    np.add.at(often, (visits[0], visits[1]), 1)
+    home = often.argmax(axis=1)
+    inside = np.isin(home, [codes[str(store)] for store in stores]) & often.any(axis=1)
+    return np.flatnonzero(inside).astype(np.int32)
 
 
 def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]:
@@ -95,7 +131,9 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
         An unknown base or strategy.
     """
     without = set(recipe.candidates.without) | ({"bpr"} if level == "quick" else set())
-    out = [Wanted(base, how, "baseline") for base, how in BASELINES if base not in without]
+    assert recipe.ranking is not None
+    baselines = BASELINES_COLD if recipe.ranking.cold_items else BASELINES
+    out = [Wanted(base, how, "baseline") for base, how in baselines if base not in without]
     for base, hows in recipe.candidates.adapt.items():
         if base not in ranker_names():
             raise UsageError(
@@ -112,30 +150,42 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
     return tuple(dict.fromkeys(out))
 
 
+def wanted_on_top(base: str, cold_items: bool) -> tuple[Wanted, ...]:
+    """Return the rankers of a refresh: plain counts, the parent, and its adaptations short of fitting it again."""
+    known = ranker_class(base).hows
+    plain = BASELINES_COLD if cold_items else [("counts", how) for how in ("popular", "recent", "frequency")]
+    out = [Wanted(each, how, "baseline") for each, how in plain]
+    out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
+    return tuple(out)
+
+
 def adapt_rankers(
     todo: tuple[Wanted, ...],
     clock: Clock,
-    users: Codes,
+    valid: Truth,
     judge: Judge,
     depth: int,
     new_only: bool,
     seed: int,
     budget: Budget,
     watch: Watch,
+    made: Mapping[str, Ranker],
 ) -> tuple[Contestant, ...]:
     """Make every ranker on what was known before valid, and list for the users of valid.
 
     Parameters
     ----------
-    users
-        Whom valid is about.
+    made
+        Bases that are there already; the others are pretrained on the source period.
+    valid
+        Whom, and which items, valid is about.
     judge
         What a ranker's lists are worth on valid.
     depth
         Items listed per user.
     """
     past = clock.at(clock.cutoff - clock.days)
-    bases: dict[str, Ranker] = {}
+    bases = dict(made)
     out = []
     for item in todo:
         own = replace(budget, progress=_part_of(watch, item.name))
@@ -144,12 +194,12 @@ def adapt_rankers(
             rng = stream(seed, "pretrain", item.base)
             base = ranker_class(item.base).pretrain(clock.source(), rng, own, new_only)
             assert base is not None, f"{item.base} makes no base"
-            bases[item.base] = base
+            bases[item.base] = base.learning_from(clock.whom)
             watch(f"{item.base} (pretraining)", 1.0, "")
         origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
         with measured() as cost:
             fitted = origin.adapt(past, judge, item.how, stream(seed, "adapt", item.name), own)
-        lists = fitted.ranker.top(users, depth, new_only)
+        lists = fitted.ranker.top(valid.users, depth, new_only, valid.among)
         out.append(Contestant(item.name, item.base, item.how, item.kind, origin, fitted, cost[0], lists))
         watch(item.name, 1.0, "")
     return tuple(out)

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tabkit.data.encode import Encoder
-from tabkit.data.interactions import load_events, save_events, vocabulary_json
+from tabkit.data.interactions import arrivals, load_events, save_events, vocabulary_json
 from tabkit.errors import BundleError, TabkitError
 from tabkit.models.bagged_model import read_model
 from tabkit.models.base import Model
@@ -57,6 +60,13 @@ class ListBundle:
         """Items listed per user."""
         assert self.plan.recipe.ranking is not None
         return self.plan.recipe.ranking.length
+
+    @property
+    def among(self) -> npt.NDArray[np.bool_] | None:
+        """Items that may be listed: those that arrived in the last window, where the recipe is about such; else all."""
+        ranking, past = self.plan.recipe.ranking, self.ranker.past
+        assert ranking is not None
+        return arrivals(past, past.end - ranking.days, past.end) if ranking.cold_items else None
 
     @property
     def new_only(self) -> bool:

@@ -93,13 +93,17 @@ class Ranking(Strict):
     ``days`` is the length of the window whose items are to be listed; it begins at ``cutoff``, or so many days
     before the end of the events. The window before it is valid. Bases know only what was there ``base_days``
     before the cutoff. ``new_only`` lists what a user has never taken. With ``cold_users``, that share of the users is
-    kept out of the bases, has ``cold_weeks`` weeks of history, and is whom the lists are for.
+    kept out of the bases, has ``cold_weeks`` weeks of history, and is whom the lists are for. With ``home_stores``,
+    lists are for the users who went there most before the bases' end; bases know everyone, adaptations learn from those
+    users. With ``cold_items``, only items first taken in the window are listed, by what they are: their ``attributes``, and
+    their ``text`` (extra ``text``).
     """
 
     basket: str | None = None
     store: str | None = None
     price: str | None = None
     attributes: list[str] = []
+    text: list[str] = []
     days: int = Key(default=28, gt=0)
     cutoff: date | None = None
     base_days: int = Key(default=84, gt=0)
@@ -107,6 +111,8 @@ class Ranking(Strict):
     new_only: bool = False
     cold_users: float = Key(default=0.0, ge=0, lt=1)
     cold_weeks: int = Key(default=2, gt=0)
+    home_stores: list[int | str] = []
+    cold_items: bool = False
     margin: float | None = Key(default=None, gt=0)
     currency: str = ""
 
@@ -116,6 +122,12 @@ class Ranking(Strict):
             raise ValueError(
                 f"base_days = {self.base_days} reaches into the window that choices are made on; expected at least {2 * self.days}."
             )
+        if self.home_stores and (self.store is None or self.cold_users):
+            raise ValueError(
+                'home_stores needs the column of the store, and no cold_users. Give store = "COLUMN", or remove one.'
+            )
+        if self.cold_items and not self.attributes:
+            raise ValueError("cold_items can only be told by what they are. Give attributes = [...].")
         return self
 
 
@@ -293,7 +305,7 @@ class Plan:
         ]
         if recipe.ranking is not None:
             named += [(getattr(recipe.ranking, role), role) for role in ("basket", "store", "price")]
-            named += [(column, "attribute") for column in recipe.ranking.attributes]
+            named += [(column, "attribute") for column in (*recipe.ranking.attributes, *recipe.ranking.text)]
         return {column: role for column, role in named if column is not None}
 
     def is_feature(self, column: str) -> bool:

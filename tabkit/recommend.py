@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 
 from tabkit import bundle, report, result
-from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_rankers
-from tabkit.data.interactions import Names, Truth, as_date, events_of, truth_of
+from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_on_top, wanted_rankers
+from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of, truth_of
 from tabkit.data.validate import Table
 from tabkit.errors import DataError, count
-from tabkit.evaluate.comparison import compare_planned
+from tabkit.evaluate.comparison import Chosen, compare_planned
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.lists import (
@@ -31,6 +31,7 @@ from tabkit.evaluate.lists import (
     choose_lists,
     evaluate_lists,
     measure,
+    only_among,
     only_new,
     spread_of,
     worth,
@@ -39,6 +40,7 @@ from tabkit.evaluate.metrics import Metric
 from tabkit.models.base import Budget, Cost
 from tabkit.rankers.base import Contestant, Fitted, Ranker
 from tabkit.recipe import Plan, Ranking
+from tabkit.refresh import Taken, take_on
 
 Watch = Callable[[str, float, str], None]
 MIN_EVALUATED = 10
@@ -47,9 +49,10 @@ MIN_EVALUATED = 10
 
 @dataclass(frozen=True)
 class _Windows:
-    """The clock, and the two windows of answers; that of the holdout is sealed."""
+    """The clock, and the two windows of answers; that of the holdout is sealed. ``taken``: the parent of a refresh."""
 
     clock: Clock
+    taken: Taken | None
     valid: Truth
     holdout: Sealed[Truth]
 
@@ -65,15 +68,18 @@ def recommend(
     watch: Watch,
     started: float,
     command: str,
+    parent: bundle.ListBundle | None = None,
 ) -> dict[str, Any]:
     """Adapt rankers, choose on the window before the cutoff, compare on the one after it, write the run folder.
 
     Parameters
     ----------
     table
-        Events that passed the schema.
+        Events that passed the schema; with ``parent``, those since its end.
     cutoffs
         At how many cutoffs, the last one included and a window apart, the planned comparison is carried out.
+    parent
+        A bundle to be taken on by the new events: it is the base, and nothing is fitted from scratch.
 
     Returns
     -------
@@ -82,10 +88,13 @@ def recommend(
     """
     ranking = plan.recipe.ranking
     assert ranking is not None
-    todo = wanted_rankers(plan.recipe, allowance.level, str(plan.path))
     primary = next(iter(metrics))
+    todo = wanted_rankers(plan.recipe, allowance.level, str(plan.path))
     watch("data", 0.5, "coding events")
-    windows = _windows(plan, table, ranking, seed)
+    windows = _windows(plan, table, ranking, seed, parent)
+    taken = windows.taken
+    if taken is not None:
+        todo = wanted_on_top(taken.base, ranking.cold_items)
     clock, depth, names = windows.clock, max(20, ranking.length), list(metrics)
     watch("data", 1.0, "")
 
@@ -93,8 +102,9 @@ def recommend(
         found = measure(ranker, windows.valid, [primary], depth, ranking.new_only)
         return metrics[primary].sign * float(np.nanmean(found.per_user[primary]))
 
+    made = {} if taken is None else {taken.base: taken.ranker}
     contestants = adapt_rankers(
-        todo, clock, windows.valid.users, judge, depth, ranking.new_only, seed, allowance, watch
+        todo, clock, windows.valid, judge, depth, ranking.new_only, seed, allowance, watch, made
     )
     on_valid = {c.name: worth(c.valid, c.adapted.ranker, windows.valid, names, ranking.new_only) for c in contestants}
     values = {name: float(np.nanmean(m.per_user[primary])) for name, m in on_valid.items()}
@@ -108,6 +118,8 @@ def recommend(
     on_train = {
         c.name: _where_fitted(finals[c.name][0], windows, names, depth, ranking, on_valid[c.name]) for c in contestants
     }
+    by_name = {c.name: c for c in contestants}
+    earlier = _earlier(by_name, chosen, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)
     card = evaluate_lists(
         contestants,
         finals,
@@ -118,6 +130,7 @@ def recommend(
         windows.valid,
         windows.holdout.open(),
         past,
+        earlier,
         metrics,
         depth,
         ranking.new_only,
@@ -127,11 +140,9 @@ def recommend(
         allowance.level,
         seed,
         lambda f, note: watch("harness", f, note),
+        None if taken is None else (taken.facts["events_end"], taken.facts["gap_days"]),
     )
-    card = replace(
-        card,
-        facts=card.facts | {"cutoffs": _earlier(card, clock, ranking, metrics, depth, seed, allowance, cutoffs, watch)},
-    )
+    card = replace(card, facts=card.facts | {"parent": None if taken is None else taken.facts})
     watch("bundle", 0.0, card.verdict.champion)
     document = result.assemble_lists(
         plan, table, clock, card, allowance.level, seed, time.perf_counter() - started, command
@@ -142,7 +153,7 @@ def recommend(
     return document
 
 
-def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
+def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int, parent: bundle.ListBundle | None) -> _Windows:
     """Code the events and cut them by the clock.
 
     Raises
@@ -153,16 +164,25 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
     recipe = plan.recipe
     assert recipe.id is not None and recipe.time is not None
     names = Names(
-        recipe.id, recipe.target, recipe.time, ranking.basket, ranking.store, ranking.price, tuple(ranking.attributes)
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        tuple(ranking.attributes),
+        tuple(ranking.text),
     )
-    clock = clock_of(events_of(table.frame, names), ranking, seed)
+    events = events_of(table.frame, names)
+    taken = None if parent is None else take_on(parent, events)
+    clock = clock_of(events, ranking, seed) if taken is None else taken.clock
     first = int(clock.events.day.min())
     if clock.base_end <= first or clock.cutoff + 1 > clock.events.end:
         raise DataError(
             f"Events run from {as_date(first)} to {as_date(clock.events.end - 1)}. Expected some before {as_date(clock.base_end)}, where the "
             f"bases end, and some from the cutoff {as_date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
         )
-    valid, holdout = (_truth(clock, start, ranking.new_only) for start in (clock.cutoff - clock.days, clock.cutoff))
+    valid, holdout = (_truth(clock, start, ranking) for start in (clock.cutoff - clock.days, clock.cutoff))
     for name, truth in (("valid", valid), ("holdout", holdout)):
         if len(truth.users) < MIN_EVALUATED:
             raise DataError(
@@ -170,21 +190,32 @@ def _windows(plan: Plan, table: Table, ranking: Ranking, seed: int) -> _Windows:
                 f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
             )
     key = json.dumps(
-        [table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days, ranking.new_only, ranking.cold_users]
+        [
+            table.fingerprint,
+            recipe.target,
+            recipe.where,
+            clock.cutoff,
+            clock.days,
+            ranking.new_only,
+            ranking.cold_users,
+            ranking.cold_items,
+        ]
     )
     key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
-    return _Windows(clock, valid, Sealed(holdout, key))
+    return _Windows(clock, taken, valid, Sealed(holdout, key))
 
 
-def _truth(clock: Clock, start: int, new_only: bool) -> Truth:
-    """Return what was taken in the window from ``start`` by those whom the recipe is about."""
+def _truth(clock: Clock, start: int, ranking: Ranking) -> Truth:
+    """Return what was taken, of what the recipe is about, in the window from ``start`` by those whom it is about."""
     end = start + clock.days
     window = clock.events.between(start, end)
     known = clock.at(start)
     truth = truth_of(known.extended(window), start, end)
-    if len(clock.cold):
-        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.cold)))
-    return only_new(truth) if new_only else truth
+    if clock.whom is not None:
+        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.whom)))
+    if ranking.cold_items:
+        truth = only_among(truth, arrivals(clock.events, start, end))
+    return only_new(truth) if ranking.new_only else truth
 
 
 def _where_fitted(
@@ -197,7 +228,8 @@ def _where_fitted(
 
 
 def _earlier(
-    card: ListCard,
+    by_name: dict[str, Contestant],
+    chosen: Chosen,
     clock: Clock,
     ranking: Ranking,
     metrics: dict[str, Metric],
@@ -209,17 +241,17 @@ def _earlier(
 ) -> list[dict[str, Any]]:
     """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
     out = []
-    primary, chosen = card.primary, card.chosen
+    primary = next(iter(metrics))
     rivals = [n for n in dict.fromkeys((chosen.adapted, chosen.base, chosen.baseline)) if n]
     for back in range(1, cutoffs):
         day = clock.cutoff - back * clock.days
         watch("earlier cutoffs", (back - 1) / cutoffs, as_date(day))
         if day - 2 * clock.days < clock.base_end:
             break  # the base would have been made of the window itself
-        truth, past = _truth(clock, day, ranking.new_only), clock.at(day)
+        truth, past = _truth(clock, day, ranking), clock.at(day)
         found = {
             n: measure(
-                again_on(card.score(n).contestant, past, seed, budget)[0].ranker,
+                again_on(by_name[n], past, seed, budget)[0].ranker,
                 truth,
                 [primary],
                 depth,

@@ -242,14 +242,25 @@ def assemble_lists(
         "valid": int(((days >= start) & (days < clock.cutoff)).sum()),
         "holdout": int(((days >= clock.cutoff) & (days < clock.cutoff + clock.days)).sum()),
     }
-    whom = (
-        f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
-        if len(clock.cold)
-        else ""
-    )
+    whom = ""
+    if len(clock.cold):
+        whom = f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
+    elif clock.whom is not None:
+        stores = ", ".join(map(str, ranking.home_stores))
+        whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
+    if ranking.cold_items:
+        whom += " Lists are of items first taken in the window, among themselves."
+    parent = card.facts["parent"]
+    bases = f"Bases end on {as_date(clock.base_end)}."
+    if parent is not None:
+        bases = (
+            f"The base is the champion of a bundle made on {parent['created'][:10]}, {parent['champion']}, whose "
+            f"{parent['events']:,} events end on {parent['events_end']}; {parent['new_events']:,} new ones follow, with "
+            f"{parent['new_users']:,} new users and {parent['new_items']:,} new items."
+        )
     text = (
         f"A global clock: choices on the {clock.days} days from {as_date(start)}, by what was known before; the verdict on those from "
-        f"{as_date(clock.cutoff)}, by what was known then. Bases end on {as_date(clock.base_end)}.{whom}"
+        f"{as_date(clock.cutoff)}, by what was known then. {bases}{whom}"
     )
     verdict = card.verdict
     document: dict[str, Any] = {

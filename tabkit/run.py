@@ -21,6 +21,7 @@ import polars as pl
 from tabkit import adapt, bundle, report, result
 from tabkit.data.derive import align
 from tabkit.data.encode import Encoder, as_text, fit_compression, fit_encoder
+from tabkit.data.interactions import as_date
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
 from tabkit.data.target import check_scale
@@ -44,6 +45,7 @@ from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
 from tabkit.recipe import Plan, load_recipe
 from tabkit.recommend import recommend
+from tabkit.refresh import open_parent
 from tabkit.samples import load_sample
 
 Watch = Callable[[str, float, str], None]
@@ -99,6 +101,7 @@ def run(
     distill: bool = False,
     weights: Mapping[str, str | Path] | None = None,
     cutoffs: int = 1,
+    base: str | Path | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -122,6 +125,8 @@ def run(
         Your own weights of a base: base -> the folder or file that holds them.
     cutoffs
         Ranking only: at how many cutoffs, a window apart, the planned comparison is carried out.
+    base
+        Ranking only: a bundle of this recipe, to be refreshed with the events of ``data``, which begin where its own end.
 
     Raises
     ------
@@ -131,6 +136,8 @@ def run(
     started = time.perf_counter()
     plan = load_recipe(recipe)
     allowance = _allowance(budget, device)
+    parent = None if base is None else open_parent(base, plan)
+    plan = plan if parent is None else parent.plan
     metrics = resolve(_metric_names(plan), plan.recipe.task, str(plan.path))
     if cutoffs > 1 and plan.recipe.task != "ranking":
         raise UsageError(
@@ -142,11 +149,18 @@ def run(
                 raise UsageError(
                     f"{flag} is for tables; a ranking recipe makes its bases from its own past. Leave it out."
                 )
+        if parent is not None and data is None:
+            raise UsageError(
+                f"--base {base} needs the events since {as_date(parent.ranker.past.end)}: give --data FILE."
+            )
         folder = _new_folder(out, plan)
         watch("data", 0.0, "reading")
         table = read_table(plan, _input(data, plan.recipe.sample, "--data FILE", plan), plan.recipe.where)
         told = command or f"tabkit run {recipe} --budget {budget} --seed {seed}"
-        return Run(folder, recommend(plan, table, folder, metrics, seed, allowance, cutoffs, watch, started, told))
+        told += f" --base {base} --data {data}" if parent is not None and command is None else ""
+        return Run(
+            folder, recommend(plan, table, folder, metrics, seed, allowance, cutoffs, watch, started, told, parent)
+        )
     todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
     opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)

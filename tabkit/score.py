@@ -217,9 +217,11 @@ def _list(bundle: ListBundle, users: pl.DataFrame) -> pl.DataFrame:
     items = np.full((len(code), k), -1, np.int32)
     scores = np.zeros((len(code), k), np.float32)
     if warm.any():
-        lists = bundle.ranker.top(code[warm].astype(np.int32), k, bundle.new_only)
+        lists = bundle.ranker.top(code[warm].astype(np.int32), k, bundle.new_only, bundle.among)
         items[warm], scores[warm] = lists.items, lists.scores
     popular = popularity(past, RECENT_DAYS)
+    if bundle.among is not None:
+        popular = np.where(bundle.among, popular, 0.0)
     best = np.argsort(-popular, kind="stable")[:k]
     best = best[popular[best] > 0]
     items[np.ix_(~warm, range(len(best)))] = best

@@ -30,6 +30,12 @@ def habits(n_users: int = 60, n_items: int = 80, days: int = 300, seed: int = 0)
     return frame.with_columns(kind=pl.format("kind {}", pl.col("item") // 20), maker=pl.col("item") % 7)
 
 
+def arriving(frame: pl.DataFrame) -> pl.DataFrame:
+    """One item in four is replaced by a successor of the same kind and maker every 28 days."""
+    age = (pl.col("day") - pl.col("day").min()).dt.total_days() // 28
+    return frame.with_columns(item=pl.when(pl.col("item") % 4 == 1).then(pl.col("item") + 100 * age).otherwise("item"))
+
+
 def coded(frame: pl.DataFrame) -> Events:
     """Return a table of :func:`habits` as events."""
     return events_of(frame, NAMES)

@@ -15,6 +15,7 @@ from tabkit.evaluate.comparison import (
     _signed,
     choose,
     decide,
+    over_cutoffs,
     picked_on_valid,
     rows_needed,
 )
@@ -134,3 +135,23 @@ def test_picking_among_coins_is_worth_a_coin() -> None:
         picked.append(metric.value(valid.labels, picked_on_valid(coins, valid, metric)))  # type: ignore[arg-type]
     assert np.mean(best) > 0.56
     assert np.mean(picked) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("lows", "decision", "champion"),
+    [
+        ([], "adapt", "net_full"),
+        ([0.01, -0.1], "adapt", "net_full"),
+        ([-0.1], "not_enough_evidence", "lgbm"),
+        ([None], "not_enough_evidence", "lgbm"),
+    ],
+)
+def test_adapt_stands_where_most_cutoffs_agree(lows: list[float | None], decision: str, champion: str) -> None:
+    now = verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05))
+    earlier = [{"gains": [] if low is None else [{"low": 0.02}, {"low": low}]} for low in lows]
+    found = over_cutoffs(now, earlier, 0.0, "lgbm", "LightGBM")
+    assert (found.decision, found.champion) == (decision, champion)
+    assert not lows or f"Of {len(lows) + 1} cutoffs" in found.reason
+    # Where the last cutoff showed nothing, earlier ones do not make up for it.
+    kept = verdict((-0.05, -0.08, -0.02), (0.03, 0.01, 0.05))
+    assert over_cutoffs(kept, [{"gains": [{"low": 0.1}]}] * 3, 0.0, "lgbm", "LightGBM").decision == kept.decision

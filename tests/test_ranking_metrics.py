@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ir_measures as ir
 import numpy as np
 import pytest
 from scipy import sparse
@@ -37,7 +38,6 @@ def case(n_users: int = 60, n_items: int = 50, seed: int = 0) -> tuple[Lists, Tr
     ],
 )
 def test_agrees_with_ir_measures(name: str, theirs: str) -> None:
-    ir = pytest.importorskip("ir_measures")
     lists, truth = case()
     dense = truth.items.toarray()
     qrels = [ir.Qrel(str(u), str(i), int(dense[u, i])) for u in range(len(dense)) for i in range(dense.shape[1])]

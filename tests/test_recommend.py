@@ -10,11 +10,18 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from events import habits
+from events import NAMES, arriving, habits
 
 import tabkit
-from tabkit.bundle import load_lists
+from tabkit.bundle import load_lists, save_lists
+from tabkit.data.interactions import events_of
 from tabkit.errors import BundleError, DataError, UsageError
+from tabkit.models.base import BUDGETS
+from tabkit.rankers.base import ranker_class
+from tabkit.rankers.counts import Counts
+from tabkit.rankers.ease import Ease
+from tabkit.recipe import load_recipe
+from tabkit.refresh import take_on
 from tabkit.report import result_schema
 
 RECIPE = """
@@ -95,6 +102,10 @@ def test_result_follows_its_schema_and_the_clock(finished: tuple[Path, dict[str,
     assert outcomes["clock"] == "pass" and outcomes["feature_canary"] == "pass"
     assert outcomes["too_few_users"] == "fail"  # 60 users
     assert len(result["ranking"]["cutoffs"]) == 1
+    assert "Of 2 cutoffs," in result["verdict"]["reason"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Lift, last window before" in page and "In the last window before the holdout" in page
+    assert result["ranking"]["cutoffs"][0]["cutoff"] in page and "No column's importance" not in page
     assert result["ranking"]["value"]["extra_margin"]["value"] is not None
 
 
@@ -126,6 +137,17 @@ def test_scoring_knows_users_and_gives_strangers_what_is_popular(
     tabkit.score(run / "bundle", tmp_path / "backwards.csv", tmp_path / "again.parquet", chunk_rows=4)
     again = pl.read_parquet(tmp_path / "again.parquet")
     assert again.sort("user", "rank").equals(lists.sort("user", "rank"))
+
+    def killed(rows: int) -> None:
+        if rows > 8:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "resumed.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        tabkit.score(run / "bundle", tmp_path / "users.csv", out, chunk_rows=4, watch=killed)
+    assert not out.exists()
+    tabkit.score(run / "bundle", tmp_path / "users.csv", out, chunk_rows=4, resume=True)
+    assert pl.read_parquet(out).equals(lists)
 
 
 def test_bundle_is_sealed_and_holds_no_pickle(
@@ -181,6 +203,46 @@ def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) ->
     assert past.day[warm].min() == events.day.min()
 
 
+def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
+    frame = arriving(habits())
+    frame.write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path, "cold_items = true", 'content = ["full"]')
+    recipe.write_text(recipe.read_text().replace('counts = ["refresh"]\nals = ["fold_in", "warm"]\n', ""))
+    done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    jsonschema.validate(done.result, result_schema())
+    at = {c["name"]: c["scores"]["holdout"]["ndcg@10"]["value"] for c in done.result["candidates"]}
+    assert set(at) == {"counts_popular", "content_affinity", "content_as_is", "content_full"}
+    assert at["content_affinity"] > at["counts_popular"] + 0.2
+    cutoff = frame["day"].max() - pl.duration(days=27)
+    before = frame.filter(pl.col("day") < cutoff)["item"].unique()
+    lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
+    assert lists.height and not lists["item"].is_in(before.implode()).any()
+    # What the bundle lists are the arrivals of its last window, for strangers too.
+    pl.DataFrame({"user": ["u000", "nobody"]}).write_csv(tmp_path / "users.csv")
+    tabkit.score(tmp_path / "run" / "bundle", tmp_path / "users.csv", tmp_path / "lists.parquet")
+    scored = pl.read_parquet(tmp_path / "lists.parquet")
+    assert set(scored["user"]) == {"u000", "nobody"} and not scored["item"].is_in(before.implode()).any()
+    # A refresh goes on from it.
+    later = arriving(habits(days=365)).filter(pl.col("day") > frame["day"].max())
+    later.write_parquet(tmp_path / "later.parquet")
+    base = tmp_path / "run" / "bundle"
+    again = tabkit.run(str(recipe), tmp_path / "later.parquet", out=tmp_path / "later", budget="quick", base=base)
+    assert again.result["ranking"]["parent"]["new_items"] > 0
+
+
+def test_a_store_has_its_own_users_and_the_base_everyones(tmp_path: Path) -> None:
+    frame = habits()
+    frame.write_parquet(tmp_path / "events.parquet")
+    recipe = write(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
+    done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+    lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
+    assert set(lists["user"]) == set(frame.filter(pl.col("store") == 2)["user"])
+    assert "Lists are for 15 users who went most to the stores 2" in done.result["split"]["text"]
+    with pytest.raises(UsageError, match="home_stores names 9, which no event has"):
+        write(tmp_path, "home_stores = [9]")
+        tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "none", budget="quick")
+
+
 def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
     habits(n_users=8).write_parquet(tmp_path / "events.parquet")
     recipe = write(tmp_path)
@@ -202,9 +264,118 @@ def test_a_short_period_is_told(tmp_path: Path) -> None:
         ("", 'alz = ["warm"]', "Did you mean 'als'"),
         ("", 'ease = ["warm"]', "no strategy 'warm'"),
         ("cutof = 2020-01-01", "", "Did you mean 'cutoff'"),
+        ("home_stores = [1]\ncold_users = 0.2", "", "home_stores needs"),
     ],
 )
 def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said: str) -> None:
     habits().write_parquet(tmp_path / "events.parquet")
     with pytest.raises(UsageError, match=said):
         tabkit.run(str(write(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame, pl.DataFrame]:
+    """A bundle of each ranker that can be refreshed, of what happened until day 230, and what happened after."""
+    folder = tmp_path_factory.mktemp("parents")
+    recipe = write(folder)
+    frame = habits()
+    # Two users and one item come later than the parent.
+    later = pl.col("day") >= frame["day"].min() + pl.duration(days=230)
+    frame = frame.filter(later | ~(pl.col("user").is_in(["u000", "u031"]) | (pl.col("item") == 44)))
+    plan = load_recipe(str(recipe))
+    past, new = frame.filter(~later), frame.filter(later)
+    source = events_of(past, NAMES)
+    for base in ("counts", "als", "rerank"):
+        ranker = ranker_class(base).pretrain(source, np.random.default_rng(0), BUDGETS["quick"])
+        assert ranker is not None
+        facts = {"task": "ranking", "model": base, "champion": f"{base}_as_is", "created": "2020-08-20", "tabkit": "0"}
+        save_lists(folder / base, plan, ranker, facts, {}, "")
+    return folder, past, new
+
+
+@pytest.mark.parametrize("base", ["counts", "als", "rerank"])
+def test_a_bundle_is_taken_on_by_new_events(
+    base: str, parents: tuple[Path, pl.DataFrame, pl.DataFrame], tmp_path: Path
+) -> None:
+    folder, past, new = parents
+    new.write_parquet(tmp_path / "new.parquet")
+    recipe = str(folder / "domains" / "shop" / "next.toml")
+    done = tabkit.run(recipe, tmp_path / "new.parquet", out=tmp_path / "run", budget="quick", base=folder / base)
+    jsonschema.validate(done.result, result_schema())
+    names = {c["name"] for c in done.result["candidates"] if c["base"] == base}
+    assert f"{base}_as_is" in names and f"{base}_full" not in names
+    about = done.result["ranking"]["parent"]
+    assert about["new_users"] == 2 and about["new_items"] == 1 and about["gap_days"] == 0
+    assert {c["code"]: c["outcome"] for c in done.result["checks"]}["history_gap"] == "pass"
+    # The new bundle knows every event, as if both tables had been one.
+    both = load_lists(tmp_path / "run" / "bundle").ranker.past
+    whole = events_of(pl.concat([past, new]), NAMES)
+    assert both.users.to_list() == whole.users.to_list() and both.items.to_list() == whole.items.to_list()
+    assert (both.counts != whole.counts).nnz == 0
+    assert both.attributes.equals(whole.attributes)
+
+
+def test_refreshed_counts_are_those_counted_from_scratch(parents: tuple[Path, pl.DataFrame, pl.DataFrame]) -> None:
+    folder, past, new = parents
+    taken = take_on(load_lists(folder / "counts"), events_of(new, NAMES))
+    settings = {"half_life": 60, "pull": 0.0}
+    rng = np.random.default_rng(0)
+    fresh = taken.ranker.adapt(taken.clock.events, None, "refresh", rng, BUDGETS["quick"], settings).ranker
+    scratch = Counts(60)._count(events_of(pl.concat([past, new]), NAMES))
+    users = np.arange(scratch.past.n_users, dtype=np.int32)
+    np.testing.assert_array_equal(fresh.top(users, 20).items, scratch.top(users, 20).items)
+    stale = taken.ranker.adapt(taken.clock.events, None, "as_is", rng, BUDGETS["quick"]).ranker
+    assert (stale.top(users, 20).items != scratch.top(users, 20).items).any()
+
+
+def test_the_parent_is_kept_where_new_events_say_nothing(
+    parents: tuple[Path, pl.DataFrame, pl.DataFrame], tmp_path: Path
+) -> None:
+    folder, _, new = parents
+    # After the parent everyone buys at random: what was counted before is the best there is.
+    rng = np.random.default_rng(1)
+    noise = new.with_columns(pl.Series("item", rng.permutation(new["item"].to_numpy())))
+    noise = noise.with_columns(kind=pl.format("kind {}", pl.col("item") // 20), maker=pl.col("item") % 7)
+    noise.write_parquet(tmp_path / "new.parquet")
+    recipe = str(folder / "domains" / "shop" / "next.toml")
+    done = tabkit.run(recipe, tmp_path / "new.parquet", out=tmp_path / "run", budget="quick", base=folder / "rerank")
+    assert done.decision != "adapt"
+
+
+def test_a_refresh_wants_the_whole_history_and_says_so(
+    parents: tuple[Path, pl.DataFrame, pl.DataFrame], tmp_path: Path
+) -> None:
+    folder, past, new = parents
+    recipe = str(folder / "domains" / "shop" / "next.toml")
+
+    def run(frame: pl.DataFrame) -> dict[str, Any]:
+        frame.write_parquet(tmp_path / "new.parquet")
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        return tabkit.run(recipe, tmp_path / "new.parquet", out=out, budget="quick", base=folder / "counts").result
+
+    with pytest.raises(DataError, match="counted twice"):
+        run(pl.concat([past.tail(5), new]))
+    with pytest.raises(DataError, match="Expected at least 56"):
+        run(new.filter(pl.col("day") < new["day"].min() + pl.duration(days=50)))
+    holes = run(new.filter(pl.col("day") >= new["day"].min() + pl.duration(days=3)))
+    gap = next(c for c in holes["checks"] if c["code"] == "history_gap")
+    assert gap["outcome"] == "fail" and "3 days later" in gap["message"]
+
+
+def test_only_a_bundle_of_the_recipe_can_be_taken_on(
+    parents: tuple[Path, pl.DataFrame, pl.DataFrame], tmp_path: Path
+) -> None:
+    folder, _, _ = parents
+    recipe = str(folder / "domains" / "shop" / "next.toml")
+    with pytest.raises(UsageError, match=r"binary task.*Leave --base out"):
+        tabkit.run("telecom/churn", out=tmp_path / "run", base=folder / "counts")
+    with pytest.raises(UsageError, match="made by shop/next"):
+        tabkit.run("retail/next_purchases", out=tmp_path / "run", base=folder / "counts")
+    with pytest.raises(UsageError, match="events since 2020-08-18: give --data"):
+        tabkit.run(recipe, out=tmp_path / "run", base=folder / "counts")
+    plan = load_recipe(recipe)
+    ease = Ease().fit(load_lists(folder / "counts").ranker.past)
+    facts = {"task": "ranking", "model": "ease", "champion": "ease", "created": "2020-08-20", "tabkit": "0"}
+    save_lists(tmp_path / "ease", plan, ease, facts, {}, "")
+    with pytest.raises(UsageError, match="EASE, which is fitted anew"):
+        take_on(load_lists(tmp_path / "ease"), events_of(parents[2], NAMES))

@@ -1,28 +1,53 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
-from events import coded, habits
+from events import NAMES, coded, habits
 
-from tabkit.data.interactions import Codes, Events
-from tabkit.data.windows import canary, features
+from tabkit.data.interactions import Codes, Events, events_of
+from tabkit.data.windows import KIN_DECAY, KIN_PRIOR, FeatureFunction, Kin, canary, features, kin_features
 
 
-def test_the_canary_finds_nothing_in_our_features() -> None:
+@pytest.mark.parametrize("function", [features, kin_features])
+def test_the_canary_finds_nothing_in_our_features(function: FeatureFunction) -> None:
     events = coded(habits())
     users, items = (np.arange(40, dtype=np.int32) for _ in range(2))
-    assert canary(features, events, events.end - 28, users, items) == []
+    assert canary(function, events, events.end - 28, users, items) == []
 
 
-def test_the_canary_catches_features_one_day_past_the_cutoff() -> None:
+@pytest.mark.parametrize(
+    ("function", "leaks"),
+    [
+        (features, {"own_baskets", "own_last", "item_baskets", "user_baskets", "item_price"}),
+        (kin_features, {"kind baskets", "kind + maker share", "maker item_demand", "user baskets"}),
+    ],
+)
+def test_the_canary_catches_features_one_day_past_the_cutoff(function: FeatureFunction, leaks: set[str]) -> None:
     def leaky(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFrame:
-        return features(events, day + 1, users, items)
+        return function(events, day + 1, users, items)
 
     events = coded(habits())
     users, items = (np.arange(40, dtype=np.int32) for _ in range(2))
-    found = canary(leaky, events, events.end - 28, users, items)
-    assert {"own_baskets", "own_last", "item_baskets", "user_baskets", "item_price"} <= set(found)
+    assert leaks <= set(canary(leaky, events, events.end - 28, users, items))
+
+
+def test_kin_by_hand() -> None:
+    events = coded(habits())
+    day = events.end - 28
+    past = events.before(day)
+    kin = Kin(events, day)
+    x = dict(zip(kin.names, kin.describe(np.array([7], np.int32), np.array([33], np.int32))[0, 0], strict=True))
+    of_kind, of_maker = past.item // 20 == 1, past.item % 7 == 33 % 7
+    mine = past.user == 7
+    assert x["kind baskets"] == (mine & of_kind).sum()
+    assert x["kind + maker baskets"] == (mine & of_kind & of_maker).sum()
+    assert x["maker share"] == pytest.approx((mine & of_maker).sum() / (of_maker.sum() + KIN_PRIOR), rel=1e-6)
+    assert x["kind items"] == len(np.unique(past.item[of_kind]))
+    assert x["user baskets"] == len(np.unique(past.basket[mine]))
+    assert x["kind decayed"] == pytest.approx(np.exp2(-(day - past.day[mine & of_kind]) / KIN_DECAY).sum(), rel=1e-5)
 
 
 def test_features_by_hand() -> None:
@@ -42,6 +67,13 @@ def test_features_by_hand() -> None:
     assert row["item_recent"][0] == ((past.item == item) & (day - past.day <= 28)).sum()
     kind = item // 20
     assert row["kind_last"][0] == (day - past.day[(past.user == user) & (past.item // 20 == kind)]).min()
+
+
+def test_a_column_can_be_a_kind_and_a_text() -> None:
+    events = events_of(habits(), replace(NAMES, text=("kind",)))
+    assert events.attributes.columns == ["kind", "maker", "kind as text"] and events.text == ("kind as text",)
+    plain = coded(habits())
+    assert Kin(events, events.end).names == Kin(plain, plain.end).names
 
 
 def test_rows_come_in_the_order_asked_for() -> None:

@@ -111,6 +111,12 @@ def run(
     cutoffs: Annotated[
         int, typer.Option(help="Ranking: at how many cutoffs the planned comparison is carried out.", min=1, max=12)
     ] = 1,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranking: a bundle of this recipe, to be refreshed with the events of --data.", metavar="BUNDLE"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -121,7 +127,7 @@ def run(
 
         own = _pairs(weights or [])
         done = run_(
-            recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own, cutoffs
+            recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own, cutoffs, base
         )
     printing.verdict(done.result, done.folder, as_json)
 

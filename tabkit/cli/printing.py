@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tabkit.errors import count
-from tabkit.recipe import Plan
+from tabkit.recipe import Plan, Ranking
 
 Watch = Callable[[str, float, str], None]
 
@@ -164,6 +164,7 @@ def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
         "target": r.target,
         "rows": r.where or "all",
         "split": split,
+        **({"lists": _lists(r.ranking)} if r.ranking is not None else {}),
         "decides by": f"{r.metrics.primary}, a gain counts from {r.metrics.worthwhile:g}",
         "adapts": "; ".join(f"{base}: {', '.join(hows)}" for base, hows in r.candidates.adapt.items()) or "nothing",
         "source": (r.source.description or r.source.where or r.source.sample or "") if r.source else "none",
@@ -177,7 +178,7 @@ def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
     console.print(table)
     columns = Table("column", "type", "unit", "role", "what it is", box=None, pad_edge=False)
     for name, field in [*plan.schema.fields.items(), *plan.schema.patterns.items()]:
-        role = plan.roles.get(name) or ("feature" if plan.is_feature(name) else "not used")
+        role = plan.roles.get(name) or ("feature" if r.ranking is None and plan.is_feature(name) else "not used")
         columns.add_row(
             *map(Text, (name, field.type, field.unit, role + (", sensitive" if field.sensitive else ""), field.title))
         )
@@ -185,6 +186,18 @@ def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:
         columns.add_row(*map(Text, (name, "derived", "", "feature", sql)))
     console.print()
     console.print(columns)
+
+
+def _lists(ranking: Ranking) -> str:
+    """Say what is listed, and for whom."""
+    what = "items first taken in the window" if ranking.cold_items else "items"
+    what += " that the user never took" if ranking.new_only else ""
+    whom = "everyone"
+    if ranking.cold_users:
+        whom = f"{ranking.cold_users:.0%} of the users, with {ranking.cold_weeks} weeks of history"
+    elif ranking.home_stores:
+        whom = f"those who went most to the stores {', '.join(map(str, ranking.home_stores))}"
+    return f"{ranking.length} {what}, for {whom}"
 
 
 def verdict(result: dict[str, Any], folder: Path, as_json: bool) -> None:

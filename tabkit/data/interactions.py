@@ -182,6 +182,8 @@ class Truth:
         CSR (n_evaluated, n_items) bool: the distinct items each took.
     seen
         CSR (n_evaluated, n_items): baskets before the window.
+    among
+        Items that may be listed (n_items,); the catalogue where None.
     """
 
     users: Codes
@@ -189,10 +191,70 @@ class Truth:
     seen: sparse.csr_matrix
     start: int
     end: int
+    among: npt.NDArray[np.bool_] | None = None
 
     def take(self, rows: npt.NDArray[np.int64]) -> Truth:
         """Return the truth of some of the users, by position."""
         return replace(self, users=self.users[rows], items=self.items[rows], seen=self.seen[rows])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Known events and later ones in one vocabulary, still ascending, so that ties fall as in one table of both.
+
+    Attributes
+    ----------
+    past, events
+        The known events, and all.
+    users, items
+        Where the codes of the known events went (n_users,), (n_items,).
+    """
+
+    past: Events
+    events: Events
+    users: Codes
+    items: Codes
+
+
+def join_events(past: Events, more: Events) -> Joined:
+    """Append events of another table of the same kind: new users, items and stores get codes, histories go on.
+
+    Raises
+    ------
+    DataError
+        The later events reach back before the end of the known ones (:meth:`Events.extended`).
+    """
+    users, items, stores = (
+        pl.concat([getattr(past, name), getattr(more, name).alias(getattr(past, name).name)]).unique().sort()
+        for name in ("users", "items", "stores")
+    )
+    known = past.attributes.with_columns(_codes(past.items, items).alias("item code"))
+    found = more.attributes.with_columns(_codes(more.items, items).alias("item code"))
+    found = found.filter(~pl.col("item code").is_in(known["item code"].implode()))
+    attributes = pl.concat([known, found], how="vertical_relaxed").sort("item code").drop("item code")
+
+    def recoded(events: Events, first_basket: int) -> Events:
+        place = {
+            name: _codes(getattr(events, f"{name}s"), whole).to_numpy()
+            for name, whole in (("user", users), ("item", items), ("store", stores))
+        }
+        store = np.where(events.store < 0, -1, place["store"][events.store]) if len(stores) else events.store
+        return replace(
+            events,
+            user=place["user"][events.user],
+            item=place["item"][events.item],
+            basket=events.basket + np.int32(first_basket),
+            store=store.astype(np.int32),
+            users=users,
+            items=items,
+            stores=stores,
+            attributes=attributes,
+        )
+
+    before = recoded(past, 0)
+    after = recoded(more, int(past.basket.max()) + 1 if len(past) else 0)
+    whole = before.extended(after)
+    return Joined(before, whole, _codes(past.users, users).to_numpy(), _codes(past.items, items).to_numpy())
 
 
 def truth_of(events: Events, start: int, end: int) -> Truth:
@@ -200,6 +262,11 @@ def truth_of(events: Events, start: int, end: int) -> Truth:
     past, window = events.before(start), events.between(start, end)
     users = np.flatnonzero(past.active & window.active).astype(np.int32)
     return Truth(users, (window.counts[users] > 0).tocsr(), past.counts[users], start, end)
+
+
+def arrivals(events: Events, start: int, end: int) -> npt.NDArray[np.bool_]:
+    """Tell which items (n_items,) were first taken in [start, end)."""
+    return np.asarray(~events.before(start).known & events.between(start, end).known)
 
 
 def events_of(frame: pl.DataFrame, names: Names) -> Events:
@@ -242,15 +309,17 @@ def events_of(frame: pl.DataFrame, names: Names) -> Events:
     # A basket that spans midnight counts once, on its first day.
     coded = coded.group_by("user", "item", "basket").agg(pl.min("day"), pl.first("store"), pl.mean("price"))
     coded = coded.sort("day", "user", "basket", "item")
-    own = [*names.attributes, *(t for t in names.text if t not in names.attributes)]
-    attributes = frame.select(names.item, *own).unique(names.item, keep="first").sort(names.item).drop(names.item)
+    # A column may be both a kind and a text to be read: as text it has a name of its own.
+    texts = {f"{t} as text": pl.col(t).cast(pl.String) for t in names.text}
+    attributes = frame.select(names.item, *names.attributes, **texts).unique(names.item, keep="first")
+    attributes = attributes.sort(names.item).drop(names.item)
     return Events(
         *_columns(coded),
         users,
         items,
         stores,
         attributes,
-        names.text,
+        tuple(texts),
         int(coded["day"].to_numpy().max()) + 1,
     )
 

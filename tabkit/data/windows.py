@@ -1,16 +1,19 @@
 """As-of features: what was known about a user and an item when a day began, and nothing later.
 
 :func:`features` cuts its events off before it looks at them, so no feature can reach past the day; :func:`canary`
-proves it of any feature function by planting events after the day and comparing bit by bit.
+proves it of any feature function by planting events after the day and comparing bit by bit. :class:`Kin` does the
+same for items that nobody has taken yet, which can only be told by the items like them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events
 
@@ -119,6 +122,107 @@ def _with_attribute(out: pl.LazyFrame, frame: pl.LazyFrame, past: Events, column
     out = out.join(table, on="item", how="left", maintain_order="left")
     out = out.join(by, on=["user", "value"], how="left", maintain_order="left")
     return out.with_columns(pl.col(f"{column}_decay").fill_null(0.0)).drop("value")
+
+
+KIN_DECAY = 60
+"""Days in which the weight of a basket halves, beside counting all alike."""
+KIN_PRIOR = 50.0
+"""Baskets added to those of a kind before a user's share of them is taken: one of two is not half the demand."""
+_OF_KIND = ("baskets", "decayed", "share", "decayed_share", "per_basket", "per_item", "item_demand", "items")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Kinds by one attribute: the kind of each item; baskets by user and kind; baskets and known items by kind."""
+
+    of_item: Codes
+    counted: sparse.csr_matrix
+    decayed: sparse.csr_matrix
+    total: npt.NDArray[np.float64]
+    recent: npt.NDArray[np.float64]
+    known: npt.NDArray[np.int64]
+
+
+class Kin:
+    """What users took of the kinds that an item belongs to, as of the beginning of a day.
+
+    A kind is a value of an attribute, or of the first attribute and another (soft drinks of that maker). What tells
+    most of an item that nobody has taken yet is the user's *share* of the baskets of its kind, not their number:
+    everyone buys milk.
+    """
+
+    def __init__(self, events: Events, day: int) -> None:
+        past = events.before(day)
+        weights = (np.ones(len(past)), np.exp2(-(day - past.day) / KIN_DECAY))
+        self.names: list[str] = []
+        self._kinds: list[_Kind] = []
+        for name, of_item in _kinds(past).items():
+            n_kinds = int(of_item.max()) + 1
+            shape = (past.n_users, n_kinds)
+            place = (past.user, of_item[past.item])
+            counted, decayed = (sparse.coo_matrix((w, place), shape=shape).tocsr() for w in weights)
+            totals = [np.asarray(own.sum(axis=0)).ravel() for own in (counted, decayed)]
+            known = np.bincount(of_item[past.known], minlength=n_kinds)
+            self._kinds.append(_Kind(of_item, counted, decayed, totals[0], totals[1], known))
+            self.names += [f"{name} {feature}" for feature in _OF_KIND]
+        # Distinct baskets, so that it is a user's activity and not the length of his receipts.
+        baskets = np.unique(np.stack([past.user, past.basket]), axis=1)[0]
+        self._baskets = np.bincount(baskets, minlength=past.n_users).astype(np.float64)
+        self.names.append("user baskets")
+
+    def describe(self, users: Codes, items: Codes) -> npt.NDArray[np.float32]:
+        """Describe every pair of users and items: (n_users, n_items, n_features) float32."""
+        out = np.empty((len(users), len(items), len(self.names)), np.float32)
+        active = np.maximum(self._baskets[users], 1.0)[:, None]
+        at = 0
+        for each in self._kinds:
+            kind = each.of_item[items]
+            mine, late = (own[users][:, kind].toarray() for own in (each.counted, each.decayed))
+            known, recent = each.known[kind], each.recent[kind]
+            per_item = np.maximum(1, known)
+            for feature in (
+                mine,
+                late,
+                mine / (each.total[kind] + KIN_PRIOR),
+                late / (recent + KIN_PRIOR),
+                mine / active,
+                late / per_item,
+                recent / per_item,
+                known,
+            ):
+                out[:, :, at] = feature
+                at += 1
+        out[:, :, at] = active
+        return out
+
+    def shares(self, users: Codes, items: Codes) -> npt.NDArray[np.float32]:
+        """Return the user's share of the baskets of an item's kinds, summed over them (n_users, n_items)."""
+        out = np.zeros((len(users), len(items)))
+        for each in self._kinds:
+            kind = each.of_item[items]
+            out += each.counted[users][:, kind].toarray() / (each.total[kind] + KIN_PRIOR)
+        return out.astype(np.float32)
+
+
+def _kinds(past: Events) -> dict[str, Codes]:
+    """Return the kind of every item (n_items,), by attribute and by the first attribute with each other one."""
+    single = {
+        c: past.attributes[c].rank("dense").fill_null(0).to_numpy().astype(np.int64)
+        for c in past.attributes.columns
+        if c not in past.text
+    }
+    if not single:
+        return {}
+    (first, of_first), *others = single.items()
+    pairs = {f"{first} + {c}": of_first * (int(k.max()) + 1) + k for c, k in others}
+    return {name: np.unique(k, return_inverse=True)[1].astype(np.int32) for name, k in (single | pairs).items()}
+
+
+def kin_features(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFrame:
+    """Describe pairs by :class:`Kin`, one by one, as the canary asks for them."""
+    kin = Kin(events, day)
+    rows = [kin.describe(users[i : i + 1], items[i : i + 1])[0, 0] for i in range(len(users))]
+    return pl.DataFrame(np.stack(rows), schema=kin.names)
 
 
 def canary(function: FeatureFunction, events: Events, day: int, users: Codes, items: Codes) -> list[str]:

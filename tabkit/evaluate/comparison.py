@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -224,7 +224,7 @@ def decide(
             beaten = f"the same blend without adapted members, the blend of baselines alone and the best baseline, {baseline},"
         sentence = f"Fine-tuning paid: {name} beats {beaten} on rows nobody had touched (by at least {_plain(weakest.gain.low)} {metric.called}, at 95% confidence)."
         return Verdict("adapt", sentence, reason, None, planned.candidate)
-    stay = _better_on_valid(chosen, on_valid, metric)
+    stay = better_on_valid(chosen, on_valid, metric)
     if all(gain.value > worthwhile for gain in gains.values()):
         needed = rows_needed(gains, worthwhile, sum(n_rows.values()), curve)
         more = (
@@ -257,7 +257,28 @@ def decide(
     return Verdict("use_baseline", f"Fine-tuning did not pay: use {titles[stay]}. {finding}.", reason, None, stay)
 
 
-def _better_on_valid(chosen: Chosen, on_valid: dict[str, float], metric: Metric) -> str:
+def over_cutoffs(verdict: Verdict, earlier: list[dict[str, Any]], worthwhile: float, stay: str, title: str) -> Verdict:
+    """Let ``adapt`` stand only where most cutoffs agree: one window of four weeks can be lucky.
+
+    Parameters
+    ----------
+    earlier
+        The planned comparison at earlier cutoffs: ``gains``, each with its ``low``.
+    stay, title
+        What stays where the verdict falls, and what it is called.
+    """
+    if not earlier:
+        return verdict
+    agree = sum(bool(e["gains"]) and all(g["low"] > worthwhile for g in e["gains"]) for e in earlier)
+    held, total = agree + (verdict.decision == "adapt"), len(earlier) + 1
+    told = f"{verdict.reason} Of {total} cutoffs, {held} showed all gains to be worthwhile."
+    if verdict.decision != "adapt" or 2 * held > total:
+        return replace(verdict, reason=told)
+    sentence = f"Not enough evidence: the gain at the last cutoff is not there at most of the {total} cutoffs. Until then use {title}."
+    return Verdict("not_enough_evidence", sentence, told, None, stay)
+
+
+def better_on_valid(chosen: Chosen, on_valid: dict[str, float], metric: Metric) -> str:
     """Return what stays where adapting did not pay; a tie goes to the baseline."""
     if chosen.base is None:
         return chosen.baseline

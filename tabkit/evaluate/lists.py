@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.interactions import Codes, Events, Truth, as_date
-from tabkit.data.windows import canary, features
-from tabkit.evaluate.comparison import Chosen, Exploratory, Planned, Verdict, compare_planned, decide, explore
+from tabkit.data.windows import canary, features, kin_features
+from tabkit.errors import count
+from tabkit.evaluate.comparison import (
+    Chosen,
+    Exploratory,
+    Planned,
+    Verdict,
+    better_on_valid,
+    compare_planned,
+    decide,
+    explore,
+    over_cutoffs,
+)
 from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import against_rule
@@ -96,13 +107,21 @@ def only_new(truth: Truth) -> Truth:
     items = (truth.items - truth.items.multiply(truth.seen > 0)).tocsr()
     items.eliminate_zeros()
     rows = np.flatnonzero(np.diff(items.indptr) > 0)
-    return Truth(truth.users[rows], items[rows], truth.seen[rows], truth.start, truth.end)
+    return replace(truth.take(rows), items=items[rows])
+
+
+def only_among(truth: Truth, among: npt.NDArray[np.bool_]) -> Truth:
+    """Return the part of the truth that lies among some items (n_items,), the only ones that may be listed."""
+    items = truth.items.multiply(among).tocsr()
+    items.eliminate_zeros()
+    rows = np.flatnonzero(np.diff(items.indptr) > 0)
+    return replace(truth.take(rows), items=items[rows], among=among)
 
 
 def measure(ranker: Ranker, truth: Truth, names: list[str], depth: int, new_only: bool) -> Measured:
     """List for the users of a truth, and compare."""
     started = time.process_time()
-    lists = ranker.top(truth.users, depth, new_only)
+    lists = ranker.top(truth.users, depth, new_only, truth.among)
     spent = time.process_time() - started
     return worth(lists, ranker, truth, names, new_only, spent)
 
@@ -111,7 +130,7 @@ def worth(lists: Lists, ranker: Ranker, truth: Truth, names: list[str], new_only
     """Compare lists with the truth, by the metrics named; those of new items need lists of their own."""
     new = None
     if any(name.startswith("new_") for name in names):
-        new = lists if new_only else ranker.top(truth.users, lists.items.shape[1], True)
+        new = lists if new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
     hits = compare_lists(lists, truth, new)
     return Measured(lists, {name: PER_USER[name](hits) for name in names}, spent)
 
@@ -155,6 +174,7 @@ def evaluate_lists(
     valid: Truth,
     opened: tuple[Truth, int | None],
     past: Events,
+    earlier: list[dict[str, Any]],
     metrics: dict[str, Metric],
     depth: int,
     new_only: bool,
@@ -164,6 +184,7 @@ def evaluate_lists(
     level: str,
     seed: int,
     watch: Callable[[float, str], None] = lambda fraction, note: None,
+    hole: tuple[str, int] | None = None,
 ) -> ListCard:
     """Measure every contestant on the holdout window, now open.
 
@@ -175,6 +196,10 @@ def evaluate_lists(
         What the lists were worth on valid, and in the window that the final model was last fitted to.
     opened
         The truth of the holdout window, and how often it was opened before.
+    earlier
+        The planned comparison at earlier cutoffs: the verdict is one over all of them.
+    hole
+        Of a refresh: the day on which the parent's events end, and the days without events after it.
     """
     truth, times = opened
     primary = next(iter(metrics))
@@ -221,6 +246,8 @@ def evaluate_lists(
     values = {n: float(np.nanmean(m.per_user[primary])) for n, m in on_valid.items()}
     sizes = {"train": 0, "valid": 0, "holdout": len(truth.users)}
     verdict = decide(planned, chosen, values, metric, worthwhile, sizes, {}, titles, unit="user")
+    stay = better_on_valid(chosen, values, metric)
+    verdict = over_cutoffs(verdict, earlier, worthwhile, stay, titles[stay])
     measured_at = {
         part: {n: _mean(m.per_user[primary]) for n, m in found.items()}
         for part, found in (("train", on_train), ("holdout", holdout))
@@ -236,7 +263,7 @@ def evaluate_lists(
         "catalogue": int(past.known.sum()),
         "lifts": lifts,
         "lists": {n: character(m.lists, past) for n, m in holdout.items()},
-        "cutoffs": [],
+        "cutoffs": earlier,
         "value": _value(holdout, truth, past, chosen, margin, currency, resamplers["holdout"]),
     }
     gain = None
@@ -250,7 +277,7 @@ def evaluate_lists(
         planned,
         explore(chosen, metric, spread),
         verdict,
-        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed),
+        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed, hole),
         _slices(rivals, holdout, truth, past, primary, metric, resamplers["holdout"]),
         facts,
         holdout,
@@ -261,8 +288,6 @@ def evaluate_lists(
 
 
 def _with_excess(score: ListScore, gap: float) -> ListScore:
-    from dataclasses import replace
-
     assert score.overfit_gap is not None
     return replace(score, excess_gap=score.overfit_gap - gap)
 
@@ -365,6 +390,7 @@ LIST_CHECKS: dict[str, tuple[str, Literal["error", "warning", "info"], str]] = {
     "too_few_users": ("Too few evaluated users", "warning", "Can the holdout window tell rankers apart?"),
     "clock": ("Global clock", "error", "Did any model see the window that it is tested on?"),
     "feature_canary": ("Features of the future", "error", "Does a feature change with events after its day?"),
+    "history_gap": ("Gap after the parent's events", "warning", "Do the new events begin where the parent's end?"),
     "lift_pair": ("Lift where fitted and on the holdout", "warning", "Does the lift over the baseline survive?"),
     "unseen_items": ("Items never seen", "info", "How much of the truth could no model list?"),
     "holdout_reopened": ("Holdout opened before", "warning", "Has this window been looked at before?"),
@@ -383,6 +409,7 @@ def _checks(
     metric: Metric,
     times: int | None,
     seed: int,
+    hole: tuple[str, int] | None,
 ) -> tuple[Outcome, ...]:
     found: dict[str, tuple[Literal["pass", "fail", "not_applicable"], str]] = {}
     n = len(truth.users)
@@ -407,6 +434,15 @@ def _checks(
         if leaks
         else ("pass", f"Of {CANARY_PAIRS} pairs bought once more on the day itself, no as-of feature changed.")
     )
+    if hole is None:
+        found["history_gap"] = ("not_applicable", "No bundle is refreshed.")
+    elif hole[1]:
+        found["history_gap"] = (
+            "fail",
+            f"The parent's events end on {hole[0]}, and the new ones begin {count(hole[1], 'day')} later. Unless nothing was sold then, histories have a hole: give all events from {hole[0]} on.",
+        )
+    else:
+        found["history_gap"] = ("pass", f"The new events begin on {hole[0]}, where the parent's end.")
     lost = {
         k: v["train"] - v["holdout"]
         for k, v in lifts.items()
@@ -419,13 +455,18 @@ def _checks(
         if lost[worst] > OVERFIT_POINTS
         else ("pass", f"The largest difference is that of {pair}.")
     )
-    known = past.known
-    taken = truth.items.tocoo()
-    unseen = float(np.mean(~known[taken.col])) if taken.nnz else 0.0
-    found["unseen_items"] = (
-        "pass",
-        f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
-    )
+    if truth.among is None:
+        taken = truth.items.tocoo()
+        unseen = float(np.mean(~past.known[taken.col])) if taken.nnz else 0.0
+        found["unseen_items"] = (
+            "pass",
+            f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
+        )
+    else:
+        found["unseen_items"] = (
+            "not_applicable",
+            f"Lists are of the {int(truth.among.sum()):,} items first sold in the window, among themselves.",
+        )
     if times is None:
         found["holdout_reopened"] = (
             "not_applicable",
@@ -450,4 +491,5 @@ def _canary(truth: Truth, past: Events, seed: int) -> list[str]:
     rng = stream(seed, "canary")
     users: Codes = rng.choice(truth.users, CANARY_PAIRS).astype(np.int32)
     items: Codes = rng.choice(np.flatnonzero(past.known), CANARY_PAIRS).astype(np.int32)
-    return canary(features, past, truth.start, users, items)
+    leaks = canary(features, past, truth.start, users, items)
+    return leaks if truth.among is None else leaks + canary(kin_features, past, truth.start, users, items)

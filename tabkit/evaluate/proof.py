@@ -103,7 +103,7 @@ def _fold_in(proof: Proof) -> str | None:
 
 _RULES = {
     "fold_in": _fold_in,
-    **dict.fromkeys(("popular", "recent", "frequency", "decay", "refresh", "warm"), _whole),
+    **dict.fromkeys(("popular", "recent", "frequency", "decay", "affinity", "refresh", "warm"), _whole),
     "as_is": _as_is,
     "scratch": _whole,
     "tuned": _whole,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
 from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
 
@@ -96,6 +96,8 @@ class Als(Ranker):
         if not pull:
             return tuned
         items = (1 - pull) * tuned.item_factors + pull * self.item_factors
+        unknown = ~self.item_factors.any(axis=1)
+        items[unknown] = tuned.item_factors[unknown]  # the parent has nothing to say of them
         # The users are solved again for the items that come out: factors of two worlds do not fit each other.
         return self._with(tuned.past, tuned.user_factors, items.astype(np.float32)).fit(tuned.past, 0)
 
@@ -114,6 +116,13 @@ class Als(Ranker):
                 history.append(Step(len(tried), None, 1 - tried[-1][0], f"alpha {alpha:g}"))
             made = max(tried, key=lambda t: t[0])[1]
         return Fitted(made, "scratch", made._proof(None), made._settings(), tuple(history))
+
+    def recoded(self, joined: Joined) -> Als:
+        """Return the factors in the larger vocabulary; new users and items have none until they are solved."""
+        users = np.zeros((joined.past.n_users, self.user_factors.shape[1]), np.float32)
+        items = np.zeros((joined.past.n_items, self.item_factors.shape[1]), np.float32)
+        users[joined.users], items[joined.items] = self.user_factors, self.item_factors
+        return self._with(joined.past, users, items)
 
     def _with(self, past: Events, users: npt.NDArray[np.float32], items: npt.NDArray[np.float32]) -> Als:
         made = Als(**self._settings())

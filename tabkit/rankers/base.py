@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events, blocks
+from tabkit.data.interactions import Codes, Events, Joined, blocks
 from tabkit.errors import UsageError, nearest
 from tabkit.models.base import Budget, Cost, Kind, Proof, Settings, Step
 
@@ -103,6 +103,14 @@ class Ranker(ABC):
         """Return what was learned from label windows with the eyes of another day; None where nothing was."""
         return None
 
+    def learning_from(self, users: Codes | None) -> Ranker:
+        """Return a ranker whose adaptations learn from some users alone; what counts each user for himself does anyway."""
+        return self
+
+    def recoded(self, joined: Joined) -> Ranker | None:
+        """Return what was learned in the codes of a larger vocabulary, unchanged; None where it has to be learned anew."""
+        return None
+
     def top(self, users: Codes, k: int, new_only: bool = False, among: npt.NDArray[np.bool_] | None = None) -> Lists:
         """List the best ``k`` items for each user, block by block.
 
@@ -157,6 +165,7 @@ HOW_TITLES = {
     "recent": "recent popularity",
     "frequency": "personal frequency",
     "decay": "decayed frequency",
+    "affinity": "affinity for its kinds",
     "as_is": "untouched base",
     "refresh": "counts refreshed",
     "fold_in": "users folded in",
@@ -188,9 +197,15 @@ def best_of(scored: Scores, k: int) -> tuple[Codes, Scores]:
     return items, values
 
 
-def dense(rows: sparse.csr_matrix) -> Scores:
-    """Return CSR rows as a float32 block."""
-    return np.asarray(rows.astype(np.float32).toarray())
+def filled(rows: sparse.csr_matrix, common: npt.NDArray[np.float64]) -> Scores:
+    """Return CSR rows plus ``common`` (n_items,) as a float32 block.
+
+    Sums are made in float64 where there is anything to add, and nowhere else: dense float64 blocks took ten times as long.
+    """
+    out = np.empty(rows.shape, np.float32)
+    out[:] = common.astype(np.float32)
+    out[np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices] = rows.data + common[rows.indices]
+    return out
 
 
 def decayed(past: Events, half_life: float | None) -> npt.NDArray[np.float64]:

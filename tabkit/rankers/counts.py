@@ -11,12 +11,14 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import RECENT_DAYS, Fitted, Judge, Ranker, Scores, decayed, popularity
+from tabkit.rankers.base import RECENT_DAYS, Fitted, Judge, Ranker, Scores, decayed, filled, popularity
 
 HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": (15, 30, 45, 60, 90, 120, 180, 365)}
 """Half-lives in days that are tried, by budget; ``thorough`` tries those of ``standard``."""
+PULLS = {"quick": (0.5,), "standard": (0.25, 0.5)}
+"""Shares of the parent's counts that a refresh tries to keep, beside none."""
 FALLBACK = 1e-3
 """What the most popular item adds to a user's own count: it decides between items that the count does not tell
 apart. Small enough to leave a basket of two years ago in front at a half-life of 90 days, large enough for float32."""
@@ -54,31 +56,73 @@ class Counts(Ranker):
         budget: Budget,
         settings: Settings | None = None,
     ) -> Fitted:
-        """Count ``past``; ``decay`` and ``refresh`` choose the half-life, ``as_is`` keeps the counts it has."""
+        """Count ``past``; ``decay`` and ``refresh`` choose the half-life, ``as_is`` keeps the counts it has.
+
+        What ``refresh`` keeps of the parent's counts is chosen on valid too; none wherever that is no worse.
+        """
         if how == "as_is":
             stale = copy.copy(self)
             # What it knows is old; what it may list, and whom it has seen since, is not.
             stale.past = past
             return Fitted(stale, how, Proof((Block("counts", self.own.nnz, 0, 0.0),)))
         history: list[Step] = []
+        pull = 0.0
         if how in ("popular", "recent", "frequency"):
             made = Counts(None, how == "frequency", RECENT_DAYS if how == "recent" else None)._count(past)
         elif settings is not None:
-            made = Counts(settings["half_life"])._count(past)
+            pull = settings.get("pull", 0.0)
+            made = self._fresh(past, settings["half_life"], pull)
         else:
             assert judge is not None
-            tried: list[tuple[float, Counts]] = []
-            for days in HALF_LIVES.get(budget.level, HALF_LIVES["standard"]):
-                ranker = Counts(days)._count(past)
-                tried.append((judge(ranker), ranker))
-                history.append(Step(len(tried), None, 1 - tried[-1][0], f"half-life {days} days"))
-            made = max(tried, key=lambda t: t[0])[1]
+            made, pull = self._chosen(past, judge, how, budget, history)
         moved = made.own.nnz + int((made.common > 0).sum())
+        found = made._settings()
         if how == "refresh":
             change = float(np.sqrt((made.own - self.own).power(2).sum() + ((made.common - self.common) ** 2).sum()))
+            found["pull"] = pull
         else:
             change = float(np.sqrt(made.own.power(2).sum() + (made.common**2).sum()))
-        return Fitted(made, how, Proof((Block("counts", moved, moved, change),)), made._settings(), tuple(history))
+        return Fitted(made, how, Proof((Block("counts", moved, moved, change),)), found, tuple(history))
+
+    def _chosen(
+        self, past: Events, judge: Judge, how: str, budget: Budget, history: list[Step]
+    ) -> tuple[Counts, float]:
+        tried: list[tuple[float, Counts, float]] = []
+
+        def attempt(half_life: float | None, pull: float) -> None:
+            ranker = self._fresh(past, half_life, pull)
+            tried.append((judge(ranker), ranker, pull))
+            note = f"half-life {half_life} days" + (f", {pull:g} of the parent kept" if pull else "")
+            history.append(Step(len(tried), None, 1 - tried[-1][0], note))
+
+        for days in HALF_LIVES.get(budget.level, HALF_LIVES["standard"]):
+            attempt(days, 0.0)
+        if how == "refresh":
+            if self.half_life not in HALF_LIVES["standard"]:
+                attempt(self.half_life, 0.0)
+            best = max(tried, key=lambda t: t[0])[1].half_life
+            for pull in PULLS.get(budget.level, PULLS["standard"]):
+                attempt(best, pull)
+        _, made, pull = max(tried, key=lambda t: t[0])
+        return made, pull
+
+    def _fresh(self, past: Events, half_life: float | None, pull: float) -> Counts:
+        made = Counts(half_life, self.personal, self.recent)._count(past)
+        if pull:
+            made.own = ((1 - pull) * made.own + pull * self.own).tocsr()
+            made.common = (1 - pull) * made.common + pull * self.common
+        return made
+
+    def recoded(self, joined: Joined) -> Counts:
+        """Return the counts it has, in the larger vocabulary."""
+        made, own = copy.copy(self), self.own.tocoo()
+        made.past = joined.past
+        shape = (made.past.n_users, made.past.n_items)
+        made.own = sparse.coo_matrix((own.data, (joined.users[own.row], joined.items[own.col])), shape=shape).tocsr()
+        made.own.sort_indices()
+        made.common = np.zeros(made.past.n_items)
+        made.common[joined.items] = self.common
+        return made
 
     def _count(self, past: Events) -> Self:
         made = copy.copy(self)
@@ -98,7 +142,7 @@ class Counts(Ranker):
     def scores(self, users: Codes) -> Scores:
         """Return decayed counts, and a thousandth of the item's popularity."""
         common = self.common if not self.personal else FALLBACK * self.common
-        return np.asarray(self.own[users].toarray() + common, dtype=np.float32)
+        return filled(self.own[users], common)
 
     def save(self, folder: Path) -> None:
         """Write the settings and the counts."""

@@ -73,7 +73,8 @@ class ItemKnn(Ranker):
 
     def scores(self, users: Codes) -> Scores:
         """Return the sum over the user's items of value times similarity."""
-        return np.asarray((self.x[users] @ self.similarity).toarray(), dtype=np.float32)
+        found: sparse.csr_matrix = (self.x[users] @ self.similarity).astype(np.float32)
+        return np.asarray(found.toarray())
 
     def save(self, folder: Path) -> None:
         """Write the setting; similarities follow from the events."""

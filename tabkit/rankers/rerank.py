@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Codes, Events, blocks, truth_of
+from tabkit.data.interactions import Codes, Events, Joined, blocks, truth_of
 from tabkit.data.windows import features
 from tabkit.errors import DataError
 from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
@@ -141,6 +141,20 @@ class Rerank(Ranker):
         """Return what was learned with the features of another day."""
         made = copy.copy(self)
         made.past = past
+        return made
+
+    def learning_from(self, users: Codes | None) -> Rerank:
+        """Return the re-ranker with label windows of these users alone; sources and features remain those of everyone."""
+        if users is None:
+            return self
+        made = copy.copy(self)
+        made.only, made.known_pairs = users, {}
+        return made
+
+    def recoded(self, joined: Joined) -> Rerank:
+        """Return the trees; codes are in the events alone."""
+        made = self.looking_at(joined.past)
+        made.known_pairs, made.predicted = {}, None
         return made
 
     def _days(self, budget: Budget) -> list[int]:

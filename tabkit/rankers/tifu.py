@@ -17,7 +17,7 @@ from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events
 from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores, popularity
+from tabkit.rankers.base import Fitted, Judge, Ranker, Scores, filled, popularity
 
 GROUP_SIZE = 4
 """Baskets per group; within a group ``within`` decays, between groups ``between``."""
@@ -85,7 +85,7 @@ class Tifu(Ranker):
     def scores(self, users: Codes) -> Scores:
         """Return alpha times the user's own vector plus (1 - alpha) times the neighbours' mean."""
         both = self.alpha * self.vectors[users] + (1 - self.alpha) * (self.near[users] @ self.vectors)
-        return np.asarray(both.toarray() + FALLBACK * self.common, dtype=np.float32)
+        return filled(both, FALLBACK * self.common)
 
     def save(self, folder: Path) -> None:
         """Write the settings; vectors and neighbours follow from the events."""

@@ -26,7 +26,8 @@ def learning(key: str, candidate: dict[str, Any]) -> Figure:
     adapted = candidate["kind"] == "adapted" and steps[0] == 0
     stages = _stages(history)
     trained = [s for s in stages if s[0] > 0] or stages
-    contest = len(stages) > max(3, len(history) // 2)  # every step a setting of its own: settings tried, not time
+    # Every step a setting of its own: settings tried, not time. Two or three of them are so only without a step 0.
+    contest = len(stages) > max(3, len(history) // 2) or (steps[0] > 0 and len(stages) == len(history))
     kept = _kept(len(history), steps.index(best["step"]))
     thin = [history[i] for i in kept]
     losses = [h[k] for h in history for k in ("train_loss", "valid_loss")]

@@ -104,13 +104,13 @@ def limits(score: Mapping[str, Any] | None, decimals: int, sign: bool = False) -
     return f"[{fixed(score['low'], decimals, sign)}, {fixed(score['high'], decimals, sign)}]"
 
 
-def share(value: float | None, digits: int = 3) -> str:
-    """Format a share as a percentage.
+def share(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """Format a share, or with ``sign`` a relative change, as a percentage.
 
-    >>> share(0.9188), share(1.0), share(0.0004), share(None)
-    ('91.9%', '100%', '0.04%', '–')
+    >>> share(0.9188), share(1.0), share(0.0004), share(None), share(0.066, sign=True)
+    ('91.9%', '100%', '0.04%', '–', '+6.6%')
     """
-    return MISSING if value is None else f"{number(100 * value, digits)}%"
+    return MISSING if value is None else f"{(signed if sign else number)(100 * value, digits)}%"
 
 
 def whole(value: float | None) -> str:

@@ -74,6 +74,8 @@ def render(result: dict[str, Any], predictions: pl.DataFrame | None) -> str:
         figures=_figures(words),
         confusion=_confusion(words),
         value=_value(words),
+        lists=_lists(words) if result["task"] == "ranking" else None,
+        units="users" if result["task"] == "ranking" else "rows",
         parameters=numbers.parameters,
         money=numbers.money,
     )
@@ -114,6 +116,13 @@ def _facts(words: Words) -> list[tuple[str, str, str]]:
             f"passed; {failed} failed" if failed else "passed" if made else "made",
         ),
     ]
+    if r["task"] == "ranking":
+        lists = r["ranking"]
+        facts[3] = (
+            "Holdout",
+            f"{lists['users']:,} users",
+            f"in the {lists['days']} days from {lists['cutoff']}, read once",
+        )
     if r["value"] and r["value"].get("net_gain_per_year") is not None:
         v = r["value"]
         shown = "worth it" if v["worth_it"] else "not shown to be worth it"
@@ -211,6 +220,35 @@ def _look(words: Words, frame: pl.DataFrame, styles: dict[str, str]) -> list[Fig
             charts.residuals("residuals", frame, champion, words.title(champion), unit),
         ]
     return []
+
+
+def _lists(words: Words) -> dict[str, Any]:
+    """Return what there is to say of lists: lift where fitted and on the holdout, their character, every cutoff."""
+    about = words.r["ranking"]
+    order = [c for kind in _KINDS for c in words.scored if c["kind"] == kind]
+    body = []
+    for c in order:
+        lift, looks = about["lifts"][c["name"]], about["lists"][c["name"]]
+        cells = [numbers.share(lift[part], sign=True) for part in ("train", "holdout")]
+        cells += [numbers.share(looks["coverage"]), numbers.number(looks["novelty"]), numbers.share(looks["diversity"])]
+        body.append({"c": c, "cells": cells})
+    cutoffs = []
+    if about["cutoffs"] and words.r["planned"]:
+        now = {"cutoff": about["cutoff"], "users": about["users"], "gains": words.r["planned"]["against"]}
+        for each in (*reversed(about["cutoffs"]), now):
+            gains = {g["name"]: numbers.interval(g, key="gain", sign=True) for g in each["gains"]}
+            cutoffs.append((each["cutoff"], f"{each['users']:,}", gains))
+    worth = []
+    if (value := about["value"]) is not None:
+        adapted, baseline = (words.title(words.r["chosen"][role]) for role in ("adapted", "baseline"))
+        worth = [
+            (f"Items listed and taken, {adapted} beyond {baseline}", numbers.interval(value["extra_items"], sign=True)),
+            (
+                f"Margin on them, at {numbers.share(value['margin'])} of the price",
+                _amount(value["extra_margin"], value["currency"], True),
+            ),
+        ]
+    return {"rows": body, "cutoffs": cutoffs, "worth": worth}
 
 
 def _confusion(words: Words) -> dict[str, Any] | None:

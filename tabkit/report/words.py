@@ -182,6 +182,22 @@ class Words:
             )
         return "How the champion does on the holdout."
 
+    def lists(self) -> str:
+        """Return what lift over the best baseline survived its own window."""
+        lifts, baseline = self.r["ranking"]["lifts"], self.title(self.r["chosen"]["baseline"])
+        known = {n: v for n, v in lifts.items() if v["train"] is not None and v["holdout"] is not None}
+        name = max(known, key=lambda n: known[n]["train"], default=None)
+        if name is None:
+            return "No lift over the best baseline is known."
+        there, here = known[name]["train"], known[name]["holdout"]
+        if there <= 0:
+            return f"No candidate's lists beat those of {baseline} in the last window before the holdout."
+        return (
+            f"In the last window before the holdout, the one that models may have been fitted to, the lists of {self.title(name)} "
+            f"were {share(there)} better than those of {baseline}; on the holdout {share(abs(here))} {'better' if here >= 0 else 'worse'}. "
+            "Only the second number says what lists made tomorrow will be worth."
+        )
+
     def _negative(self) -> str:
         return next((c for c in self.r["classes"] if c != self.r["positive"]), "others")
 
@@ -265,8 +281,9 @@ class Words:
             else ""
         )
         scoring = c["score_cpu_seconds_per_million"]
+        units = "users" if self.r["task"] == "ranking" else "rows"
         tail = (
-            f" Scoring a million rows with it takes about {duration(scoring)} of one core{price}."
+            f" Scoring a million {units} with it takes about {duration(scoring)} of one core{price}."
             if scoring is not None
             else ""
         )

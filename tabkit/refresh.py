@@ -1,0 +1,101 @@
+"""Take a bundle of lists on by new events: the parent is the base, and what it learned is adapted, not fitted again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabkit.adapt_rankers import Clock, at_home
+from tabkit.bundle import ListBundle, is_ranking, load_lists, verify
+from tabkit.data.interactions import Events, as_date, join_events
+from tabkit.errors import DataError, UsageError, count
+from tabkit.rankers.base import Ranker
+from tabkit.recipe import Plan
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A parent and its new events, in one vocabulary.
+
+    Attributes
+    ----------
+    clock
+        The last two windows of the new events are valid and holdout; bases end where the parent's events do.
+    facts
+        What ``result.json`` says of the parent.
+    """
+
+    base: str
+    ranker: Ranker
+    clock: Clock
+    facts: dict[str, Any]
+
+
+def open_parent(folder: str | Path, plan: Plan) -> ListBundle:
+    """Load the bundle to be refreshed; its own recipe and schema go on, with their filters.
+
+    Raises
+    ------
+    UsageError
+        It is a bundle of a table, or of another recipe.
+    BundleError
+        It is broken.
+    """
+    folder = Path(folder)
+    if plan.recipe.task != "ranking":
+        raise UsageError(
+            f"--base is for ranking recipes, and {plan.recipe.name} is a {plan.recipe.task} task: its champion is fitted "
+            "again by running the recipe on all rows. Leave --base out."
+        )
+    verify(folder)
+    if not is_ranking(folder):
+        raise UsageError(f"--base {folder} is the bundle of a table. Expected one of {plan.recipe.name}.")
+    parent = load_lists(folder)
+    if parent.plan.recipe.name != plan.recipe.name:
+        raise UsageError(
+            f"--base {folder} was made by {parent.plan.recipe.name}. Expected a bundle of {plan.recipe.name}."
+        )
+    return parent
+
+
+def take_on(parent: ListBundle, new: Events) -> Taken:
+    """Join the parent's events and the new ones.
+
+    Raises
+    ------
+    DataError
+        The new events begin before the parent's end, or are too few weeks to choose and to compare on.
+    UsageError
+        The parent's ranker learned nothing that can be taken on.
+    """
+    ranking, past = parent.plan.recipe.ranking, parent.ranker.past
+    assert ranking is not None
+    joined = join_events(past, new)
+    ranker = parent.ranker.recoded(joined)
+    if ranker is None:
+        raise UsageError(
+            f"--base: the bundle holds {parent.ranker.title}, which is fitted anew or not at all. Run "
+            f"{parent.plan.recipe.name} on all events, without --base."
+        )
+    end = joined.events.end
+    if end - past.end < 2 * ranking.days:
+        raise DataError(
+            f"New events run from {as_date(int(new.day.min()))} to {as_date(end - 1)}, {count(end - past.end, 'day')} after the "
+            f"parent's end. Expected at least {2 * ranking.days}: {ranking.days} to choose on, {ranking.days} to compare on. "
+            "Wait for more, or run the recipe on all events."
+        )
+    whom = at_home(joined.past, ranking.home_stores) if ranking.home_stores else None
+    clock = Clock(joined.events, end - ranking.days, ranking.days, past.end, joined.users[:0], 0, whom)
+    facts = {
+        "created": str(parent.manifest["created"]),
+        "seal": parent.seal,
+        "champion": str(parent.manifest["champion"]),
+        "events_end": as_date(past.end),
+        "events": len(past),
+        "new_events": len(new),
+        "new_users": len(joined.events.users) - past.n_users,
+        "new_items": len(joined.events.items) - past.n_items,
+        "gap_days": int(new.day.min()) - past.end,
+    }
+    return Taken(str(parent.manifest["model"]), ranker.learning_from(whom), clock, facts)
