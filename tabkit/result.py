@@ -23,7 +23,7 @@ from tabkit.data.split import Split
 from tabkit.data.validate import Table
 from tabkit.errors import inside
 from tabkit.evaluate.comparison import Exploratory, Planned
-from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
+from tabkit.evaluate.harness import INTERVAL_LEVEL, PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
 from tabkit.evaluate.lists import ListCard, ListScore
 from tabkit.models.base import Predictions
 from tabkit.recipe import Plan
@@ -139,6 +139,9 @@ def assemble(
             "unit": "row" if split.groups is None else "group",
         },
         "interval_coverage": scorecard.interval_coverage,
+        "prediction_interval": None
+        if scorecard.half_width is None
+        else {"level": INTERVAL_LEVEL, "half_width": scorecard.half_width, "scale": recipe.scale},
         "bundle": {
             "train_on": recipe.bundle.train_on,
             "rows": table.frame.height - n_unlabelled if recipe.bundle.train_on == "all" else len(split.train),
