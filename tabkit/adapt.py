@@ -176,7 +176,9 @@ def adapt_all(
     if scale is not None and source is not None:
         source = source.with_y(to_scale(scale.kind, source.labels))
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained = {name: _behind(scale, base) for name, base in (opened or {}).items()}
+    pretrained = {
+        name: _behind(scale, base if source is None else base.knowing(source)) for name, base in (opened or {}).items()
+    }
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:
