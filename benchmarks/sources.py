@@ -24,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tabkit.data.derive import align
+from tabkit.data.align import read_source
 from tabkit.data.encode import Features, as_text, fit_encoder
 from tabkit.data.source import from_frame
 from tabkit.data.split import split_rows
 from tabkit.data.validate import read_table
 from tabkit.evaluate.metrics import METRICS, Metric
 from tabkit.models.base import BUDGETS, Model, Predictions, candidate_name, loss, model_class
-from tabkit.recipe import Plan, Recipe, Source, load_recipe
+from tabkit.recipe import Plan, Recipe, load_recipe
 from tabkit.samples import load_sample
 from tabkit.seed import stream
 
@@ -76,13 +76,12 @@ class Vertical:
             changes["source"] = {"sample": source}
         recipe = Recipe.model_validate({**plan.recipe.model_dump(by_alias=True), **changes})
         plan = replace(plan, recipe=recipe)
-        described = recipe.source or Source()
-        sample = described.sample or recipe.sample
+        (rule,) = recipe.sources
+        sample = rule.sample or recipe.sample
         assert recipe.sample is not None and sample is not None
         target = read_table(plan, from_frame(load_sample(recipe.sample), recipe.sample), recipe.where).frame
-        aligned = from_frame(align(load_sample(sample), plan, sample), sample)
-        known = read_table(plan, aligned, described.where).frame
-        target, known = (f.filter(f[recipe.target].is_not_null()) for f in (target, known))
+        target = target.filter(target[recipe.target].is_not_null())
+        known = read_source(plan, from_frame(load_sample(sample), sample), rule, target).frame
         names = () if recipe.task == "regression" else sorted(as_text(target[recipe.target]).unique())
         classes = tuple(sorted(names, key=lambda c: c == recipe.positive))
         (split,) = split_rows(target, recipe, seed=0)

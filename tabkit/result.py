@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt_rankers import Clock
+from tabkit.data.align import SourceTable
 from tabkit.data.encode import Encoder
 from tabkit.data.interactions import as_date
 from tabkit.data.split import Split
@@ -50,7 +51,7 @@ def assemble(
     plan: Plan,
     table: Table,
     n_unlabelled: int,
-    n_source: int,
+    sources: tuple[SourceTable, ...],
     split: Split,
     encoder: Encoder,
     scorecard: Scorecard,
@@ -90,8 +91,9 @@ def assemble(
             "out_of_scope": table.n_out_of_scope,
             "unlabelled": n_unlabelled,
             **split.sizes(),
-            "source": n_source,
+            "source": sum(source.frame.height for source in sources),
         },
+        "sources": [{"name": s.name, "rows": s.frame.height, "lacking": list(s.lacking)} for s in sources],
         "split": {
             "kind": split.kind,
             "holdout": recipe.split.holdout,

@@ -195,7 +195,24 @@ def _source_distance(e: Evidence) -> Verdict:
         f"A classifier tells source rows from training rows with ROC AUC {auc:.3f} (.5 is none, alarm at {SOURCE_AUC}); "
         f"{len(moved)} of {len(psi)} columns have a PSI above {SHIFT_PSI}{named}; {_label_shift(e.source, e.train)}."
     )
+    if elsewhere := _elsewhere(e.source, e.train):
+        return "fail", f"{text} Nowhere near those of the target: {'; '.join(elsewhere[:4])}. Are they in another unit?"
     return ("fail" if auc > SOURCE_AUC else "pass"), text
+
+
+def _elsewhere(source: Features, train: Features) -> list[str]:
+    """Return the numbers whose middle nine tenths in the source lie outside all that the target's rows have."""
+    numbers = [(name, source.x_num[:, i], train.x_num[:, i]) for i, name in enumerate(train.layout.num_names)]
+    if train.layout.task == "regression":
+        numbers.append(("the target", source.labels, train.labels))
+    out = []
+    for name, there, here in numbers:
+        there, here = there[np.isfinite(there)], here[np.isfinite(here)]
+        if len(there) and len(here):
+            low, high = np.quantile(there, [0.05, 0.95])
+            if low > here.max() or high < here.min():
+                out.append(f"{name!r} is {low:.4g} to {high:.4g} there and {here.min():.4g} to {here.max():.4g} here")
+    return out
 
 
 def _label_shift(source: Features, train: Features) -> str:

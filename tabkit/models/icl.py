@@ -213,7 +213,7 @@ class Icl(Model):
             for i, (_, on_valid, n) in enumerate(tried)
             if not math.isnan(on_valid)
         )
-        notes = (
+        notes: tuple[str, ...] = (
             f"answers from {len(train):,} rows of the target and {kept:,} of the source; a bundle of it holds those rows",
         )
         if not room:
