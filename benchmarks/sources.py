@@ -49,7 +49,9 @@ UNTOUCHED = (("linear", "as_is"), ("lgbm", "as_is"))
 MEAN = "mean of these"
 THIRDS = 3
 BUDGET = replace(BUDGETS["quick"], trees=200)
-SIDES = ("target", "source")
+SIDES = ("target", "untouched", "source")
+MOST_OF_POOL = 0.6
+"""More of the rows to draw from, and the draws would be nearly the same."""
 BOOTSTRAP = 10_000
 
 
@@ -168,11 +170,13 @@ def main() -> None:
             writer.writerow(["vertical", "rows", "draw", "side", "candidate", "score", "loss"])
         for n_rows in options.rows:
             for name in options.only:
+                todo = [d for d in range(options.draws) if (name, n_rows, d) not in done]
+                if not todo:
+                    continue
                 if name not in opened:
                     opened[name] = Vertical.open(name, VERTICALS[name])
                 vertical = opened[name]
-                todo = [d for d in range(options.draws) if (name, n_rows, d) not in done]
-                for draw in todo if n_rows <= len(vertical.pool) // 2 else []:
+                for draw in todo if n_rows <= MOST_OF_POOL * len(vertical.pool) else []:
                     found = list(measure(vertical, n_rows, draw))
                     writer.writerows([name, n_rows, draw, *entry] for entry in found)
                     file.flush()
@@ -182,7 +186,7 @@ def main() -> None:
 
 def gain(metric: Metric, by_side: dict[str, pl.DataFrame]) -> str:
     """Return the mean gain of the source's side over the target's, paired by draw, with its bootstrap interval."""
-    target, source = (by_side[side].sort("draw")["score"].to_numpy() for side in SIDES)
+    target, source = (by_side[side].sort("draw")["score"].to_numpy() for side in ("target", "source"))
     gains = metric.sign * (source - target)
     means = np.random.default_rng(0).choice(gains, (BOOTSTRAP, len(gains))).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -195,7 +199,9 @@ def report(scores: pl.DataFrame) -> None:
         own = scores.filter(pl.col("vertical") == name)
         metric = METRICS[load_recipe(name).recipe.metrics.primary]
         print(f"\n`{name}`, {metric.title} ({'higher' if metric.greater_is_better else 'lower'} is better)\n")
-        print("| target rows | target only | source-adapted | gain [95%] | each chosen by loss: gain [95%] | chosen |")
+        print(
+            "| target rows | target only | source untouched | source-adapted | gain [95%] | chosen by loss: gain [95%] |"
+        )
         print("|---|---|---|---|---|---|")
         for n_rows in sorted(own["rows"].unique()):
             here = own.filter(pl.col("rows") == n_rows)
@@ -207,8 +213,7 @@ def report(scores: pl.DataFrame) -> None:
             }
             cells = [f"{mean[side]['score'].mean():.3f}" for side in SIDES]
             cells += [gain(metric, mean), gain(metric, best)]
-            counted = best["source"]["candidate"].value_counts(sort=True).iter_rows()
-            print(f"| {n_rows} | {' | '.join(cells)} | {', '.join(f'{c} {n}' for c, n in counted)} |")
+            print(f"| {n_rows} | {' | '.join(cells)} |")
         means = own.group_by("rows", "side", "candidate", maintain_order=True).agg(pl.col("score").mean())
         print("\n| candidate | " + " | ".join(f"{n} rows" for n in sorted(own["rows"].unique())) + " |")
         print("|---|" + "---|" * own["rows"].n_unique())
