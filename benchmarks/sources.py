@@ -81,9 +81,9 @@ class Vertical:
         (rule,) = recipe.sources
         sample = rule.sample or recipe.sample
         assert recipe.sample is not None and sample is not None
-        target = read_table(plan, from_frame(load_sample(recipe.sample), recipe.sample), recipe.where).frame
-        target = target.filter(target[recipe.target].is_not_null())
-        known = read_source(plan, from_frame(load_sample(sample), sample), rule, target).frame
+        table = read_table(plan, from_frame(load_sample(recipe.sample), recipe.sample), recipe.where)
+        target = table.frame.filter(table.frame[recipe.target].is_not_null())
+        known = read_source(plan, from_frame(load_sample(sample), sample), rule, table, rule.sample is None).frame
         names = () if recipe.task == "regression" else sorted(as_text(target[recipe.target]).unique())
         classes = tuple(sorted(names, key=lambda c: c == recipe.positive))
         (split,) = split_rows(target, recipe, seed=0)

@@ -254,7 +254,7 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
     try:
         table = read_table(plan, here, recipe.where)
         sources = tuple(
-            read_source(plan, given, rule, table.frame) for rule, given in _source_inputs(plan, here, source)
+            read_source(plan, given, rule, table, given is here) for rule, given in _source_inputs(plan, here, source)
         )
     except DataError as problem:
         rejects = getattr(problem, "rejects", None)

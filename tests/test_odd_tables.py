@@ -111,6 +111,32 @@ def test_several_sources_are_aligned_each_by_its_own_rule(tmp_path: Path, monkey
         load_recipe(str(path))
 
 
+@pytest.mark.parametrize(("where", "fails"), [("", True), ('where = "x0 < 0.5"', True), ('where = "x0 > 0"', False)])
+def test_a_row_is_never_source_and_target_at_once(
+    where: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is cut from the target's own table: its base would otherwise know the holdout."""
+    frame = signal_table(400)
+    path = write_recipe(tmp_path, frame, f'where = "x0 <= 0"\n{BINARY}{LINES}[source]\n{where}\n')
+    frame.write_parquet(tmp_path / "d.parquet")
+    if fails:
+        with pytest.raises(DataError, match="rows would be source and target at once"):
+            tabkit.run(str(path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    else:
+        result = tabkit.run(str(path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick").result
+        assert (
+            result["rows"]["source"] + result["rows"]["train"] + result["rows"]["valid"] + result["rows"]["holdout"]
+            == 400
+        )
+
+
+def test_holdout_rows_in_a_source_file_are_found(run_with: Callable[..., Any]) -> None:
+    frame = signal_table(200)
+    result = run_with(frame, BINARY + LINES, pl.concat([signal_table(100, seed=1), frame.head(60)]))
+    (check,) = [c for c in result["checks"] if c["code"] == "source_copies"]
+    assert check["outcome"] == "fail" and "the bases have seen them" in check["message"]
+
+
 def test_a_source_in_another_unit_is_asked_about() -> None:
     rows = make_features("regression", 400)
     near, far = rows.take(np.arange(200)), rows.take(np.arange(200, 400))

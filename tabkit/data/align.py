@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
 from tabkit.data.derive import evaluated, parse_sql
 from tabkit.data.source import Input, from_frame
-from tabkit.data.validate import needed_columns, read_table
-from tabkit.errors import DataError, nearest
+from tabkit.data.validate import Table, needed_columns, read_table
+from tabkit.errors import DataError, count, nearest
 from tabkit.recipe import Plan, Source
 
 
@@ -57,7 +58,7 @@ def align(frame: pl.DataFrame, plan: Plan, rule: Source, name: str) -> pl.DataFr
     return frame.with_columns(made)
 
 
-def read_source(plan: Plan, given: Input, rule: Source, target: pl.DataFrame) -> SourceTable:
+def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_input: bool = False) -> SourceTable:
     """Read a source whole, since bases are pretrained on all of it, and put it into the target's columns.
 
     Parameters
@@ -65,12 +66,14 @@ def read_source(plan: Plan, given: Input, rule: Source, target: pl.DataFrame) ->
     rule
         What the recipe says of it.
     target
-        The target's rows, whose columns it is to have.
+        The target's table, whose columns it is to have.
+    same_input
+        Whether both are cut from one input; they must then have no row in common.
 
     Raises
     ------
     DataError
-        It has no target, none of the target's features, or rows that do not fit the schema.
+        It has no target, none of the target's features, rows that do not fit the schema, or rows of the target.
     """
     recipe = plan.recipe
     if rule.columns:
@@ -81,7 +84,7 @@ def read_source(plan: Plan, given: Input, rule: Source, target: pl.DataFrame) ->
             f"{given.name}: the source has no column '{recipe.target}', the target; without labels it teaches nothing."
             f"{nearest(recipe.target, given.columns)} Say under [source.columns] what it is made from."
         )
-    features = [c for c in target.columns if plan.is_feature(c)]
+    features = [c for c in target.frame.columns if plan.is_feature(c)]
     must = set(parse_sql(recipe.outcome or f'"{recipe.target}"', f"{plan.path}: key 'outcome'").meta.root_names())
     if rule.where is not None:
         must |= set(parse_sql(rule.where, f"{plan.path}: [source] key 'where'").meta.root_names())
@@ -92,8 +95,14 @@ def read_source(plan: Plan, given: Input, rule: Source, target: pl.DataFrame) ->
             f"{given.name}: the source shares no feature with the target, which has {', '.join(features[:6])}; found "
             f"{', '.join(given.columns[:6])}. Say under [source.columns] what they are made from."
         )
-    frame = read_table(plan, given, rule.where, absent=frozenset(absent)).frame
+    table = read_table(plan, given, rule.where, absent=frozenset(absent))
+    if same_input and (both := np.intersect1d(table.rows, target.rows)).size:
+        raise DataError(
+            f"{given.name}: {count(both.size, 'row')} would be source and target at once, and what is held out would have been "
+            "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
+        )
+    frame = table.frame
     label = frame[recipe.target]
     frame = frame.filter(label.is_not_null() & (label.is_finite() if label.dtype.is_float() else pl.lit(True)))
-    kept = [pl.col(c).cast(target.schema[c]) for c in [*features, recipe.target]]
+    kept = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
     return SourceTable(rule.title, frame.select(kept), tuple(c for c in features if c in absent))

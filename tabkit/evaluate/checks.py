@@ -200,6 +200,23 @@ def _source_distance(e: Evidence) -> Verdict:
     return ("fail" if auc > SOURCE_AUC else "pass"), text
 
 
+def _source_copies(e: Evidence) -> Verdict:
+    if e.source is None:
+        return "not_applicable", "The recipe has no source table."
+    seen = set(_row_keys(e.source))
+    copies = sum(key in seen for key in _row_keys(e.holdout))
+    share = copies / len(e.holdout)
+    text = f"{copies:,} of {len(e.holdout):,} holdout rows ({share:.1%}) have an exact copy, target included, in the source"
+    if share > DUPLICATE_SHARE:
+        return "fail", f"{text}: the bases have seen them. Take the target's rows out of the source."
+    return "pass", f"{text}."
+
+
+def _row_keys(rows: Features) -> list[bytes]:
+    arrays = (rows.x_num, rows.x_cat, rows.labels)
+    return [b"".join(np.ascontiguousarray(array[i]).tobytes() for array in arrays) for i in range(len(rows))]
+
+
 def _elsewhere(source: Features, train: Features) -> list[str]:
     """Return the numbers whose middle nine tenths in the source lie outside all that the target's rows have."""
     numbers = [(name, source.x_num[:, i], train.x_num[:, i]) for i, name in enumerate(train.layout.num_names)]
@@ -369,6 +386,12 @@ CHECKS: dict[str, Check] = {
     "group_overlap": Check("Group overlap", "error", "Is a group on both sides of the holdout?", _group_overlap),
     "time_overlap": Check("Time overlap", "error", "Was the model trained on the holdout's future?", _time_overlap),
     "holdout_shift": Check("Train-holdout shift", "warning", "Does the holdout look like the training rows?", _shift),
+    "source_copies": Check(
+        "Holdout rows in the source",
+        "error",
+        "Has a base already seen rows that are held out?",
+        _source_copies,
+    ),
     "source_distance": Check(
         "Distance of the source", "info", "Do the source's rows look like the target's?", _source_distance
     ),
