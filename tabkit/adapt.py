@@ -105,7 +105,8 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
                     f"{where}: '{base}' can only be adapted by '{how}' with a source table to pretrain on. "
                     "Add [source] to the recipe, give --source FILE, or remove the strategy."
                 )
-        untouched = [how for how, kind in model.hows.items() if kind in ("base", "baseline")]
+        possible = [how for how in model.hows if has_source or how not in model.needs_source]
+        untouched = [how for how in possible if model.hows[how] in ("base", "baseline")]
         out += [Wanted(base, how, model.hows[how]) for how in [*untouched, *hows]]
     return tuple(dict.fromkeys(out))
 

@@ -151,3 +151,14 @@ def test_a_source_reaches_every_base_and_titles_say_what_was_done() -> None:
         for c in made:
             if c.name in ("linear_pool", "icl_context"):
                 assert np.corrcoef(c.adapted.model.predict(new), new.labels)[0, 1] > 0.7
+
+
+def test_a_base_that_is_listed_without_ways_and_without_a_source_is_a_baseline() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "a/b", "title": "T", "schema": "s", "task": "binary", "target": "y", "metrics": {"primary": "roc_auc"},
+            "candidates": {"without": ["catboost"], "adapt": {"lgbm": [], "linear": []}},
+        }
+    )  # fmt: skip
+    assert {w.kind for w in wanted(recipe, False)} == {"baseline"}
+    assert {w.name for w in wanted(recipe, True) if w.kind == "base"} == {"lgbm_as_is", "linear_as_is"}
