@@ -18,6 +18,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tabkit.data.encode import Features, as_text, fit_encoder
 from tabkit.data.source import from_frame
 from tabkit.data.split import split_rows
 from tabkit.data.validate import read_table
+from tabkit.evaluate.checks import two_sample_auc
 from tabkit.evaluate.metrics import METRICS, Metric
 from tabkit.models.base import BUDGETS, Model, Predictions, candidate_name, loss, model_class
 from tabkit.recipe import Plan, Recipe, load_recipe
@@ -65,13 +67,13 @@ class Vertical:
     classes: tuple[str, ...]
     pool: npt.NDArray[np.int64]
     holdout: npt.NDArray[np.int64]
+    source: Features
     rows: Features
     """The target's rows as the source's encoder sees them."""
-    bases: dict[str, Model]
 
     @classmethod
     def open(cls, name: str, source: str | None) -> Vertical:
-        """Read both tables as a run does, hold out half of the target, and make the bases."""
+        """Read both tables as a run does, and hold out half of the target."""
         plan = load_recipe(name)
         changes: dict[str, object] = {"split": {"holdout": 0.5}, "value": None}
         if source is not None:
@@ -88,13 +90,21 @@ class Vertical:
         classes = tuple(sorted(names, key=lambda c: c == recipe.positive))
         (split,) = split_rows(target, recipe, seed=0)
         pool = np.sort(np.concatenate([split.train, split.valid]))
-        rows, there = encoded(plan, classes, known, target, known)
-        bases: dict[str, Model] = {"icl": model_class("icl").open_weights(None, recipe.task).knowing(there)}
-        for base in ("linear", "lgbm"):
-            made = model_class(base).pretrain(there, rows.with_y(None), stream(0, "pretrain", base), BUDGET)
-            assert made is not None
-            bases[base] = made
-        return cls(plan, METRICS[recipe.metrics.primary], target, classes, pool, split.holdout, rows, bases)
+        source_rows, rows = encoded(plan, classes, known, known, target)
+        return cls(plan, METRICS[recipe.metrics.primary], target, classes, pool, split.holdout, source_rows, rows)
+
+    @cached_property
+    def bases(self) -> dict[str, Model]:
+        """What the source teaches before any row of the target is drawn."""
+        made: dict[str, Model] = {
+            "icl": model_class("icl").open_weights(None, self.rows.layout.task).knowing(self.source)
+        }
+        for name in ("linear", "lgbm"):
+            rng = stream(0, "pretrain", name)
+            base = model_class(name).pretrain(self.source, self.rows.with_y(None), rng, BUDGET)
+            assert base is not None
+            made[name] = base
+        return made
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return rows drawn from the pool (n_rows,), and the third that each belongs to."""
@@ -197,8 +207,11 @@ def report(scores: pl.DataFrame) -> None:
     """Print a table a vertical: what each side scores, and the paired gain of the source with its interval over draws."""
     for name in scores["vertical"].unique(maintain_order=True):
         own = scores.filter(pl.col("vertical") == name)
-        metric = METRICS[load_recipe(name).recipe.metrics.primary]
-        print(f"\n`{name}`, {metric.title} ({'higher' if metric.greater_is_better else 'lower'} is better)\n")
+        vertical = Vertical.open(name, VERTICALS[name])
+        metric, n_source = vertical.metric, len(vertical.source)
+        auc = two_sample_auc(vertical.source, vertical.rows, seed=0)
+        print(f"\n`{name}`, {metric.title} ({'higher' if metric.greater_is_better else 'lower'} is better).", end=" ")
+        print(f"A classifier tells the source's {n_source:,} rows from the target's with ROC AUC {auc:.3f}.\n")
         print(
             "| target rows | target only | source untouched | source-adapted | gain [95%] | chosen by loss: gain [95%] |"
         )
