@@ -106,7 +106,8 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
                     f"{where}: '{base}' can only be adapted by '{how}' with a source table to pretrain on. "
                     "Add [source] to the recipe, give --source FILE, or remove the strategy."
                 )
-        untouched = [how for how, kind in model.hows.items() if kind in ("base", "baseline")]
+        possible = [how for how in model.hows if has_source or how not in model.needs_source]
+        untouched = [how for how in possible if model.hows[how] in ("base", "baseline")]
         out += [Wanted(base, how, model.hows[how]) for how in [*untouched, *hows]]
     return tuple(dict.fromkeys(out))
 
@@ -185,7 +186,9 @@ def adapt_all(
     if scale is not None and source is not None:
         source = source.with_y(to_scale(scale.kind, source.labels))
     rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained = {name: behind(base) for name, base in (opened or {}).items()}
+    pretrained = {
+        name: behind(base if source is None else base.knowing(source)) for name, base in (opened or {}).items()
+    }
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in pretrained:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
-from pydantic import model_validator
 
 from tabkit import shipped
 from tabkit.errors import UsageError, nearest
@@ -28,13 +28,20 @@ class Source(Strict):
     """Related rows to pretrain a base on: another product, period, site.
 
     ``columns`` aligns a table whose columns are named, coded or measured otherwise: a column of the schema -> SQL
-    over the source's own columns. A column that is not named there is taken as it is.
+    over the source's own columns. A column that is not named there is taken as it is; a feature that the source lacks
+    is missing in all of its rows, and the run says so.
     """
 
+    name: str | None = None
     sample: str | None = None
     where: str | None = None
     columns: dict[str, str] = {}
     description: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the source is called where its rows are counted."""
+        return self.name or self.sample or self.where or "source"
 
 
 class SplitRule(Strict):
@@ -200,6 +207,11 @@ class BundleRule(Strict):
     train_on: Literal["all", "train"] = "all"
 
 
+def _listed(tables: Any) -> Any:
+    """Return the list of source tables: ``[source]`` is one of them, ``[[source]]`` are many."""
+    return [tables] if isinstance(tables, (dict, Source)) else [] if tables is None else tables
+
+
 class Recipe(Strict):
     """One question on one kind of row. See the module's text and ``tabkit show RECIPE``.
 
@@ -226,7 +238,7 @@ class Recipe(Strict):
     target_scale: TargetScale | None = None
     spectra: list[Spectrum] = []
     max_rejected: float = Key(default=0.05, ge=0, le=1)
-    source: Source | None = None
+    sources: Annotated[list[Source], BeforeValidator(_listed)] = Key(alias="source", default=[])
     split: SplitRule = SplitRule()
     metrics: Metrics
     candidates: Candidates = Candidates()
@@ -273,10 +285,13 @@ class Recipe(Strict):
             raise ValueError("task = 'ranking' and the table [ranking] go together; give both or neither.")
         if self.task == "ranking" and (self.id is None or self.time is None):
             raise ValueError("ranking needs id (whom to list for) and time (when it was taken); target is the item.")
-        if self.task == "ranking" and (self.value is not None or self.slices or self.ablations or self.source):
+        if self.task == "ranking" and (self.value is not None or self.slices or self.ablations or self.sources):
             raise ValueError(
                 "[value], [[slices]], [[ablations]] and [source] are for tables; ranking has its own: see [ranking]."
             )
+        titles = [source.title for source in self.sources]
+        if len(set(titles)) < len(titles):
+            raise ValueError(f"source tables need names that differ, and these are {titles}; give each a name.")
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")

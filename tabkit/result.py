@@ -17,13 +17,14 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt_rankers import Clock
+from tabkit.data.align import SourceTable
 from tabkit.data.encode import Encoder
 from tabkit.data.interactions import as_date
 from tabkit.data.split import Split
 from tabkit.data.validate import Table
 from tabkit.errors import inside
 from tabkit.evaluate.comparison import Exploratory, Planned
-from tabkit.evaluate.harness import PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
+from tabkit.evaluate.harness import INTERVAL_LEVEL, PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
 from tabkit.evaluate.lists import ListCard, ListScore
 from tabkit.models.base import Predictions
 from tabkit.recipe import Plan
@@ -50,7 +51,7 @@ def assemble(
     plan: Plan,
     table: Table,
     n_unlabelled: int,
-    n_source: int,
+    sources: tuple[SourceTable, ...],
     split: Split,
     encoder: Encoder,
     scorecard: Scorecard,
@@ -90,8 +91,9 @@ def assemble(
             "out_of_scope": table.n_out_of_scope,
             "unlabelled": n_unlabelled,
             **split.sizes(),
-            "source": n_source,
+            "source": sum(source.frame.height for source in sources),
         },
+        "sources": [{"name": s.name, "rows": s.frame.height, "lacking": list(s.lacking)} for s in sources],
         "split": {
             "kind": split.kind,
             "holdout": recipe.split.holdout,
@@ -140,6 +142,9 @@ def assemble(
             "unit": "row" if split.groups is None else "group",
         },
         "interval_coverage": scorecard.interval_coverage,
+        "prediction_interval": None
+        if scorecard.half_width is None
+        else {"level": INTERVAL_LEVEL, "half_width": scorecard.half_width, "scale": recipe.scale},
         "bundle": {
             "train_on": recipe.bundle.train_on,
             "rows": table.frame.height - n_unlabelled if recipe.bundle.train_on == "all" else len(split.train),

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from tabkit import adapt, bundle, report, result
-from tabkit.data.derive import align
+from tabkit.data.align import SourceTable, read_source
 from tabkit.data.encode import Encoder, as_text, fit_compression, fit_encoder
 from tabkit.data.interactions import as_date
 from tabkit.data.source import Input, from_frame, open_input
@@ -43,7 +43,7 @@ from tabkit.evaluate.harness import (
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
-from tabkit.recipe import Plan, load_recipe
+from tabkit.recipe import Plan, Source, load_recipe
 from tabkit.recommend import recommend
 from tabkit.refresh import open_parent
 from tabkit.samples import load_sample
@@ -84,8 +84,13 @@ class _Data:
     table: Table
     labelled: Table
     unlabelled: pl.DataFrame
-    source: pl.DataFrame | None
+    sources: tuple[SourceTable, ...]
     classes: tuple[str, ...]
+
+    @property
+    def source(self) -> pl.DataFrame | None:
+        """The rows of all sources under each other; None without any."""
+        return pl.concat([source.frame for source in self.sources]) if self.sources else None
 
 
 def run(
@@ -161,7 +166,7 @@ def run(
         return Run(
             folder, recommend(plan, table, folder, metrics, seed, allowance, cutoffs, watch, started, told, parent)
         )
-    todo = adapt.wanted(plan.recipe, plan.recipe.source is not None or source is not None, str(plan.path))
+    todo = adapt.wanted(plan.recipe, bool(plan.recipe.sources) or source is not None, str(plan.path))
     folder = _new_folder(out, plan)
     opened = adapt.open_weights(todo, weights or {}, plan.recipe.task, watch)
 
@@ -189,7 +194,7 @@ def run(
         plan,
         rows.table,
         rows.unlabelled.height,
-        0 if rows.source is None else rows.source.height,
+        rows.sources,
         split,
         encoder,
         scorecard,
@@ -264,12 +269,9 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
     here = _input(data, recipe.sample, "--data FILE", plan)
     try:
         table = read_table(plan, here, recipe.where)
-        source_frame = None
-        if recipe.source is not None or source is not None:
-            where = recipe.source.where if recipe.source else None
-            sample = recipe.source.sample if recipe.source else None
-            there = _input(source, sample, "--source FILE", plan) if source is not None or sample else here
-            source_frame = read_table(plan, _aligned(there, plan), where).frame
+        sources = tuple(
+            read_source(plan, given, rule, table, given is here) for rule, given in _source_inputs(plan, here, source)
+        )
     except DataError as problem:
         rejects = getattr(problem, "rejects", None)
         if rejects is None:
@@ -280,15 +282,48 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
     labelled = _with_label(table.frame[recipe.target])
     kept = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, kept.frame)
-    if source_frame is not None:
-        source_frame = source_frame.filter(_with_label(source_frame[recipe.target]))
-        if source_frame.height < MIN_ROWS:
-            raise DataError(
-                f"The source has {source_frame.height:,} labelled rows. Expected at least {MIN_ROWS} to pretrain on."
+    if sources:
+        _check_sources(plan, sources, classes)
+    return _Data(table, kept, table.frame.filter(~labelled), sources, classes)
+
+
+def _source_inputs(plan: Plan, here: Input, given: str | Path | None) -> list[tuple[Source, Input]]:
+    """Return each source with its rows: ``--source FILE`` in the place of the recipe's one, else the recipe's samples."""
+    rules = plan.recipe.sources
+    if given is not None:
+        if len(rules) > 1:
+            raise UsageError(
+                f"--source {given}: {plan.recipe.name} names {len(rules)} source tables, and it is not said which one to "
+                "replace. Copy the recipe and keep one [source]."
             )
+        rule = rules[0] if rules else Source()
+        return [(rule.model_copy(update={"name": str(given)}), _input(given, None, "--source FILE", plan))]
+    return [(rule, _input(None, rule.sample, "--source FILE", plan) if rule.sample else here) for rule in rules]
+
+
+def _check_sources(plan: Plan, sources: tuple[SourceTable, ...], classes: tuple[str, ...]) -> None:
+    """Check that the sources' labels can teach something about the target's."""
+    recipe = plan.recipe
+    for source in sources:
+        label = source.frame[recipe.target]
+        if len(label) < MIN_ROWS:
+            raise DataError(
+                f"Source '{source.name}' has {count(len(label), 'labelled row')}. Expected at least {MIN_ROWS} to pretrain on."
+            )
+        if label.n_unique() < 2:
+            raise DataError(
+                f"Source '{source.name}': target '{recipe.target}' is {label[0]!r} in every row, so it teaches nothing. "
+                "Expected two values or more."
+            )
+        if recipe.task != "regression":
+            other = sorted(set(as_text(label).unique()) - set(classes))
+            if other:
+                raise DataError(
+                    f"Source '{source.name}': target '{recipe.target}' has {', '.join(map(repr, other[:5]))}, which the target "
+                    f"table never has. Expected {', '.join(map(repr, classes))}: map them under [source.columns]."
+                )
         if recipe.scale is not None:
-            check_scale(recipe.scale, source_frame[recipe.target].cast(pl.Float64).to_numpy(), recipe.target)
-    return _Data(table, kept, table.frame.filter(~labelled), source_frame, classes)
+            check_scale(recipe.scale, label.cast(pl.Float64).to_numpy(), recipe.target)
 
 
 def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -> Input:
@@ -297,14 +332,6 @@ def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -
     if sample is None:
         raise UsageError(f"Recipe {plan.recipe.name} has no sample of its own: give {flag}.")
     return from_frame(load_sample(sample), sample)
-
-
-def _aligned(source: Input, plan: Plan) -> Input:
-    """Return a source in the columns of the schema; a source is read whole, since bases are pretrained on all of it."""
-    if plan.recipe.source is None or not plan.recipe.source.columns:
-        return source
-    frame = pl.concat([batch.frame for batch in source.batches(1_000_000)])
-    return replace(from_frame(align(frame, plan, source.name), source.name), decimal=source.decimal)
 
 
 def _with_label(target: pl.Series) -> pl.Series:

@@ -9,9 +9,14 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tabkit.errors import UsageError, nearest
+
+BLOCK_HALVINGS = 3
+"""A field with coordinates is cut into eight blocks of places that lie together, for folds that are fair in space."""
 
 
 def load_sample(name: str) -> pl.DataFrame:
@@ -74,7 +79,7 @@ def _sklearn(table: str) -> pl.DataFrame:
 
 
 def _limesoda(table: str) -> pl.DataFrame:
-    """Return one field's samples: features, targets, the given fold and, where known, the coordinates in metres."""
+    """Return one field's samples: features, targets, the given fold and, where known, coordinates in metres and block."""
     limesoda = importlib.import_module("LimeSoDa")
     fields = [name for name in limesoda.list_datasets() if name != "Overview_Datasets"]
     if table not in fields:
@@ -84,7 +89,19 @@ def _limesoda(table: str) -> pl.DataFrame:
     if hasattr(places := loaded["Coordinates"], "columns"):
         # The name of each axis ends in its reference system: x_25833 is ETRS89 / UTM 33N.
         frame = frame.with_columns(pl.Series(str(n)[0], places[n].to_numpy(dtype=float)) for n in places.columns)
+        frame = frame.with_columns(pl.Series("block", _blocks(frame.select("x", "y").to_numpy(), BLOCK_HALVINGS)))
     return frame.with_columns(pl.Series("fold", loaded["Folds"].astype(int).ravel()))
+
+
+def _blocks(places: npt.NDArray[np.float64], halvings: int) -> npt.NDArray[np.int64]:
+    """Return the block (n_rows,) of each place: the field is halved across its longer side, and each half again."""
+    block = np.zeros(len(places), dtype=np.int64)
+    if halvings == 0 or len(places) < 2:
+        return block
+    order = np.argsort(places[:, int(np.argmax(np.ptp(places, axis=0)))], kind="stable")
+    for side, rows in enumerate(np.array_split(order, 2)):
+        block[rows] = 2 * _blocks(places[rows], halvings - 1) + side
+    return block
 
 
 PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {

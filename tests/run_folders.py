@@ -213,6 +213,8 @@ def make_result(task: str, *, full: bool = True) -> dict[str, Any]:
         "checks": [],
         "intervals": {"method": "percentile bootstrap", "resamples": 1000, "level": 0.95, "unit": "row"},
         "interval_coverage": 0.912 if task == "regression" else None,
+        "prediction_interval": {"level": 0.9, "half_width": 9.5, "scale": None} if task == "regression" else None,
+        "sources": [{"name": "36 months", "rows": 7047, "lacking": ["purpose"]}],
         "bundle": {"train_on": "all", "rows": 2396, "members": ["lgbm_tuned"]},
         "student": None,
         "holdout_opened": 1 if full else None,

@@ -76,4 +76,4 @@ def test_every_shipped_recipe_loads_and_its_names_are_known() -> None:
         if plan.recipe.task == "ranking":
             assert wanted_rankers(plan.recipe, "standard", name)
         else:
-            assert wanted(plan.recipe, plan.recipe.source is not None)
+            assert wanted(plan.recipe, bool(plan.recipe.sources))

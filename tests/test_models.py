@@ -51,7 +51,7 @@ def prepared(name: str, how: str, task: str) -> tuple[Model, Features, Features]
         return model(), train, valid
     source = make_features(task, 400, seed=3)
     if model.has_weights:
-        return model.open_weights(None, task), train, valid
+        return model.open_weights(None, task).knowing(source), train, valid
     base = model.pretrain(source, train.with_y(None), np.random.default_rng(0), BUDGET)
     assert base is not None
     return base, train, valid
@@ -97,7 +97,7 @@ def test_contract(name: str, how: str, task: str, tmp_path: Path) -> None:
 
     # what it proves
     assert contradiction(adapted, name) is None
-    assert (adapted.proof.trained_parameters == 0) == (how == "as_is")
+    assert (adapted.proof.trained_parameters == 0) == (how in ("as_is", "context"))
     assert adapted.how == how
 
     # the base it came from is untouched
@@ -202,6 +202,30 @@ def test_adapted_trees_are_never_worse_than_the_base_on_valid(how: str) -> None:
         assert base is not None
         adapted = adapt(base, train, valid, how)
         assert loss(valid, adapted.model.predict(valid)) <= loss(valid, base.predict(valid)) + 1e-12
+
+
+def test_trees_split_tables_of_thirty_rows() -> None:
+    """With 20 rows to a leaf, 24 rows cannot be split, and what is left is the prior."""
+    train, valid = (
+        make_features("regression", 24, seed=1, signal=4.0),
+        make_features("regression", 300, seed=2, signal=4.0),
+    )
+    fitted = adapt(model_class("lgbm")(), train, valid, "scratch").model
+    assert np.corrcoef(fitted.predict(valid), valid.labels)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_trees_that_find_no_split_are_counted_as_none(task: str) -> None:
+    """LightGBM goes on without adding trees where no split is left; continuing then keeps the base, and says so."""
+    source, train, valid = (make_features(task, n, seed=n) for n in (400, 40, 30))
+    train = replace(train, x_num=np.zeros_like(train.x_num), x_cat=np.full_like(train.x_cat, 2))
+    base = model_class("lgbm").pretrain(source, train, np.random.default_rng(0), BUDGET)
+    assert base is not None
+    adapted = adapt(base, train, valid, "continue")
+    assert adapted.settings["trees"] == 0
+    np.testing.assert_array_equal(adapted.model.predict(valid), base.predict(valid))
+    fault = contradiction(adapted, "lgbm")
+    assert fault is not None and "it grew no tree" in fault
 
 
 def test_trees_without_a_source_say_so() -> None:

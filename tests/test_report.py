@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import polars as pl
 import pytest
 from run_folders import CLASSES, NASTY, TASKS, interval_of, make_predictions, make_result
 
@@ -289,6 +290,57 @@ def test_curves_agree_with_scikit_learn() -> None:
     assert matrix.recall() == pytest.approx(
         metrics.recall_score(frame["target"], guessed, labels=CLASSES["multiclass"], average=None)
     )
+    for k, name in enumerate(CLASSES["multiclass"]):
+        theirs = metrics.roc_auc_score(frame["target"] == name, frame[f"linear:{name}"])
+        assert matrix.auc[k] == pytest.approx(theirs)
+
+
+def test_a_multiclass_report_tells_each_class(run_folder: Callable[..., Path]) -> None:
+    result = make_result("multiclass")
+    html = write_report(run_folder("multiclass")).read_text(encoding="utf-8")
+    matrix = diagnose.confusion(make_predictions(result), result["champion"], result["classes"])
+    assert matrix is not None
+    table = Page(re.search(r'<table class="confusion">.*?</table>', html, flags=re.S)[0])  # type: ignore[index]
+    cells = [word.strip() for word in table.words if word.strip()]
+    for k, name in enumerate(result["classes"]):
+        recall, precision = (numbers.share(values[k]) for values in (matrix.recall(), matrix.precision()))
+        row = [*(f"{n:,}" for n in matrix.counts[k]), f"{matrix.counts[k].sum():,}", recall, precision]
+        start = cells.index(name, cells.index("ROC AUC"))
+        assert cells[start + 1 : start + 1 + len(row) + 1] == [*row, numbers.fixed(matrix.auc[k], 3)]
+
+
+def test_a_regression_report_tells_its_residuals_and_the_intervals_coverage(run_folder: Callable[..., Path]) -> None:
+    result = make_result("regression")
+    frame, champion = make_predictions(result), result["champion"]
+    html = write_report(run_folder("regression")).read_text(encoding="utf-8")
+    for title in ("Predicted and observed", "Residuals by prediction", "Residuals"):
+        assert f"{title}: LightGBM (tuned)" in html
+    error = (frame["target"] - frame[champion]).to_numpy()
+    inside = np.abs(error) <= 9.5
+    assert f"The 90% intervals (± 9.5 g/kg) held {numbers.share(inside.mean())} of 600 rows" in html
+    lowest = np.argsort(frame[champion].to_numpy(), kind="stable")[:200]
+    assert f": {numbers.share(inside[lowest].mean())} in the lowest third" in html
+    assert f"Mean residual {numbers.signed(error[lowest].mean())} in the third of the lowest predictions" in html
+
+
+def test_intervals_on_a_logarithm_widen_with_the_prediction(run_folder: Callable[..., Path]) -> None:
+    frame = make_predictions(make_result("regression")).with_columns(pl.col("^lgbm.*$").abs() + 1)
+    log = {"level": 0.9, "half_width": 0.5, "scale": "log"}
+    folder = run_folder("regression", prediction_interval=log)
+    frame.write_parquet(folder / "holdout_predictions.parquet")
+    html = write_report(folder).read_text(encoding="utf-8")
+    ratio = (frame["target"] / frame["lgbm_tuned"]).log().abs().to_numpy()
+    assert "as wide on the logarithm for every row" in html
+    assert f"held {numbers.share(float((ratio <= 0.5).mean()))} of 600 rows" in html
+
+
+def test_a_regression_result_from_before_intervals_were_kept_is_read(run_folder: Callable[..., Path]) -> None:
+    folder = run_folder("regression")
+    text = json.loads((folder / "result.json").read_text())
+    del text["prediction_interval"]
+    (folder / "result.json").write_text(json.dumps(text))
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "Residuals by prediction" in html and "% intervals (" not in html
 
 
 def test_a_column_has_the_decimals_of_its_narrowest_interval() -> None:

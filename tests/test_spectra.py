@@ -123,3 +123,23 @@ def test_an_unknown_field_suggests_the_nearest() -> None:
     pytest.importorskip("LimeSoDa")
     with pytest.raises(UsageError, match=r"BB\.250"):
         load_sample("limesoda:BB.25")
+
+
+def test_blocks_are_eight_even_parts_of_places_that_lie_together() -> None:
+    pytest.importorskip("LimeSoDa")
+    frame = load_sample("limesoda:BB.250")
+    sizes = frame["block"].value_counts()["count"]
+    assert len(sizes) == 8 and sizes.max() - sizes.min() <= 1
+    places = frame.select("x", "y").to_numpy()
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    together = frame["block"].to_numpy()[:, None] == frame["block"].to_numpy()[None]
+    assert apart[together].mean() < 0.5 * apart[~together].mean()
+    assert "block" not in load_sample("limesoda:O.32").columns  # its places are not known
+
+
+@pytest.mark.parametrize("name", ["soil", "soil_ph", "soil_clay", "soil_blocks"])
+def test_no_soil_recipe_learns_from_places_folds_or_other_targets(name: str) -> None:
+    pytest.importorskip("LimeSoDa")
+    plan, frame = load_recipe(f"agriculture/{name}"), load_sample("limesoda:BB.250")
+    used = {c for c in frame.columns if plan.is_feature(c)}
+    assert not used & {"x", "y", "fold", "block", "SOC_target", "pH_target", "Clay_target"} and len(used) == 17

@@ -10,7 +10,8 @@ import pytest
 from conftest import make_features, write_recipe
 
 import tabkit
-from tabkit.data.derive import align, outcome
+from tabkit.data.align import align
+from tabkit.data.derive import outcome
 from tabkit.data.target import band, check_scale, from_scale, smearing_factor, to_scale
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.harness import conformal_half_width
@@ -140,15 +141,16 @@ def test_an_outcome_that_reads_the_target_is_refused() -> None:
 
 def test_a_source_is_aligned_or_says_what_it_lacks() -> None:
     plan = load_recipe("healthcare/recurrence")
+    (rule,) = plan.recipe.sources
     source = pl.DataFrame(
         {"size": ["<=20", ">50"], "recur": [1, 0], "rtime": [10, 50], "dtime": [90, 70], "death": [0, 0]}
     )
-    made = align(source, plan, "there")
+    made = align(source, plan, rule, "there")
     assert made.select("size", "rfstime", "status").rows() == [(15.0, 10, 1), (60.0, 70, 0)]
     with pytest.raises(DataError, match=r"'recur' is missing.*'rfstime'") as problem:
-        align(source.drop("recur"), plan, "there")
+        align(source.drop("recur"), plan, rule, "there")
     assert "there" in str(problem.value)
-    kept = align(source.drop("recur").with_columns(rfstime=pl.lit(5), status=pl.lit(1)), plan, "there")
+    kept = align(source.drop("recur").with_columns(rfstime=pl.lit(5), status=pl.lit(1)), plan, rule, "there")
     assert kept["rfstime"].to_list() == [5, 5]
 
 
@@ -156,4 +158,4 @@ def test_a_death_without_recurrence_counts_at_the_day_of_death() -> None:
     """In Rotterdam 43 died after follow-up for recurrence had ended: rtime alone would call them free of it."""
     plan = load_recipe("healthcare/recurrence")
     row = pl.DataFrame({"size": ["<=20"], "recur": [0], "rtime": [400], "dtime": [900], "death": [1]})
-    assert outcome(align(row, plan, "r"), plan)["recurred"].to_list() == ["yes"]
+    assert outcome(align(row, plan, plan.recipe.sources[0], "r"), plan)["recurred"].to_list() == ["yes"]

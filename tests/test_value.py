@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
+from conftest import write_recipe
 
+import tabkit
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.value import Payoffs, best_threshold, gain, worth
+from tabkit.models import base
 from tabkit.recipe import Value
 
 
@@ -51,3 +57,29 @@ def test_regression_payoff_sees_the_prediction() -> None:
     rule = Value.model_validate({"unit": "kg", "payoff": "-ABS(prediction - y)"})
     paid = Payoffs(pl.DataFrame({"y": [1.0, 2.0]}), rule)
     assert paid.of(np.array([1.5, 2.0]), None)[0].tolist() == [-0.5, 0.0]
+
+
+def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Money booked for what is predicted, and a penalty for what goes beyond: the prior books the mean for all."""
+    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, trees=30))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    frame = pl.DataFrame({"x": x, "y": 50 + 10 * x + rng.normal(size=300)})
+    frame.write_parquet(tmp_path / "d.parquet")
+    payoff = "-prediction - CASE WHEN y > prediction THEN 5 * (y - prediction) ELSE 0 END"
+    recipe = write_recipe(
+        tmp_path,
+        frame,
+        'task = "regression"\ntarget = "y"\n[metrics]\nprimary = "rmse"\n[candidates]\nwithout = ["catboost", "blend"]\n'
+        f'[candidates.adapt]\n[value]\nunit = "EUR"\nper = 100\npayoff = "{payoff}"\n',
+    )
+    done = tabkit.run(str(recipe), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    held = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
+    worths = {w["name"]: w for w in done.result["value"]["candidates"]}
+    for name in ("linear", "prior"):
+        over = np.maximum(held["target"] - held[name], 0)
+        assert worths[name]["value"] == pytest.approx(100 * float((-held[name] - 5 * over).to_numpy().mean()))
+        assert worths[name]["acted_share"] is None and worths[name]["threshold"] is None
+    assert worths["linear"]["low"] > worths["prior"]["high"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "EUR per 100 decisions on the holdout" in html and "Acted on" not in html

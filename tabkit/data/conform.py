@@ -49,6 +49,11 @@ class Rule:
     message: str
 
 
+def dtype_of(spec: Field) -> pl.DataType:
+    """Return the type of a field's typed column."""
+    return _DTYPES[spec.type]
+
+
 def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], decimal: str) -> Conformed:
     """Type the needed columns of a batch and set apart the rows that do not fit.
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from tabkit.errors import DataError, UsageError, nearest
+from tabkit.errors import UsageError, nearest
 from tabkit.recipe import Plan, Recipe
 
 _ROWWISE_SAMPLE = 64
@@ -37,34 +37,7 @@ def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     expression = parse_sql(recipe.outcome, place)
     if recipe.target in expression.meta.root_names():
         raise UsageError(f"{place} uses '{recipe.target}', the target it is to make. Use the columns it comes from.")
-    return frame.with_columns(_select(frame, expression, recipe.target, place)[recipe.target])
-
-
-def align(frame: pl.DataFrame, plan: Plan, name: str) -> pl.DataFrame:
-    """Return a source table in the columns of the schema, as ``[source.columns]`` says; others stay as they are.
-
-    A table that has a column of the schema already, and not what it would be made from, keeps it.
-
-    Raises
-    ------
-    DataError
-        Neither the column nor what it is made from is there.
-    UsageError
-        An expression does not parse or cannot be evaluated.
-    """
-    made = []
-    for column, sql in ({} if plan.recipe.source is None else plan.recipe.source.columns).items():
-        place = f"{plan.path}: [source.columns] key '{column}'"
-        expression = parse_sql(sql, place)
-        absent = [root for root in expression.meta.root_names() if root not in frame.columns]
-        if not absent:
-            made.append(_select(frame, expression, column, place)[column])
-        elif column not in frame.columns:
-            raise DataError(
-                f"{name}: column '{absent[0]}' is missing, from which the recipe makes '{column}' of the source.{nearest(absent[0], frame.columns)} "
-                f"Give a table with '{absent[0]}' or with '{column}'."
-            )
-    return frame.with_columns(made)
+    return frame.with_columns(evaluated(frame, expression, recipe.target, place)[recipe.target])
 
 
 def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
@@ -90,9 +63,9 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
                 raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
         # Beside rows whose columns are turned against each other, so that every group it could look at differs.
         turned = sample.select(s.gather((np.arange(len(s)) + i) % len(s)) for i, s in enumerate(sample, start=1))
-        beside = _select(pl.concat([sample, turned]), expression, name, place)
+        beside = evaluated(pl.concat([sample, turned]), expression, name, place)
         whole = beside[: sample.height]
-        alone = [_select(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
+        alone = [evaluated(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
         by_row = not alone or pl.concat(alone, how="vertical_relaxed").equals(whole)
         if beside.height != 2 * sample.height or not by_row:
             raise UsageError(
@@ -115,7 +88,7 @@ def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:
             raise UsageError(
                 f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}"
             )
-    found = _select(frame, expression, "match", place)["match"]
+    found = evaluated(frame, expression, "match", place)["match"]
     if found.dtype != pl.Boolean:
         raise UsageError(
             f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3."
@@ -133,7 +106,8 @@ def parse_sql(text: str, place: str) -> pl.Expr:
         ) from None
 
 
-def _select(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
+def evaluated(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
+    """Return the expression's values as the one column ``name``; a UsageError names ``place`` where they cannot be made."""
     try:
         return frame.select(expression.alias(name))
     except PolarsError as problem:

@@ -290,15 +290,26 @@ def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
             raise DataError(
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
-    if recipe.task != "regression":
+    if recipe.task == "regression":
+        known = frame[recipe.target][split.train]
+        if known.n_unique() < 2:
+            raise DataError(
+                f"Target '{recipe.target}' is {known[0]} in every training row after the {split.kind} split "
+                f"({count(len(known), 'row')}{_of_fold(split)}): nothing can be learned. Give more rows, or other folds."
+            )
+    else:
         target = as_text(frame[recipe.target])
         everywhere = set(target.unique())
         absent = sorted(everywhere - set(target[split.train].unique()))
         if absent:
             raise DataError(
                 f"Class {', '.join(map(repr, absent[:5]))} of '{recipe.target}' has no training row after the {split.kind} split "
-                f"({count(len(split.train), 'training row')}). Expected every class in train: give more rows, or merge rare classes."
+                f"({count(len(split.train), 'training row')}{_of_fold(split)}). Expected every class in train: give more rows, or merge rare classes."
             )
+
+
+def _of_fold(split: Split) -> str:
+    return f", fold {split.fold + 1} of {split.n_folds}" if split.n_folds > 1 else ""
 
 
 def _text(split: Split, recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tabkit.data.conform import conform, plan_rules
+from tabkit.data.conform import conform, dtype_of, plan_rules
 from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
 from tabkit.data.source import Input
 from tabkit.errors import DataError, UsageError, count, nearest
@@ -102,8 +102,10 @@ def _expressions(plan: Plan) -> dict[str, str]:
     """Return every SQL text of the recipe by the place where it stands; payoffs and slices may read any column."""
     recipe = plan.recipe
     texts: dict[str, str | None] = {"where": recipe.where, "outcome": recipe.outcome}
-    if recipe.source is not None:
-        texts["[source] key 'where'"] = recipe.source.where
+    for i, source in enumerate(recipe.sources, start=1):
+        texts["[source] key 'where'" if len(recipe.sources) == 1 else f"[[source]] number {i}, key 'where'"] = (
+            source.where
+        )
     texts |= {f"[derived] key '{name}'": sql for name, sql in recipe.derived.items()}
     if recipe.value is not None:
         texts |= {f"[value] key '{key}'": getattr(recipe.value, key) for key in ("acted", "not_acted", "payoff")}
@@ -127,13 +129,17 @@ def _check_expressions(plan: Plan) -> None:
                 )
 
 
-def read_table(plan: Plan, source: Input, where: str | None, need_target: bool = True) -> Table:
+def read_table(
+    plan: Plan, source: Input, where: str | None, need_target: bool = True, absent: frozenset[str] = frozenset()
+) -> Table:
     """Read, type, check and derive all rows.
 
     Parameters
     ----------
     where
         The rows in scope, as a Polars SQL condition; all where None.
+    absent
+        Columns that may be absent, as in a source of other columns; they are then missing in every row.
 
     Raises
     ------
@@ -143,7 +149,7 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
     """
     _check_expressions(plan)
     patterned = [c for c in source.columns if c not in plan.schema.fields and plan.is_feature(c)]
-    needed = needed_columns(plan, need_target)
+    needed = [c for c in needed_columns(plan, need_target) if c not in absent]
     for column in needed:
         if column not in source.columns:
             raise DataError(
@@ -163,8 +169,9 @@ def read_table(plan: Plan, source: Input, where: str | None, need_target: bool =
     n_bad = bad["row"].n_unique() if bad.height else 0
     if n_bad > plan.recipe.max_rejected * n_input:
         raise _too_many(plan, source, bad, n_bad, n_input)
+    fingerprint = _fingerprint(frame)
+    frame = frame.with_columns(pl.lit(None, dtype=dtype_of(_spec(plan, c))).alias(c) for c in sorted(absent))
     check_derived(plan, frame)
-    fingerprint = _fingerprint(frame.select(columns))
     frame = outcome(derive(frame, plan.recipe), plan)
     before = frame.height
     if where is not None:

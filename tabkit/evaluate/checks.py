@@ -192,7 +192,41 @@ def _source_distance(e: Evidence) -> Verdict:
         f"A classifier tells source rows from training rows with ROC AUC {auc:.3f} (.5 is none, alarm at {SOURCE_AUC}); "
         f"{len(moved)} of {len(psi)} columns have a PSI above {SHIFT_PSI}{named}; {_label_shift(e.source, e.train)}."
     )
+    if elsewhere := _elsewhere(e.source, e.train):
+        return "fail", f"{text} Nowhere near those of the target: {'; '.join(elsewhere[:4])}. Are they in another unit?"
     return ("fail" if auc > SOURCE_AUC else "pass"), text
+
+
+def _source_copies(e: Evidence) -> Verdict:
+    if e.source is None:
+        return "not_applicable", "The recipe has no source table."
+    seen = set(_row_keys(e.source))
+    copies = sum(key in seen for key in _row_keys(e.holdout))
+    share = copies / len(e.holdout)
+    text = f"{copies:,} of {len(e.holdout):,} holdout rows ({share:.1%}) have an exact copy, target included, in the source"
+    if share > DUPLICATE_SHARE:
+        return "fail", f"{text}: the bases have seen them. Take the target's rows out of the source."
+    return "pass", f"{text}."
+
+
+def _row_keys(rows: Features) -> list[bytes]:
+    arrays = (rows.x_num, rows.x_cat, rows.labels)
+    return [b"".join(np.ascontiguousarray(array[i]).tobytes() for array in arrays) for i in range(len(rows))]
+
+
+def _elsewhere(source: Features, train: Features) -> list[str]:
+    """Return the numbers whose middle nine tenths in the source lie outside all that the target's rows have."""
+    numbers = [(name, source.x_num[:, i], train.x_num[:, i]) for i, name in enumerate(train.layout.num_names)]
+    if train.layout.task == "regression":
+        numbers.append(("the target", source.labels, train.labels))
+    out = []
+    for name, there, here in numbers:
+        there, here = there[np.isfinite(there)], here[np.isfinite(here)]
+        if len(there) and len(here):
+            low, high = np.quantile(there, [0.05, 0.95])
+            if low > here.max() or high < here.min():
+                out.append(f"{name!r} is {low:.4g} to {high:.4g} there and {here.min():.4g} to {here.max():.4g} here")
+    return out
 
 
 def _label_shift(source: Features, train: Features) -> str:
@@ -349,6 +383,12 @@ CHECKS: dict[str, Check] = {
     "group_overlap": Check("Group overlap", "error", "Is a group on both sides of the holdout?", _group_overlap),
     "time_overlap": Check("Time overlap", "error", "Was the model trained on the holdout's future?", _time_overlap),
     "holdout_shift": Check("Train-holdout shift", "warning", "Does the holdout look like the training rows?", _shift),
+    "source_copies": Check(
+        "Holdout rows in the source",
+        "error",
+        "Has a base already seen rows that are held out?",
+        _source_copies,
+    ),
     "source_distance": Check(
         "Distance of the source", "info", "Do the source's rows look like the target's?", _source_distance
     ),

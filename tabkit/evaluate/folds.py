@@ -116,6 +116,7 @@ def pool(
     )
     coverages = [f.scorecard.interval_coverage for f in folds if f.scorecard.interval_coverage is not None]
     opened = [f.scorecard.opened for f in folds if f.scorecard.opened is not None]
+    widths = [f.scorecard.half_width for f in folds if f.scorecard.half_width is not None]
     scorecard = Scorecard(
         primary=first.primary,
         metrics=first.metrics,
@@ -134,6 +135,7 @@ def pool(
         interval_coverage=float(np.mean(coverages)) if coverages else None,
         opened=max(opened) if opened else None,
         resamples=RESAMPLES[level],
+        half_width=float(np.mean(widths)) if widths else None,
     )
     return scorecard, pooled.split
 

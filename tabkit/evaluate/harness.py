@@ -40,6 +40,8 @@ PARTS = ("train", "valid", "holdout")
 RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
 TRAIN_SHARE = 4
 """Intervals on train and valid only describe; a quarter of the resamples does."""
+INTERVAL_LEVEL = 0.9
+"""Share of new rows that a regression's intervals are made to hold."""
 WATTS_PER_CORE = 10.0
 """Assumed power of a busy core, for the energy estimate; stated beside the figure."""
 
@@ -138,6 +140,8 @@ class Scorecard:
     opened: int | None
     resamples: int
     fidelity: Fidelity | None = None
+    half_width: float | None = None
+    """Half-width of the 90% intervals that ``interval_coverage`` speaks of, on the target's scale."""
 
     def score(self, name: str) -> Score:
         """Return the score of a candidate by name."""
@@ -304,6 +308,9 @@ def evaluate(
         student = _with_excess(measure(distil(champion)), baseline_gap)
         scores.append(student)
         fidelity = _fidelity(student, by_name[champion.name], predictions, spread, metric, worth)
+    half_width = (
+        conformal_half_width(valid.y, champion.valid, plan.recipe.scale) if plan.recipe.task == "regression" else None
+    )
     return Scorecard(
         primary=primary,
         metrics=metrics,
@@ -319,7 +326,8 @@ def evaluate(
         slices=slices,
         ablations=_ablations(extras, spread, holdout, metric, resamplers["holdout"]),
         holdout_predictions=predictions,
-        interval_coverage=_coverage(champion, valid, holdout, predictions[champion.name], plan.recipe.scale),
+        interval_coverage=_coverage(holdout.labels, predictions[champion.name], half_width, plan.recipe.scale),
+        half_width=half_width,
         opened=opened,
         resamples=RESAMPLES[level],
         fidelity=fidelity,
@@ -335,7 +343,7 @@ def _apart(train: Features, valid: Features, split: Split, seed: int) -> tuple[F
 
 
 def conformal_half_width(
-    y: npt.NDArray[np.float64], predicted: Predictions, scale: str | None = None, level: float = 0.9
+    y: npt.NDArray[np.float64], predicted: Predictions, scale: str | None = None, level: float = INTERVAL_LEVEL
 ) -> float:
     """Return the split-conformal half-width, on the target's scale: the residual that covers ``level`` of new rows.
 
@@ -347,13 +355,12 @@ def conformal_half_width(
 
 
 def _coverage(
-    champion: Candidate, valid: Features, holdout: Features, predicted: Predictions, scale: str | None
+    y: npt.NDArray[np.float64], predicted: Predictions, half_width: float | None, scale: str | None
 ) -> float | None:
-    if valid.layout.task != "regression":
+    if half_width is None:
         return None
-    assert valid.y is not None and holdout.y is not None
-    low, high = band(scale, predicted, conformal_half_width(valid.y, champion.valid, scale))
-    return float(np.mean((low <= holdout.y) & (holdout.y <= high)))
+    low, high = band(scale, predicted, half_width)
+    return float(np.mean((low <= y) & (y <= high)))
 
 
 def _with_excess(score: Score, baseline_gap: float) -> Score:

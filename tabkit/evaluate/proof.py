@@ -105,6 +105,8 @@ _RULES = {
     "fold_in": _fold_in,
     **dict.fromkeys(("popular", "recent", "frequency", "decay", "affinity", "refresh", "warm"), _whole),
     "as_is": _as_is,
+    "context": _as_is,  # it reads more rows, and trains nothing
+    "pool": _whole,
     "scratch": _whole,
     "tuned": _whole,
     "full": _whole,

@@ -186,6 +186,13 @@ class Model(ABC):
         """
         return None
 
+    def knowing(self, source: Features) -> Self:
+        """Return this base with a source table's rows at hand, for a strategy that reads them beside the target's.
+
+        Bases that a run pretrains have met them in :meth:`pretrain`; those opened from weights have not.
+        """
+        return self
+
     @abstractmethod
     def adapt(
         self,
@@ -266,8 +273,10 @@ class Candidate:
     @property
     def title(self) -> str:
         """What the candidate is called in a sentence: ``LightGBM (tuned)``."""
-        # A model that can also be adapted says so where it was not: "TabNet" alone would be any of them.
-        adaptable = self.how == "scratch" and "adapted" in self.origin.hows.values() and "tuned" not in self.origin.hows
+        # A model that is adapted without a source too says so where it was not: "TabNet" alone would be any of them.
+        origin = self.origin
+        ways = [how for how, kind in origin.hows.items() if kind == "adapted" and how not in origin.needs_source]
+        adaptable = self.how == "scratch" and bool(ways)
         how = "from scratch" if adaptable else HOW_TITLES[self.how]
         return f"{self.origin.title} ({how})" if how else self.origin.title
 
@@ -280,6 +289,8 @@ HOW_TITLES = {
     "gradual": "unfrozen step by step",
     "lora": "low-rank adapters",
     "full": "all weights",
+    "context": "source rows in its context",
+    "pool": "source rows pooled in",
     "refit": "leaf values refitted",
     "continue": "trees continued",
     "student": "student of the champion",

@@ -10,6 +10,8 @@ queries, by the one training loop.
   shares by Bayes' rule (Saerens et al., *Adjusting the outputs of a classifier to new a priori probabilities*, 2002).
 - **Ensemble.** Members differ in what breaks symmetries (column ids, class codes) and in their share of the rows;
   their weights are averaged. Past ``MAX_COLUMNS`` columns each member reads a random subset of them.
+- **Source.** ``context`` trains nothing: it puts rows of a source table beside the target's. How many, none among the
+  choices, is decided on valid: rows of another population teach the weights what to look at, and may also mislead them.
 - **Calibration.** Class probabilities are sharpened or softened by a temperature chosen on valid.
 - **Privacy.** A bundle of this base holds the context: rows of the training table. Its notes say so.
 """
@@ -20,6 +22,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -44,6 +47,7 @@ from tabkit.models.base import (
     Predictions,
     Proof,
     Settings,
+    Step,
     Weights,
     cells_of,
     loss,
@@ -67,6 +71,9 @@ VALID_ROWS = 300
 
 CONTEXT_SEED = 1826701615
 """Of shares, column ids and class codes: one for all, so that a base and what was adapted from it read the same."""
+
+SOURCE_MULTIPLES = (1, 4)
+"""Source rows tried in the context, per row of the target; beside none and as many as there is room for."""
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
@@ -106,14 +113,35 @@ class Icl(Model):
     """The in-context base with its context, ready to answer. See the module."""
 
     title = "In-context base"
-    hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "lora": "adapted", "full": "adapted"}
+    hows = {
+        "as_is": "base",
+        "head": "adapted",
+        "gradual": "adapted",
+        "lora": "adapted",
+        "full": "adapted",
+        "context": "adapted",
+    }
+    needs_source = frozenset({"context"})
     has_weights = True
     importance_rows = 300
 
-    def __init__(self, net: IclNet, adapters: Adapters | None = None, table: _Table | None = None) -> None:
+    def __init__(
+        self,
+        net: IclNet,
+        adapters: Adapters | None = None,
+        table: _Table | None = None,
+        source: Features | None = None,
+    ) -> None:
         self.net_ = net.eval().requires_grad_(False)
         self.adapters_ = adapters
         self.table_ = table
+        self.source_ = source
+
+    def knowing(self, source: Features) -> Self:
+        """Return this base with a source table's rows at hand. See :meth:`Model.knowing`."""
+        other = copy(self)
+        other.source_ = source
+        return other
 
     @classmethod
     def open_weights(cls, place: Path | None, task: str) -> Self:
@@ -141,6 +169,8 @@ class Icl(Model):
         if how not in self.hows:
             raise ValueError(f"icl knows {sorted(self.hows)}, not {how!r}")
         effort = EFFORTS[budget.level]
+        if how == "context":
+            return self._beside_source(train, valid, effort, settings)
         table = _Table.of(train, effort, CONTEXT_SEED)
         base = Icl(_merged(self.net_, self.adapters_), None, table)
         notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
@@ -159,6 +189,37 @@ class Icl(Model):
                 notes += ("on all of valid no epoch beat the untouched base, which is what returns",)
         found = {**tuned.fitted.settings, "alpha": alpha, "temperature": model.table.temperature}
         return Adapted(model, how, proof, found, tuned.fitted.history, (*tuned.fitted.notes, *notes))
+
+    def _beside_source(
+        self, train: Features, valid: Features | None, effort: Effort, settings: Settings | None
+    ) -> Adapted:
+        """Choose on valid how many rows of the source stand in the context beside the target's."""
+        if self.source_ is None:
+            raise ValueError("icl context needs a source table")
+        net, source = _merged(self.net_, self.adapters_), self.source_
+        room = max(0, min(effort.context_rows - len(train), len(source)))
+        wanted = [0, *(n * len(train) for n in SOURCE_MULTIPLES), room]
+        options = sorted({min(n, room) for n in (wanted if settings is None else [int(settings["source_rows"])])})
+        order = np.random.default_rng(CONTEXT_SEED).permutation(len(source))
+        tried = []
+        for n in options:
+            part = source.take(order[:n]) if n else None
+            known = train if part is None else part.stack(train)
+            beside = Icl(net, None, _Table.of(known, effort, CONTEXT_SEED), part)
+            tried.append((*beside._calibrated(valid, settings), n))
+        model, _, kept = min(tried, key=lambda entry: (entry[1], entry[2]))
+        history = tuple(
+            Step(i, None, on_valid, f"{n:,} source rows" if n else "untouched base")
+            for i, (_, on_valid, n) in enumerate(tried)
+            if not math.isnan(on_valid)
+        )
+        notes: tuple[str, ...] = (
+            f"answers from {len(train):,} rows of the target and {kept:,} of the source; a bundle of it holds those rows",
+        )
+        if not room:
+            notes += ("the target's rows fill the context: there is no room for the source's",)
+        found = {"source_rows": kept, "temperature": model.table.temperature}
+        return Adapted(model, "context", _untouched(net), found, history, notes)
 
     @property
     def table(self) -> _Table:
@@ -182,7 +243,7 @@ class Icl(Model):
 
     def _at(self, temperature: float) -> Icl:
         """Return this model at another temperature; contexts encoded already stay so."""
-        other = Icl(self.net_, self.adapters_, replace(self.table, temperature=temperature))
+        other = Icl(self.net_, self.adapters_, replace(self.table, temperature=temperature), self.source_)
         if "_members" in vars(self):
             vars(other)["_members"] = self._members
         return other
@@ -198,7 +259,9 @@ class Icl(Model):
         out: Predictions | None = None
         for k in range(FOLDS):
             inside = np.flatnonzero(fold == k)
-            rest = _Table.of(train.take(np.flatnonzero(fold != k)), table.effort, table.seed)
+            others = train.take(np.flatnonzero(fold != k))
+            known = others if self.source_ is None else self.source_.stack(others)
+            rest = _Table.of(known, table.effort, table.seed)
             predicted = self._finished(self._answer(train.take(inside), self._encode(rest), rest))
             out = np.zeros((len(train), *predicted.shape[1:])) if out is None else out
             out[inside] = predicted

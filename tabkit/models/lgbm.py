@@ -34,6 +34,9 @@ CONTINUE_RATES = (0.01, 0.05)
 
 DEFAULTS: Mapping[str, Any] = {"learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20}
 
+LEAF_SHARE = 8
+"""No leaf needs more than this part of the rows: with 20 of 24 rows to a leaf no tree could split at all."""
+
 _OBJECTIVE = {
     "binary": {"objective": "binary", "metric": "binary_logloss"},
     "multiclass": {"objective": "multiclass", "metric": "multi_logloss"},
@@ -287,6 +290,7 @@ def _grow(
     fixed = params.pop("trees", None)
     train, weights, objective = _targets(train)
     options = {**_quiet(), **objective, **params, "seed": seed}
+    options["min_child_samples"] = min(options["min_child_samples"], max(1, len(train) // LEAF_SHARE))
     if layout.task == "multiclass":
         options["num_class"] = len(layout.classes)
     n_num = len(layout.num_names)
@@ -328,6 +332,8 @@ def _grow(
     losses = np.array(curve["valid"][metric])
     best = int(np.argmin(losses)) + 1
     n_base = 0 if base is None else base.current_iteration()
+    # Where no split is left, LightGBM goes on without adding trees: what it counted is then more than what it grew.
+    best = min(best, booster.current_iteration() - n_base)
     # Only the best trees stay: what is saved, proved and predicted with is one and the same booster.
     booster = lgb.Booster(model_str=booster.model_to_string(num_iteration=n_base + best))
     stride = max(1, len(losses) // 60)

@@ -15,7 +15,7 @@ from tabkit.models.base import Adapted, Budget, Model, Predictions, Settings
 
 FILE = "target_scale.json"
 SMEARING = "smearing"
-_OWN = ("title", "hows", "importance_rows", "has_weights", "opened_from")
+_OWN = ("title", "hows", "needs_source", "importance_rows", "has_weights", "opened_from")
 
 
 class OnScale(Model):

@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from markupsafe import Markup
 
+from tabkit.data.target import band
 from tabkit.report import diagnose
 from tabkit.report.numbers import fixed, number, share, shortened, signed, whole
 from tabkit.report.svg import Axis, Figure, Frame, Series, axis, tag
 
 _MOST_STEPS = 60
+_CURVE_POINTS = 40
 _UNIT = Axis(0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 
 
@@ -286,7 +289,7 @@ def predicted_observed(key: str, frame: pl.DataFrame, name: str, title_of: str, 
         plot.segment((scale.low, scale.high), (scale.low, scale.high), "chance"),
     ]
     title = f"Predicted and observed: {title_of}"
-    groups = diagnose.tenths(y, p)
+    groups = diagnose.grouped(y, p)
     rows = tuple(
         (whole(g.rows), number(g.predicted, 4), number(g.observed, 4), signed(g.observed - g.predicted)) for g in groups
     )
@@ -305,6 +308,64 @@ def predicted_observed(key: str, frame: pl.DataFrame, name: str, title_of: str, 
         rows,
         (("dot s-adapted", "a holdout row"), ("chance", "perfect")),
         note + desc,
+    )
+
+
+def residuals_predicted(
+    key: str, frame: pl.DataFrame, name: str, title_of: str, unit: str, interval: dict[str, Any] | None
+) -> Figure:
+    """Draw residuals over predictions, with the intervals around the predictions where ``interval`` tells them."""
+    y, p = frame["target"].to_numpy(), frame[name].to_numpy()
+    error = y - p
+    end = f" ({unit})" if unit else ""
+    seen, guessed = diagnose.sample(y, p)
+    x = axis([float(p.min()), float(p.max())], pad=0.02)
+    grid = np.linspace(float(p.min()), float(p.max()), _CURVE_POINTS)
+    edges: tuple[np.ndarray, ...] = ()
+    inside = None
+    if interval is not None:
+        low, high = band(interval["scale"], p, interval["half_width"])
+        inside = (low <= y) & (y <= high)
+        edges = tuple(edge - grid for edge in band(interval["scale"], grid, interval["half_width"]))
+    values = np.concatenate([error, *edges])
+    plot = Frame(
+        x, axis([float(values.min()), float(values.max())]), f"predicted{end}", f"observed minus predicted{end}"
+    )
+    layers = [plot.points(guessed.tolist(), (seen - guessed).tolist(), "s-adapted")]
+    layers += [plot.line(Series("interval", grid.tolist(), edge.tolist(), "s-base")) for edge in edges]
+    layers.append(plot.segment((x.low, x.high), (0.0, 0.0), "zero"))
+    title = f"Residuals by prediction: {title_of}"
+    groups = diagnose.grouped(y, p, 10, inside)
+    rows = tuple(
+        (whole(g.rows), number(g.predicted, 4), signed(g.observed - g.predicted), share(g.inside)) for g in groups
+    )
+    desc = _residual_note(diagnose.grouped(y, p, 3, inside), inside, interval, unit)
+    legend = [("dot s-adapted", "a holdout row")]
+    if interval is not None:
+        legend.append(("line s-base", f"{share(interval['level'])} interval"))
+    columns = ("rows (tenths by prediction)", "mean predicted", "mean residual", "inside the interval")
+    return Figure(title, desc, plot.svg(key, title, desc, *layers), columns, rows, tuple(legend), desc)
+
+
+def _residual_note(
+    thirds: list[diagnose.Group],
+    inside: npt.NDArray[np.bool_] | None,
+    interval: dict[str, Any] | None,
+    unit: str,
+) -> str:
+    """Say whether the mean error depends on the prediction, and how many rows the intervals held."""
+    low, high = thirds[0], thirds[-1]
+    told = (
+        f"Mean residual {signed(low.observed - low.predicted)} in the third of the lowest predictions, "
+        f"{signed(high.observed - high.predicted)} in that of the highest."
+    )
+    if inside is None or interval is None:
+        return told
+    width = f"± {number(interval['half_width'])}{' ' + unit if unit else ''}"
+    wide = width if interval["scale"] is None else "as wide on the logarithm for every row"
+    return (
+        f"{told} The {share(interval['level'])} intervals ({wide}) held {share(float(inside.mean()))} of {len(inside):,} rows: "
+        f"{share(low.inside)} in the lowest third, {share(high.inside)} in the highest."
     )
 
 

@@ -23,10 +23,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts (n_classes, n_classes): rows are what was observed, columns what was predicted."""
+    """Counts (n_classes, n_classes): rows are what was observed, columns what was predicted.
+
+    ``auc`` is, per class, the ROC AUC of its probability against all other classes; None where only one side is there.
+    """
 
     classes: tuple[str, ...]
     counts: npt.NDArray[np.int64]
+    auc: tuple[float | None, ...]
 
     def recall(self) -> list[float | None]:
         """Return, per class, the share of its rows that were found."""
@@ -39,11 +43,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one tenth of the predictions: their number, mean prediction and mean observation."""
+    """Rows of like prediction: their number, mean prediction, mean observation, and the share inside their intervals."""
 
     rows: int
     predicted: float
     observed: float
+    inside: float | None
 
 
 def ranked(y: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
@@ -64,6 +69,16 @@ def roc(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
     if not tp[-1] or not fp[-1]:
         return None
     return _thinned(fp / fp[-1], tp / tp[-1])
+
+
+def area(y: npt.NDArray[np.bool_], score: Floats) -> float | None:
+    """Return the area under the ROC curve; None where a class is missing.
+
+    >>> area(np.array([True, False, True, False]), np.array([0.9, 0.5, 0.5, 0.1]))
+    0.875
+    """
+    tp, fp = ranked(y, score)
+    return float(np.trapezoid(tp, fp) / (tp[-1] * fp[-1])) if tp[-1] and fp[-1] else None
 
 
 def precision_recall(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
@@ -96,19 +111,29 @@ def confusion(frame: pl.DataFrame, name: str, classes: list[str]) -> Confusion |
     columns = [f"{name}:{c}" for c in classes]
     if not set(columns) <= set(frame.columns):
         return None
-    predicted = frame.select(columns).to_numpy().argmax(axis=1)
+    probabilities = frame.select(columns).to_numpy()
+    predicted = probabilities.argmax(axis=1)
     code = {c: k for k, c in enumerate(classes)}
     observed = np.array([code.get(str(v), -1) for v in frame["target"]])
     known = observed >= 0
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (observed[known], predicted[known]), 1)
-    return Confusion(tuple(classes), counts)
+    auc = tuple(area(observed[known] == k, probabilities[known, k]) for k in range(len(classes)))
+    return Confusion(tuple(classes), counts, auc)
 
 
-def tenths(y: Floats, predicted: Floats) -> list[Group]:
-    """Return ten groups of rows by prediction, lowest first (fewer where there are fewer rows)."""
-    parts = [p for p in np.array_split(np.argsort(predicted, kind="stable"), 10) if len(p)]
-    return [Group(len(p), float(predicted[p].mean()), float(y[p].mean())) for p in parts]
+def grouped(y: Floats, predicted: Floats, parts: int = 10, inside: npt.NDArray[np.bool_] | None = None) -> list[Group]:
+    """Return groups of equally many rows by prediction, lowest first (fewer groups where there are fewer rows)."""
+    rows = [p for p in np.array_split(np.argsort(predicted, kind="stable"), parts) if len(p)]
+    return [
+        Group(
+            len(p),
+            float(predicted[p].mean()),
+            float(y[p].mean()),
+            None if inside is None else float(inside[p].mean()),
+        )
+        for p in rows
+    ]
 
 
 def sample(y: Floats, predicted: Floats, most: int = 500) -> tuple[Floats, Floats]:

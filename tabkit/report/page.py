@@ -217,6 +217,9 @@ def _look(words: Words, frame: pl.DataFrame, styles: dict[str, str]) -> list[Fig
         unit = words.r["metrics"].get("rmse", {"unit": ""})["unit"]
         return [
             charts.predicted_observed("observed", frame, champion, words.title(champion), unit),
+            charts.residuals_predicted(
+                "spread", frame, champion, words.title(champion), unit, words.r.get("prediction_interval")
+            ),
             charts.residuals("residuals", frame, champion, words.title(champion), unit),
         ]
     return []
@@ -252,15 +255,15 @@ def _lists(words: Words) -> dict[str, Any]:
 
 
 def _confusion(words: Words) -> dict[str, Any] | None:
-    """Return the champion's confusion matrix with recall and precision per class; None for other tasks."""
+    """Return the champion's confusion matrix with recall, precision and AUC per class; None for other tasks."""
     if words.r["task"] != "multiclass" or words.frame is None:
         return None
     matrix = diagnose.confusion(words.frame, words.r["champion"], words.r["classes"])
     if matrix is None:
         return None
     body = []
-    for i, (name, recall, precision) in enumerate(
-        zip(matrix.classes, matrix.recall(), matrix.precision(), strict=True)
+    for i, (name, recall, precision, auc) in enumerate(
+        zip(matrix.classes, matrix.recall(), matrix.precision(), matrix.auc, strict=True)
     ):
         total = int(matrix.counts[i].sum())
         cells = [
@@ -274,6 +277,7 @@ def _confusion(words: Words) -> dict[str, Any] | None:
                 "rows": f"{total:,}",
                 "recall": numbers.share(recall),
                 "precision": numbers.share(precision),
+                "auc": numbers.fixed(auc, 3),
             }
         )
     return {"classes": matrix.classes, "rows": body, "wide": len(body) > 12}
