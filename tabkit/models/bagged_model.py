@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from tabkit.models.base import (
     Settings,
     folds_of,
     model_class,
+    stand_in,
 )
 from tabkit.models.target_scale import wrapped
 from tabkit.seed import stream
@@ -36,8 +37,6 @@ from tabkit.seed import stream
 FILE = "bag.json"
 LEAST_TRIALS = 3
 """Settings that each model of a bag tries at least, of the trials that they share."""
-
-_OWN = ("title", "hows", "importance_rows", "has_weights", "opened_from")
 
 
 class Bagged(Model):
@@ -56,9 +55,7 @@ class Bagged(Model):
 
     def __init__(self, inner: Model, n_folds: int, seed: int, members: Sequence[Model] = ()) -> None:
         self.inner, self.n_folds, self.seed, self.members_ = inner, n_folds, seed, tuple(members)
-        # What the harness asks of a model is what it would ask of the one inside.
-        own: dict[str, Any] = {name: getattr(inner, name) for name in _OWN}
-        self.__dict__.update(own)
+        stand_in(self, inner)
 
     def adapt(
         self,

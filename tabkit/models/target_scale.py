@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from tabkit.data.encode import Features
 from tabkit.data.target import from_scale, smearing_factor, to_scale
-from tabkit.models.base import Adapted, Budget, Model, Predictions, Settings
+from tabkit.models.base import Adapted, Budget, Model, Predictions, Settings, stand_in
 
 FILE = "target_scale.json"
 SMEARING = "smearing"
-_OWN = ("title", "hows", "needs_source", "importance_rows", "has_weights", "opened_from")
 
 
 class OnScale(Model):
@@ -30,9 +29,7 @@ class OnScale(Model):
 
     def __init__(self, inner: Model, kind: str, predicts: str, smearing: float = 1.0) -> None:
         self.inner, self.kind, self.predicts, self.smearing_ = inner, kind, predicts, smearing
-        # What the harness asks of a model is what it would ask of the one inside.
-        own: dict[str, Any] = {name: getattr(inner, name) for name in _OWN}
-        self.__dict__.update(own)
+        stand_in(self, inner)
 
     def adapt(
         self,
