@@ -239,7 +239,7 @@ def stores(events: Events) -> None:
         tuned = measure(own, truth.take(rows), ["ndcg@10"], 20, False).per_user["ndcg@10"]
         gains.append(tuned - base_all[rows])
         everyone += len(rows)
-        print(f"store {store}: {len(rows)} households, {np.mean(gains[-1]):+.4f}", flush=True)
+        print(f"store {past.stores[store]}: {len(rows)} households, {np.mean(gains[-1]):+.4f}", flush=True)
     difference = np.concatenate(gains)
     resampler = Resampler(len(difference), None, 2000, 0)
     drawn = resampler.distribution(metric, np.zeros(len(difference)), difference)
