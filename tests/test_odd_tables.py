@@ -86,6 +86,14 @@ def test_a_column_that_a_source_lacks_is_missing_there_and_said(run_with: Callab
     assert pooled["refused"] is None and pooled["scores"]["holdout"]["roc_auc"]["value"] > 0.7
 
 
+def test_features_may_all_be_derived(run_with: Callable[..., Any]) -> None:
+    exclude = 'exclude = ["x0", "x1", "x2", "x3", "x4", "kind"]\n'
+    derived = '[derived]\nsum = "x0 - x1"\nproduct = "x2 * x3"\n'
+    result = run_with(signal_table(300), exclude + BINARY + derived + LINES, signal_table(99, 1).drop("x3"))
+    (source,) = result["sources"]
+    assert source["lacking"] == ["product"] and source["rows"] == 99
+
+
 def test_several_sources_are_aligned_each_by_its_own_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, one, two = (signal_table(n, seed=n) for n in (200, 80, 90))
     samples = {

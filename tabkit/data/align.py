@@ -90,7 +90,12 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
         must |= set(parse_sql(rule.where, f"{plan.path}: [source] key 'where'").meta.root_names())
     needed = [c for c in dict.fromkeys([*needed_columns(plan, for_target=True), *features]) if c not in recipe.derived]
     absent = [c for c in needed if c not in given.columns and c not in must]
-    if not any(plan.is_feature(c) and c in given.columns for c in needed):
+    roots = {
+        name: parse_sql(sql, f"{plan.path}: [derived] key '{name}'").meta.root_names()
+        for name, sql in recipe.derived.items()
+    }
+    made_from = {name: {name, *roots.get(name, ())} for name in features}
+    if not set().union(*made_from.values()) & set(given.columns):
         raise DataError(
             f"{given.name}: the source shares no feature with the target, which has {', '.join(features[:6])}; found "
             f"{', '.join(given.columns[:6])}. Say under [source.columns] what they are made from."
@@ -105,4 +110,4 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
     label = frame[recipe.target]
     frame = frame.filter(label.is_not_null() & (label.is_finite() if label.dtype.is_float() else pl.lit(True)))
     kept = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
-    return SourceTable(rule.title, frame.select(kept), tuple(c for c in features if c in absent))
+    return SourceTable(rule.title, frame.select(kept), tuple(c for c in features if made_from[c] & set(absent)))
