@@ -77,6 +77,11 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
         if len(valid) == 0:
             inner: SplitKind = "grouped" if groups is not None else _inner_kind(recipe)
             train, valid = _to_choose_on(inner, frame, train, recipe, groups, rng)
+        elif rule.inner is not None:
+            raise DataError(
+                f"Split column '{rule.column}' names {count(len(valid), 'valid row')}, and split.inner chooses on all rows that are "
+                "not held out. Call them 'train', or remove split.inner."
+            )
     else:
         rest, holdout = _cut(kind, frame, everything, rule.holdout, recipe, groups, rng)
         train, valid = _to_choose_on(kind, frame, rest, recipe, groups, rng)
