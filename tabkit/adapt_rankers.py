@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tabkit.adapt import Watch, measured
+from tabkit.adapt import Wanted, Watch, measured
 from tabkit.data.interactions import Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
-from tabkit.models.base import Budget, Cost, Kind, candidate_name
+from tabkit.models.base import Budget, Cost
 from tabkit.rankers.base import Contestant, Fitted, Judge, Ranker, ranker_class, ranker_names
 from tabkit.recipe import Ranking, Recipe
 from tabkit.seed import stream
@@ -32,20 +32,6 @@ BASELINES = (
 """Always in the table, but for those that the recipe leaves out; BPR, slow and weak, from the standard budget on."""
 BASELINES_COLD = (("counts", "popular"), ("content", "affinity"))
 """Of items that nobody has taken, what was taken says nothing: the first is the floor, the second counts their kinds."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One ranker to be made."""
-
-    base: str
-    how: str
-    kind: Kind
-
-    @property
-    def name(self) -> str:
-        """Its name in tables and files."""
-        return candidate_name(self.base, self.how)
 
 
 @dataclass(frozen=True)

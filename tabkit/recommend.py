@@ -22,10 +22,9 @@ from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of,
 from tabkit.data.validate import Table
 from tabkit.errors import DataError, count
 from tabkit.evaluate.comparison import Chosen, compare_planned
-from tabkit.evaluate.intervals import Resampler
+from tabkit.evaluate.intervals import RESAMPLES, Resampler
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.lists import (
-    RESAMPLES,
     ListCard,
     Measured,
     choose_lists,

@@ -177,7 +177,7 @@ def test_inner_folds_that_cannot_be_are_refused(tmp_path: Path) -> None:
         {**few.model_dump(by_alias=True), "split": {"kind": "given", "column": "part", "inner": 3}}
     )
     parts = pl.DataFrame({"y": np.arange(60.0), "part": ["train"] * 30 + ["valid"] * 10 + ["holdout"] * 20})
-    with pytest.raises(DataError, match="names 10 valid rows, and split.inner"):
+    with pytest.raises(DataError, match="names 10 valid rows, and split"):
         split_rows(parts, given_parts, 0)
     path = write_recipe(tmp_path, signal_table(120), BINARY + INNER + FAST)
     signal_table(120).write_parquet(tmp_path / "d.parquet")

@@ -43,10 +43,8 @@ def features(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFra
     """
     past = events.before(day)
     frame = past.frame().with_columns(age=(day - pl.col("day")).cast(pl.Float32)).lazy()
-    decay = [(-pl.col("age") / h).exp().alias(f"decay_{h}") for h in (h / np.log(2) for h in HALF_LIVES)]
-    decay = [e.alias(f"decay_{h}") for e, h in zip(decay, HALF_LIVES, strict=True)]
     names = [f"decay_{h}" for h in HALF_LIVES]
-    frame = frame.with_columns(decay)
+    frame = frame.with_columns((-pl.col("age") / (h / np.log(2))).exp().alias(f"decay_{h}") for h in HALF_LIVES)
     pair = frame.group_by("user", "item").agg(
         *(pl.sum(n).alias(f"own_{n}") for n in names),
         pl.len().cast(pl.Float32).alias("own_baskets"),

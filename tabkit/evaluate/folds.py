@@ -21,8 +21,8 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain
 from tabkit.evaluate.checks import Outcome, few_cases
 from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide
-from tabkit.evaluate.harness import PARTS, RESAMPLES, Score, Scorecard, slices_of
-from tabkit.evaluate.intervals import LEVEL, Interval, Resampler, holm, interval, paired
+from tabkit.evaluate.harness import PARTS, Score, Scorecard, slices_of
+from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.models.base import Cost, Predictions
 from tabkit.recipe import Plan

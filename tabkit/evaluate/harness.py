@@ -27,7 +27,7 @@ from tabkit.evaluate.comparison import (
     explore,
     picked_on_valid,
 )
-from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
+from tabkit.evaluate.intervals import RESAMPLES, Interval, Resampler, interval, paired
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import contradiction
@@ -37,7 +37,6 @@ from tabkit.recipe import Plan
 from tabkit.seed import stream
 
 PARTS = ("train", "valid", "holdout")
-RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
 TRAIN_SHARE = 4
 """Intervals on train and valid only describe; a quarter of the resamples does."""
 INTERVAL_LEVEL = 0.9

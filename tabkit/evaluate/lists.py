@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tabkit.data.interactions import Codes, Events, Truth, as_date
 from tabkit.data.windows import canary, features, kin_features
 from tabkit.errors import count
+from tabkit.evaluate.checks import Outcome
 from tabkit.evaluate.comparison import (
     Chosen,
     Exploratory,
@@ -24,7 +25,7 @@ from tabkit.evaluate.comparison import (
     explore,
     over_cutoffs,
 )
-from tabkit.evaluate.intervals import Interval, Resampler, interval, paired
+from tabkit.evaluate.intervals import RESAMPLES, Interval, Resampler, interval, paired
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import against_rule
 from tabkit.evaluate.ranking import PER_USER, compare_lists
@@ -32,7 +33,6 @@ from tabkit.models.base import Cost
 from tabkit.rankers.base import Contestant, Fitted, Lists, Ranker
 from tabkit.seed import stream
 
-RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
 MIN_USERS = 200
 OVERFIT_POINTS = 0.05
 """A lift over the baseline that is larger by this much where the model was fitted than on the holdout."""
@@ -50,17 +50,6 @@ class Measured:
     lists: Lists
     per_user: dict[str, Floats]
     cpu_seconds: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a check found."""
-
-    code: str
-    title: str
-    severity: Literal["error", "warning", "info"]
-    outcome: Literal["pass", "fail", "not_applicable"]
-    message: str
 
 
 @dataclass(frozen=True)
@@ -238,7 +227,7 @@ def evaluate_lists(
             )
         )
     gap = next(s.overfit_gap or 0.0 for s in scores if s.contestant.name == chosen.baseline)
-    scores = [s if s.overfit_gap is None else _with_excess(s, gap) for s in scores]
+    scores = [s if s.overfit_gap is None else replace(s, excess_gap=s.overfit_gap - gap) for s in scores]
     watch(1.0, "comparing")
     spread = spread_of(holdout, primary, metric, resamplers["holdout"])
     planned = compare_planned(chosen, primary, metric, spread)
@@ -285,11 +274,6 @@ def evaluate_lists(
         times,
         RESAMPLES[level],
     )
-
-
-def _with_excess(score: ListScore, gap: float) -> ListScore:
-    assert score.overfit_gap is not None
-    return replace(score, excess_gap=score.overfit_gap - gap)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:
