@@ -48,8 +48,8 @@ def open_parent(folder: str | Path, plan: Plan) -> ListBundle:
             f"--base is for ranking recipes, and {plan.recipe.name} is a {plan.recipe.task} task: its champion is fitted "
             "again by running the recipe on all rows. Leave --base out."
         )
-    verify(folder)
     if not is_ranking(folder):
+        verify(folder)  # a broken one is said to be broken
         raise UsageError(f"--base {folder} is the bundle of a table. Expected one of {plan.recipe.name}.")
     parent = load_lists(folder)
     if parent.plan.recipe.name != plan.recipe.name:

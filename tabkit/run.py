@@ -24,7 +24,7 @@ from tabkit.data.encode import Encoder, as_text, fit_compression, fit_encoder
 from tabkit.data.interactions import as_date
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
-from tabkit.data.target import check_scale
+from tabkit.data.target import check_scale, with_label
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
@@ -279,7 +279,7 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
         folder.mkdir(parents=True, exist_ok=True)
         rejects.write_csv(folder / "rejects.csv")
         raise DataError(f"{problem} All rejected rows and their reasons are in {folder / 'rejects.csv'}.") from None
-    labelled = _with_label(table.frame[recipe.target])
+    labelled = with_label(table.frame[recipe.target])
     kept = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, kept.frame)
     if sources:
@@ -332,12 +332,6 @@ def _input(path: str | Path | None, sample: str | None, flag: str, plan: Plan) -
     if sample is None:
         raise UsageError(f"Recipe {plan.recipe.name} has no sample of its own: give {flag}.")
     return from_frame(load_sample(sample), sample)
-
-
-def _with_label(target: pl.Series) -> pl.Series:
-    return (
-        target.is_not_null() & target.is_finite().fill_null(False) if target.dtype.is_float() else target.is_not_null()
-    )
 
 
 def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import polars as pl
 
 from tabkit.data.derive import evaluated, parse_sql
 from tabkit.data.source import Input, from_frame
+from tabkit.data.target import with_label
 from tabkit.data.validate import Table, needed_columns, read_table
 from tabkit.errors import DataError, count, nearest
 from tabkit.recipe import Plan, Source
@@ -106,8 +107,6 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
             f"{given.name}: {count(both.size, 'row')} would be source and target at once, and what is held out would have been "
             "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
         )
-    frame = table.frame
-    label = frame[recipe.target]
-    frame = frame.filter(label.is_not_null() & (label.is_finite() if label.dtype.is_float() else pl.lit(True)))
+    frame = table.frame.filter(with_label(table.frame[recipe.target]))
     kept = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
     return SourceTable(rule.title, frame.select(kept), tuple(c for c in features if made_from[c] & set(absent)))

@@ -1,9 +1,10 @@
-"""The scale on which a skewed target is learned, and the way back: no model has to know that there is one."""
+"""Which rows have a label, and the scale on which a skewed target is learned: no model has to know that there is one."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from tabkit.errors import DataError, count
 
@@ -86,3 +87,10 @@ def on_scale(kind: str | None, predicted: Floats) -> Floats:
     if kind is None:
         return predicted
     return to_scale(kind, np.maximum(predicted, np.finfo(np.float64).tiny - _OFFSET[kind] * (1 - 1e-9)))
+
+
+def with_label(target: pl.Series) -> pl.Series:
+    """Tell which rows have a label (n_rows,): neither missing nor, of numbers, infinite or NaN."""
+    return (
+        target.is_not_null() & target.is_finite().fill_null(False) if target.dtype.is_float() else target.is_not_null()
+    )
