@@ -211,6 +211,14 @@ def pretrain(
     workers: Annotated[
         int | None, typer.Option(help="Processes that learn (CPU) or draw tables (GPU). Default: 2.", min=1)
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Learn these weights further rather than start afresh: 'shipped', or a weights/ folder.",
+            metavar="WEIGHTS",
+        ),
+    ] = None,
     continue_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -229,7 +237,9 @@ def pretrain(
     from tabkit.cli import printing
 
     where = "cuda" if device is Device.cuda else "cpu"
-    others = {"--steps": steps, "--seconds": seconds, "--workers": workers} if continue_on else {"--epochs": epochs}
+    others: dict[str, object] = {"--epochs": epochs}
+    if continue_on:
+        others = {"--steps": steps, "--seconds": seconds, "--workers": workers, "--from": start}
     for flag, value in others.items():
         if value is not None:
             raise UsageError(f"{flag} {'has no meaning with' if continue_on else 'needs'} --continue-on. Leave it out.")
@@ -247,12 +257,15 @@ def pretrain(
         from tabkit.pretrain import Plan, pretrain_icl
 
         whole = steps or Plan.steps
+        folder = Path(start) if start and start != "shipped" else None
+        plan = Plan.further(whole, seed, folder) if start else Plan(whole, seed)
         weights = pretrain_icl(
             out,
-            Plan(steps=whole, seed=seed),
+            plan,
             workers=workers or 2,
             device=where,
             seconds=seconds or float("inf"),
+            start=folder,
             progress=lambda step, note: watch(f"{base.value} (pretraining)", step / whole, note),
         )
     printing.pretrained(weights)

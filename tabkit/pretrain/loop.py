@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tabkit.errors import UsageError
+from tabkit.models.icl import open_folder
 from tabkit.models.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.icl_prior import MAX_CLASSES, draw, draw_easy
 from tabkit.models.torch_loop import one_thread
@@ -54,6 +55,19 @@ class Plan:
     """Of matrix products while learning; on a CPU without bfloat16 units, single precision is faster."""
     long_from: float = 0.5
     """Share of the steps after which contexts beyond 384 rows are drawn: short ones teach most per second."""
+    start: str = ""
+    """SHA-256 of the weights that are learned further; empty where the network is drawn afresh."""
+
+    @classmethod
+    def further(cls, steps: int, seed: int, start: Path | None) -> Plan:
+        """Return how the weights in ``start`` are learned further: at a third of the rate, on contexts twice as long.
+
+        At the full rate pretrained weights forget before they learn; decaying from the middle on ends lower.
+        """
+        known = open_folder(start)[1].sha256
+        return cls(
+            steps, seed, context=(24, 2048), learning_rate=7e-4, decay=0.6, easy_steps=0, long_from=0.0, start=known
+        )
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, constant, linear to zero over the last share.
@@ -93,9 +107,13 @@ def pretrain_icl(
     device: str = "cpu",
     seconds: float = math.inf,
     every: int = 50,
+    start: Path | None = None,
     progress: Callable[[int, str], None] = lambda step, note: None,
 ) -> Path:
     """Pretrain until ``plan.steps`` or the clock; resume where ``out`` holds a checkpoint.
+
+    With ``plan.start``, the network begins as that of the folder ``start`` (None: the shipped one), whose weights must
+    have that hash.
 
     Writes ``checkpoint.safetensors`` (weights and optimiser), ``checkpoint.json``, ``log.jsonl`` (one line per
     ``every`` steps: losses, validation, throughput) and ``weights/`` (what the kit loads).
@@ -103,12 +121,17 @@ def pretrain_icl(
     Raises
     ------
     UsageError
-        ``out`` holds a checkpoint of another plan or network.
+        ``out`` holds a checkpoint of another plan or network, or ``start`` holds other weights than the plan's.
     """
     out.mkdir(parents=True, exist_ok=True)
     config = config or IclConfig()
     with _seeded(plan.seed):
         net = IclNet(config)
+    if plan.start:
+        net, weights = open_folder(start)
+        config = net.config
+        if weights.sha256 != plan.start:
+            raise UsageError(f"{weights.source}: the weights are not those of the plan. Expected SHA-256 {plan.start}.")
     optimisers = _optimisers(net, plan)
     step, tables = _resume(out, plan, config, net, optimisers)
     net.to(device)
@@ -353,7 +376,7 @@ def _resume(
     same = {
         k: list(v) if isinstance(v, tuple) else v for k, v in asdict(plan).items() if k not in ("steps", "long_from")
     }
-    other = {k: v for k, v in same.items() if before[k] != v}
+    other = {k: v for k, v in same.items() if before.get(k, "") != v}
     if other or json.loads(header["net"]) != config.as_dict():
         raise UsageError(
             f"{path} was made with another plan, however: {other or 'network'}. Choose another --out, or the same plan."
