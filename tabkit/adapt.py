@@ -179,27 +179,67 @@ def adapt_all(
         Inner folds that ``train`` is cut into, ``valid`` being the same rows; None where valid is a part of its own.
     """
 
-    def behind(model: Model) -> Model:
-        scaled = _behind(scale, model)
-        return scaled if inner is None else Bagged(scaled, inner, seed)
+    origins = Origins(train, source, unlabelled, seed, budget, watch, opened or {}, scale, inner)
+    return tuple(_make(item, origins.of(item.base, item.kind), train, valid, seed, budget, watch) for item in todo)
 
-    if scale is not None and source is not None:
-        source = source.with_y(to_scale(scale.kind, source.labels))
-    rows = train.with_y(None) if unlabelled is None else train.with_y(None).stack(unlabelled.with_y(None))
-    pretrained = {
-        name: behind(base if source is None else base.knowing(source)) for name, base in (opened or {}).items()
-    }
-    out = []
-    for item in todo:
-        if item.kind != "baseline" and item.base not in pretrained:
-            own = replace(budget, progress=_part_of(watch, f"{item.base} (pretraining)"))
-            base = model_class(item.base).pretrain(source, rows, stream(seed, "pretrain", item.base), own)
-            assert base is not None, f"{item.base} made no base, and wanted() should have refused it"
-            pretrained[item.base] = behind(base)
-            watch(f"{item.base} (pretraining)", 1.0, "")
-        origin = behind(model_class(item.base)()) if item.kind == "baseline" else pretrained[item.base]
-        out.append(_make(item, origin, train, valid, seed, budget, watch))
-    return tuple(out)
+
+class Origins:
+    """The models that candidates are adapted from. A base that a run pretrains is made when it is first asked for.
+
+    Parameters are those of :func:`adapt_all`.
+    """
+
+    def __init__(
+        self,
+        train: Features,
+        source: Features | None,
+        unlabelled: Features | None,
+        seed: int,
+        budget: Budget,
+        watch: Watch,
+        opened: Mapping[str, Model],
+        scale: TargetScale | None,
+        inner: int | None,
+    ) -> None:
+        own = train.with_y(None)
+        self._rows = own if unlabelled is None else own.stack(unlabelled.with_y(None))
+        if scale is not None and source is not None:
+            source = source.with_y(to_scale(scale.kind, source.labels))
+        self._source = source
+        self._seed, self._budget, self._watch, self._scale, self._inner = seed, budget, watch, scale, inner
+        self._made = {
+            name: self._behind(base if self._source is None else base.knowing(self._source))
+            for name, base in opened.items()
+        }
+
+    def of(self, base: str, kind: Kind) -> Model:
+        """Return what candidates of this base and kind begin from: baselines from nothing, others from the base."""
+        if kind == "baseline":
+            return self._behind(model_class(base)())
+        if base not in self._made:
+            stage = f"{base} (pretraining)"
+            own = replace(self._budget, progress=_part_of(self._watch, stage))
+            rng = stream(self._seed, "pretrain", base)
+            made = model_class(base).pretrain(self._source, self._rows, rng, own)
+            assert made is not None, f"{base} made no base, and wanted() should have refused it"
+            self._made[base] = self._behind(made)
+            self._watch(stage, 1.0, "")
+        return self._made[base]
+
+    def _behind(self, model: Model) -> Model:
+        scaled = _behind(self._scale, model)
+        return scaled if self._inner is None else Bagged(scaled, self._inner, self._seed)
+
+
+def with_origin(candidate: Candidate, origins: Origins) -> Candidate:
+    """Return a candidate, and the members of a blend, with the models that they were adapted from."""
+    members = tuple(with_origin(member, origins) for member in candidate.members)
+    if not members:
+        return replace(candidate, origin=origins.of(candidate.base, candidate.kind))
+    weights = candidate.adapted.settings["weights"]
+    return replace(
+        candidate, origin=Blend([Member(m.name, weights[m.name], m.origin) for m in members]), members=members
+    )
 
 
 def _behind(scale: TargetScale | None, model: Model) -> Model:

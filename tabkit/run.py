@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from tabkit import adapt, bundle, report, result
+from tabkit.cross_validate import kept_folder, measure_folds
 from tabkit.data.align import SourceTable, read_source
-from tabkit.data.encode import Encoder, as_text, fit_compression, fit_encoder
+from tabkit.data.encode import Encoder, as_text
 from tabkit.data.interactions import as_date
 from tabkit.data.source import Input, from_frame, open_input
 from tabkit.data.split import Split, split_rows
@@ -28,37 +26,18 @@ from tabkit.data.target import check_scale, with_label
 from tabkit.data.validate import CheckReport, Table, read_table
 from tabkit.data.validate import check as check_table
 from tabkit.errors import DataError, UsageError, count, nearest
-from tabkit.evaluate.folds import Fold, pool
-from tabkit.evaluate.harness import (
-    Choice,
-    Extras,
-    Parts,
-    Scorecard,
-    choose_on_valid,
-    conformal_half_width,
-    evaluate,
-    refusals,
-    threshold_of,
-)
-from tabkit.evaluate.ledger import Sealed
-from tabkit.evaluate.metrics import Metric, resolve
-from tabkit.models.base import BUDGETS, Budget, Candidate, Model, Predictions
+from tabkit.evaluate.folds import pool
+from tabkit.evaluate.harness import Scorecard, conformal_half_width, threshold_of
+from tabkit.evaluate.metrics import resolve
+from tabkit.measure import Data, Procedure, Watch
+from tabkit.models.base import BUDGETS, Budget, Model
 from tabkit.recipe import Plan, Source, load_recipe
 from tabkit.recommend import recommend
 from tabkit.refresh import open_parent
 from tabkit.samples import load_sample
 
-Watch = Callable[[str, float, str], None]
-"""Progress: (stage, fraction done, note)."""
-
-_Measured = tuple[Split, Encoder, Scorecard]
-
 MIN_ROWS = 30
 """Fewer labelled rows cannot be cut into three parts that say anything."""
-
-MOST_SHUFFLES = 8
-"""Most tries of the shuffled control. With a few coarse columns, one shuffle in two agrees with the real labels by
-chance, and plainly so; that all of them do has a chance of 1 in 256."""
 
 MIN_FREE_BYTES = 50 * 2**20
 """Room a run wants before it begins, so that an hour of work does not end at a full disk."""
@@ -77,22 +56,6 @@ class Run:
         return str(self.result["verdict"]["decision"])
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The rows of a run: labelled and not, and those of the source."""
-
-    table: Table
-    labelled: Table
-    unlabelled: pl.DataFrame
-    sources: tuple[SourceTable, ...]
-    classes: tuple[str, ...]
-
-    @property
-    def source(self) -> pl.DataFrame | None:
-        """The rows of all sources under each other; None without any."""
-        return pl.concat([source.frame for source in self.sources]) if self.sources else None
-
-
 def run(
     recipe: str,
     data: str | Path | None = None,
@@ -107,6 +70,7 @@ def run(
     weights: Mapping[str, str | Path] | None = None,
     cutoffs: int = 1,
     base: str | Path | None = None,
+    jobs: int | None = None,
 ) -> Run:
     """Run a recipe: adapt, compare, decide, report, bundle.
 
@@ -132,6 +96,8 @@ def run(
         Ranking only: at how many cutoffs, a window apart, the planned comparison is carried out.
     base
         Ranking only: a bundle of this recipe, to be refreshed with the events of ``data``, which begin where its own end.
+    jobs
+        Recipes with folds only: processes that measure folds side by side; None for one per core.
 
     Raises
     ------
@@ -174,6 +140,11 @@ def run(
     rows = _read(plan, data, source, folder)
     _never_seen(opened, rows.table)
     splits = split_rows(rows.labelled.frame, plan.recipe, seed)
+    if len(splits) > 1 and plan.recipe.bundle.train_on == "train":
+        raise UsageError(
+            f'{plan.path}: [bundle] train_on = "train" ships the model that was measured, and over folds that is one model '
+            'per fold. Set train_on = "all", or leave split.folds out.'
+        )
     if distill and (len(splits) > 1 or splits[0].inner is not None):
         raise UsageError(
             "--distill needs one holdout and a valid part, and this recipe is measured over folds. Leave out --distill."
@@ -181,13 +152,18 @@ def run(
     watch("data", 1.0, "")
 
     each = _for_each(allowance, len(splits))
-    measured = [
-        _measure(plan, rows, split, todo, opened, metrics, seed, each, _of_fold(watch, split), distill)
-        for split in splits
-    ]
-    split, encoder, scorecard = measured[0] if len(measured) == 1 else _pool(plan, rows, measured, budget, seed)
+    procedure = Procedure(plan, rows, todo, opened, metrics, seed, each)
+    encoder = procedure.encoder(splits[0])
+    if len(splits) == 1:
+        split, kept = splits[0], None
+        scorecard = procedure.measure(split, encoder, watch, distill)
+    else:
+        kept = kept_folder(procedure, folder.parent)
+        folds = measure_folds(procedure, splits, kept, jobs, watch)
+        everything = encoder.encode(rows.labelled.frame)
+        scorecard, split = pool(plan, rows.labelled.frame, everything, folds, budget, seed)
     watch("bundle", 0.0, scorecard.verdict.champion)
-    model = _champion(plan, scorecard, rows, encoder, seed, allowance)
+    model = _champion(procedure, scorecard, splits[0], encoder, allowance, watch)
     student = _student(plan, scorecard, model, rows, encoder, seed, allowance) if distill else None
 
     document = result.assemble(
@@ -204,6 +180,8 @@ def run(
         command or f"tabkit run {recipe} --budget {budget} --seed {seed}{' --distill' if distill else ''}",
     )
     _write(folder, plan, rows, split, encoder, scorecard, model, student, document)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     watch("bundle", 1.0, "")
     return Run(folder, document)
 
@@ -264,7 +242,7 @@ def _new_folder(out: str | Path | None, plan: Plan) -> Path:
     return folder
 
 
-def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder: Path) -> _Data:
+def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder: Path) -> Data:
     recipe = plan.recipe
     here = _input(data, recipe.sample, "--data FILE", plan)
     try:
@@ -284,7 +262,7 @@ def _read(plan: Plan, data: str | Path | None, source: str | Path | None, folder
     classes = _classes(plan, kept.frame)
     if sources:
         _check_sources(plan, sources, classes)
-    return _Data(table, kept, table.frame.filter(~labelled), sources, classes)
+    return Data(table, kept, table.frame.filter(~labelled), sources, classes)
 
 
 def _source_inputs(plan: Plan, here: Input, given: str | Path | None) -> list[tuple[Source, Input]]:
@@ -373,75 +351,6 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     return (next(n for n in names if n != positive), positive)
 
 
-def _encoder(plan: Plan, rows: _Data, split: Split) -> Encoder:
-    """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
-    columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
-    train = rows.labelled.frame[split.train].select(columns)
-    known = train if rows.source is None else pl.concat([train, rows.source.select(columns)])
-    spectra = []
-    for spectrum in plan.recipe.spectra:
-        bands = tuple(c for c in columns if fnmatchcase(c, spectrum.columns))
-        if bands:
-            spectra.append(fit_compression(known, spectrum.name, bands, spectrum.components, spectrum.normalise))
-    return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes, tuple(spectra))
-
-
-def _measure(
-    plan: Plan,
-    rows: _Data,
-    split: Split,
-    todo: tuple[adapt.Wanted, ...],
-    opened: Mapping[str, Model],
-    metrics: dict[str, Metric],
-    seed: int,
-    budget: Budget,
-    watch: Watch,
-    distill: bool,
-) -> _Measured:
-    """Encode, adapt, choose on valid, and only then open the holdout: the whole procedure, on one split."""
-    encoder = _encoder(plan, rows, split)
-    parts = _parts(plan, rows, split, encoder, seed)
-    unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
-    scale = plan.recipe.target_scale
-    candidates = adapt.adapt_all(
-        todo, parts.train, parts.valid, parts.source, unlabelled, seed, budget, watch, opened, scale, split.inner
-    )
-    if "blend" not in plan.recipe.candidates.without:
-        refused = refusals(candidates)
-        blends = adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
-        # Whether a base or an adapted model has weight differs from fold to fold; baselines are blended in every one.
-        candidates += tuple(c for c in blends if split.n_folds == 1 or c.kind == "baseline")
-    primary = next(iter(metrics.values()))
-    choice = choose_on_valid(candidates, parts.valid, primary)
-    extras = _extras(plan, choice, primary, parts, seed, budget, watch)
-
-    def student(champion: Candidate) -> Candidate:
-        return adapt.student(champion, parts.train, parts.valid, unlabelled, seed, budget, watch, scale)
-
-    scorecard = evaluate(
-        plan,
-        candidates,
-        choice,
-        parts,
-        extras,
-        metrics,
-        budget.level,
-        seed,
-        lambda f, note: watch("harness", f, note),
-        student if distill else None,
-    )
-    return split, encoder, scorecard
-
-
-def _pool(plan: Plan, rows: _Data, measured: list[_Measured], level: str, seed: int) -> _Measured:
-    """Make one scorecard of those of all folds; the encoder is the first fold's, as are the settings found."""
-    encoder = measured[0][1]
-    frame = rows.labelled.frame
-    folds = tuple(Fold(split, scorecard) for split, _, scorecard in measured)
-    scorecard, split = pool(plan, frame, encoder.encode(frame), folds, level, seed)
-    return split, encoder, scorecard
-
-
 def _for_each(budget: Budget, n_folds: int) -> Budget:
     """Return what one fold may spend: over all folds, twice the seconds and trials of a single holdout."""
     if n_folds == 1:
@@ -450,69 +359,20 @@ def _for_each(budget: Budget, n_folds: int) -> Budget:
     return replace(budget, seconds=max(2.0, share * budget.seconds), trials=max(3, round(share * budget.trials)))
 
 
-def _of_fold(watch: Watch, split: Split) -> Watch:
-    if split.n_folds == 1:
-        return watch
-    return lambda stage, fraction, note: watch(f"fold {split.fold + 1}/{split.n_folds}: {stage}", fraction, note)
-
-
-def _parts(plan: Plan, rows: _Data, split: Split, encoder: Encoder, seed: int) -> Parts:
-    frame = rows.labelled.frame
-    key = hashlib.sha256(
-        json.dumps([rows.table.fingerprint, plan.recipe.target, plan.recipe.where]).encode() + split.holdout.tobytes()
-    ).hexdigest()
-    train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
-    source = None if rows.source is None else encoder.encode(rows.source)
-    return Parts(train, valid, Sealed(holdout, key), frame, split, source)
-
-
-def _extras(
-    plan: Plan, choice: Choice, primary: Metric, parts: Parts, seed: int, budget: Budget, watch: Watch
-) -> Extras:
-    """Run what the harness measures beside the candidates, on train and valid alone."""
-    by_name = {c.name: c for c in choice.accepted}
-    chosen = choice.chosen
-    rivals = tuple(by_name[name] for name in (chosen.adapted, chosen.base, chosen.baseline) if name)
-    watch("controls", 0.0, "shuffled labels")
-    shuffled = _shuffled(by_name[chosen.baseline], by_name["prior"], primary, parts, seed, budget)
-    ablations: list[tuple[Candidate, list[str]]] = []
-    for ablation in plan.recipe.ablations:
-        dropped = [c for c in ablation.drop if c in parts.train.layout.columns]
-        if dropped and len(dropped) < len(parts.train.layout.columns):
-            watch("controls", 0.5, ablation.name)
-            baseline = by_name[chosen.baseline]
-            made = adapt.without_columns(ablation.name, dropped, baseline, parts.train, parts.valid, seed, budget)
-            ablations.append((made, dropped))
-    watch("controls", 1.0, "")
-    # Over folds, the first one's curve stands for all: its points cost as much as the candidates themselves.
-    first = parts.split.fold == 0
-    curve = adapt.learning_curve(rivals, parts.train, parts.valid, seed, budget, watch) if first else []
-    return Extras(curve, tuple(ablations), shuffled)
-
-
-def _shuffled(
-    baseline: Candidate, prior: Candidate, primary: Metric, parts: Parts, seed: int, budget: Budget
-) -> tuple[Predictions, ...]:
-    """Train on labels shuffled anew until that once scores no better than the prior; a leak survives every shuffle."""
-    out: list[Predictions] = []
-    assert parts.valid.y is not None
-    for again in range(MOST_SHUFFLES):
-        out.append(adapt.shuffled(baseline, parts.train, parts.valid, seed + again, budget))
-        if primary.sign * (primary.value(parts.valid.y, out[-1]) - primary.value(parts.valid.y, prior.valid)) <= 0:
-            break
-    return tuple(out)
-
-
-def _champion(plan: Plan, scorecard: Scorecard, rows: _Data, encoder: Encoder, seed: int, budget: Budget) -> Model:
+def _champion(
+    procedure: Procedure, scorecard: Scorecard, split: Split, encoder: Encoder, budget: Budget, watch: Watch
+) -> Model:
     """Return the model to bundle: the champion's procedure on all rows, or the very model that was measured."""
     champion = scorecard.score(scorecard.verdict.champion).candidate
-    if plan.recipe.bundle.train_on == "train":
+    if procedure.plan.recipe.bundle.train_on == "train":
         return champion.adapted.model
-    return adapt.again(champion, encoder.encode(rows.labelled.frame), seed, budget)
+    if split.n_folds > 1:  # measured in other processes, or before an interruption
+        champion = procedure.with_origin(champion, split, encoder, watch)
+    return adapt.again(champion, encoder.encode(procedure.rows.labelled.frame), procedure.seed, budget)
 
 
 def _student(
-    plan: Plan, scorecard: Scorecard, teacher: Model, rows: _Data, encoder: Encoder, seed: int, budget: Budget
+    plan: Plan, scorecard: Scorecard, teacher: Model, rows: Data, encoder: Encoder, seed: int, budget: Budget
 ) -> Model:
     """Return the student to bundle: of the bundled champion on all rows, or the very student that was measured."""
     assert scorecard.fidelity is not None
@@ -526,7 +386,7 @@ def _student(
 def _write(
     folder: Path,
     plan: Plan,
-    rows: _Data,
+    rows: Data,
     split: Split,
     encoder: Encoder,
     scorecard: Scorecard,
@@ -580,7 +440,7 @@ def _threshold(plan: Plan, document: dict[str, Any]) -> float | None:
     return threshold_of(document["champion"], document["value"]) if plan.recipe.task == "binary" else None
 
 
-def _half_width(plan: Plan, rows: _Data, split: Split, scorecard: Scorecard, name: str) -> float | None:
+def _half_width(plan: Plan, rows: Data, split: Split, scorecard: Scorecard, name: str) -> float | None:
     if plan.recipe.task != "regression":
         return None
     y = rows.labelled.frame[plan.recipe.target][split.holdout].cast(pl.Float64).to_numpy().astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when OpenMP loads: the tests run two at a time
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # folds in the test's own process, unless it asks for more
 
 import pickletools
 from pathlib import Path

@@ -117,6 +117,12 @@ def run(
             help="Ranking: a bundle of this recipe, to be refreshed with the events of --data.", metavar="BUNDLE"
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Recipes with folds: processes that measure folds side by side. Default: a core each.", min=1
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Adapt, compare on untouched rows, decide, and write a report and a bundle."""
@@ -127,7 +133,20 @@ def run(
 
         own = _pairs(weights or [])
         done = run_(
-            recipe, data, source, out, seed, budget.value, device.value, watch, _command(), distill, own, cutoffs, base
+            recipe,
+            data,
+            source,
+            out,
+            seed,
+            budget.value,
+            device.value,
+            watch,
+            _command(),
+            distill,
+            own,
+            cutoffs,
+            base,
+            jobs,
         )
     printing.verdict(done.result, done.folder, as_json)
 
@@ -247,9 +266,9 @@ def pretrain(
         with printing.progress(quiet=False) as watch:
             from tabkit.pretrain import Continuation, continue_icl
 
-            plan = Continuation(seed=seed, epochs=epochs or Continuation.epochs)
+            how = Continuation(seed=seed, epochs=epochs or Continuation.epochs)
             done = continue_icl(
-                continue_on, out, plan, where, lambda share, note: watch(f"{base.value} (continuing)", share, note)
+                continue_on, out, how, where, lambda share, note: watch(f"{base.value} (continuing)", share, note)
             )
         printing.continued(done)
         return
@@ -335,8 +354,11 @@ def main() -> None:
 
 
 def _say_interrupted() -> None:
-    scoring = sys.argv[1:2] == ["score"]
-    _say(_INTERRUPTED.format(", with --resume to keep the rows already scored" if scoring else ""))
+    keeps = {
+        "score": ", with --resume to keep the rows already scored",
+        "run": "; a recipe with folds goes on after those that it finished",
+    }
+    _say(_INTERRUPTED.format(keeps.get("".join(sys.argv[1:2]), "")))
 
 
 def _say(text: str) -> None:

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, TypeVar
 
+LEDGER = "TABKIT_LEDGER"
+"""Environment variable that names the ledger's file."""
+
 Rows = TypeVar("Rows")
 """What is sealed: encoded rows of a table, or what users took in a window."""
 
 
 def ledger_path() -> Path:
     """Return where openings are remembered: ``TABKIT_LEDGER``, else the user's state folder."""
-    if stated := os.environ.get("TABKIT_LEDGER"):
+    if stated := os.environ.get(LEDGER):
         return Path(stated)
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "tabkit" / "holdouts.jsonl"

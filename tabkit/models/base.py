@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import time
@@ -331,6 +332,11 @@ def model_class(name: str) -> type[Model]:
     ]
     assert len(found) == 1, f"tabkit/models/{name}.py must define exactly one Model, found {found}"
     return found[0]
+
+
+def n_threads() -> int:
+    """Return how many threads a library may use: ``OMP_NUM_THREADS`` where it is set, else the cores, at most 8."""
+    return min(8, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
 def installed(model: type[Model]) -> bool:

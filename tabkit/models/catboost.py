@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step
+from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, n_threads
 
 PATIENCE = 50
 """Trees without a better valid loss before growing stops."""
@@ -52,7 +51,7 @@ class CatBoost(Model):
         options: dict[str, Any] = {
             "iterations": budget.trees if settings is None else int(settings["trees"]),
             "random_seed": int(rng.integers(2**31 - 1)),
-            "thread_count": min(8, os.cpu_count() or 1),
+            "thread_count": n_threads(),
             "allow_writing_files": False,
             "logging_level": "Silent",
         }

@@ -8,7 +8,6 @@ Efficient Gradient Boosting Decision Tree*, NeurIPS 2017; the refit decay is Lig
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import MISSING, Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss
+from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, n_threads
 
 PATIENCE = 50
 """Rounds without a better valid loss before growing stops."""
@@ -428,8 +427,7 @@ def _norm(values: npt.NDArray[np.float64]) -> float:
 
 def _quiet() -> dict[str, Any]:
     # deterministic + force_row_wise: the same trees whatever the machine's threads and load.
-    threads = min(8, os.cpu_count() or 1)
-    return {"verbosity": -1, "num_threads": threads, "deterministic": True, "force_row_wise": True}
+    return {"verbosity": -1, "num_threads": n_threads(), "deterministic": True, "force_row_wise": True}
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -1,0 +1,170 @@
+"""The procedure on every outer fold: folds side by side in processes, each kept once it is measured.
+
+A finished fold is kept beside the run's folder until the run is written, so that an interrupted run goes on after the
+folds that it finished. What is kept is found again by a hash of all that it depends on, tabkit's own code included: a
+run with other data, another recipe or another version of tabkit never takes it for its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+from tabkit.data.split import Split
+from tabkit.errors import UsageError, count
+from tabkit.evaluate.folds import Fold
+from tabkit.evaluate.keep import keep, kept
+from tabkit.evaluate.ledger import LEDGER, ledger_path
+from tabkit.measure import Procedure, Watch
+
+LOOK_SECONDS = 0.5
+"""How often progress is written by a process that measures a fold, and looked at by the one that waits."""
+
+
+def kept_folder(procedure: Procedure, parent: Path) -> Path:
+    """Return where the folds of this very procedure are kept under ``parent``."""
+    plan, rows, budget = procedure.plan, procedure.rows, procedure.budget
+    digest = hashlib.sha256()
+    facts = {
+        "packages": sorted(f"{d.name}={d.version}" for d in metadata.distributions()),
+        "recipe": plan.recipe.model_dump(mode="json"),
+        "schema": plan.schema.model_dump(mode="json"),
+        "data": rows.table.fingerprint,
+        "weights": {name: asdict(m.opened_from) for name, m in procedure.opened.items() if m.opened_from is not None},
+        "candidates": [item.name for item in procedure.todo],
+        "seed": procedure.seed,
+        "budget": [budget.level, budget.seconds, budget.trials, budget.epochs, budget.trees, budget.device],
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for source in rows.sources:
+        digest.update(source.frame.hash_rows().to_numpy().tobytes())
+    for module in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(module.read_bytes())
+    return parent / f".folds-{digest.hexdigest()[:16]}"
+
+
+def measure_folds(
+    procedure: Procedure, splits: tuple[Split, ...], place: Path, jobs: int | None, watch: Watch
+) -> tuple[Fold, ...]:
+    """Measure every fold that is not kept yet; keep each as soon as it is done.
+
+    Parameters
+    ----------
+    place
+        Folder of the folds kept, from :func:`kept_folder`.
+    jobs
+        Processes side by side; None for one per core, and one alone where networks are trained on a GPU.
+
+    Raises
+    ------
+    UsageError
+        A process was ended from outside, most often for want of memory; what was finished is kept.
+    """
+    from joblib import Parallel, cpu_count, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    place.mkdir(parents=True, exist_ok=True)
+    left = [split for split in splits if kept(_home(place, split)) is None]
+    if len(left) < len(splits):
+        watch("folds", 0.0, f"{len(splits) - len(left)} of {len(splits)} are kept from an interrupted run")
+    one_device = procedure.budget.device == "cuda"
+    n_jobs = max(1, min(jobs or (1 if one_device else cpu_count()), len(left)))
+    if n_jobs == 1:
+        for split in left:
+            _measure(procedure, split, place, watch)
+    else:
+        threads = max(1, cpu_count() // n_jobs)
+        tasks = (delayed(_measure)(procedure, split, place, None, ledger_path()) for split in left)
+        try:
+            with _passed_on(left, place, watch), parallel_config("loky", inner_max_num_threads=threads):
+                Parallel(n_jobs, batch_size=1, pre_dispatch=n_jobs)(tasks)
+        except TerminatedWorkerError:
+            raise UsageError(
+                f"A process that measured a fold was ended from outside; most often memory runs out. Folds that were "
+                f"finished are kept in {place}. Run the command again with fewer --jobs than {n_jobs}."
+            ) from None
+    folds = []
+    for split in splits:
+        scorecard = kept(_home(place, split))
+        assert scorecard is not None, f"{count(len(splits), 'fold')}: fold {split.fold} was measured and is not there"
+        folds.append(Fold(split, scorecard))
+    return tuple(folds)
+
+
+def _measure(
+    procedure: Procedure, split: Split, place: Path, watch: Watch | None = None, ledger: Path | None = None
+) -> None:
+    """Measure one fold and keep it; in another process, progress goes to a file and the ledger is the parent's."""
+    if ledger is not None:
+        os.environ[LEDGER] = str(ledger)
+    told = _Told(procedure, split, place, watch)
+    encoder = procedure.encoder(split)
+    keep(procedure.measure(split, encoder, told), _home(place, split))
+    told("done", 1.0, "")
+    _now(place, split).unlink(missing_ok=True)
+
+
+class _Told:
+    """Progress of a fold as one stage, the share of its steps begun; to a watch, or to a file for who waits."""
+
+    def __init__(self, procedure: Procedure, split: Split, place: Path, watch: Watch | None) -> None:
+        self.split, self.place, self.watch = split, place, watch
+        self.steps = len(procedure.todo) + 4  # pretraining, controls, learning curve, harness
+        self.begun: dict[str, None] = {}
+        self.next = 0.0
+
+    def __call__(self, stage: str, fraction: float, note: str) -> None:
+        self.begun[stage] = None
+        share = 1.0 if stage == "done" else min(0.99, (len(self.begun) - 1 + fraction) / self.steps)
+        if self.watch is not None:
+            self.watch(_stage(self.split), share, stage)
+        elif time.monotonic() >= self.next:
+            self.next = time.monotonic() + LOOK_SECONDS
+            with suppress(OSError):  # progress is not worth a run
+                _now(self.place, self.split).write_text(json.dumps([share, stage]), encoding="utf-8")
+
+
+@contextmanager
+def _passed_on(splits: list[Split], place: Path, watch: Watch) -> Iterator[None]:
+    """Tell ``watch`` what the processes write of their progress."""
+    over = threading.Event()
+
+    def look() -> None:
+        left = {split.fold: split for split in splits}
+        while left and not over.wait(LOOK_SECONDS):
+            for split in list(left.values()):
+                if _home(place, split).exists():
+                    watch(_stage(split), 1.0, "done")
+                    del left[split.fold]
+                    continue
+                with suppress(OSError, ValueError):  # not begun, or being written
+                    share, stage = json.loads(_now(place, split).read_text(encoding="utf-8"))
+                    watch(_stage(split), share, stage)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _stage(split: Split) -> str:
+    return f"fold {split.fold + 1}/{split.n_folds}"
+
+
+def _home(place: Path, split: Split) -> Path:
+    return place / f"fold-{split.fold + 1}"
+
+
+def _now(place: Path, split: Split) -> Path:
+    return place / f"fold-{split.fold + 1}.now"

@@ -1,0 +1,156 @@
+"""A fold's scorecard as files, JSON and plain arrays, and back: nothing is ever unpickled.
+
+Models are left out, and so are predictions of train and valid: folds are pooled from what was measured. In the place of
+a model stands a :class:`Kept`, which says what the model was and cannot predict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+from zipfile import BadZipFile
+
+import numpy as np
+
+from tabkit.data.encode import Features
+from tabkit.evaluate.checks import Outcome
+from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, Verdict
+from tabkit.evaluate.harness import Fidelity, Score, Scorecard
+from tabkit.evaluate.intervals import Interval
+from tabkit.evaluate.metrics import METRICS, Metric
+from tabkit.models.base import (
+    Adapted,
+    Block,
+    Budget,
+    Candidate,
+    Cost,
+    Model,
+    Predictions,
+    Proof,
+    Settings,
+    Step,
+    Weights,
+)
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(Scorecard, Score, Fidelity, Interval, Outcome),
+        *(Chosen, Planned, Against, Exploratory, Verdict),
+        *(Candidate, Adapted, Proof, Block, Step, Cost, Weights),
+    )
+}
+"""What a file may ask to be made, and nothing else."""
+
+_TAG = "$"
+_NOTHING = np.zeros(0)
+
+
+class Kept(Model):
+    """What is known of a model that was measured elsewhere."""
+
+    title = "Kept"
+    hows = {}
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.__dict__.update(facts)
+
+    def adapt(
+        self,
+        train: Features,
+        valid: Features | None,
+        how: str,
+        rng: np.random.Generator,
+        budget: Budget,
+        settings: Settings | None = None,
+    ) -> Adapted:
+        """Never used: only what was measured is kept."""
+        raise NotImplementedError
+
+    def predict(self, features: Features) -> Predictions:
+        """Never used: only what was measured is kept."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Never used: only what was measured is kept."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Never used: only what was measured is kept."""
+        raise NotImplementedError
+
+
+def keep(scorecard: Scorecard, folder: Path) -> None:
+    """Write ``scorecard.json`` and ``arrays.npz`` into a new folder, which is there whole or not at all."""
+    arrays: dict[str, Any] = {}
+    document = _plain(scorecard, arrays)
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    np.savez(part / "arrays.npz", allow_pickle=False, **arrays)
+    (part / "scorecard.json").write_text(json.dumps(document), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)  # one that could not be read
+    os.replace(part, folder)
+
+
+def kept(folder: Path) -> Scorecard | None:
+    """Return the scorecard that :func:`keep` wrote; None where there is none, or it cannot be read."""
+    try:
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            made = _restored(json.loads((folder / "scorecard.json").read_text(encoding="utf-8")), dict(arrays))
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        return None
+    return made if isinstance(made, Scorecard) else None
+
+
+def _plain(value: Any, arrays: dict[str, Any]) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        arrays[name := f"a{len(arrays)}"] = value
+        return {_TAG: "array", "of": name}
+    if isinstance(value, Metric):
+        return {_TAG: "metric", "of": next(name for name, metric in METRICS.items() if metric == value)}
+    if isinstance(value, Model):
+        opened = None if value.opened_from is None else asdict(value.opened_from)
+        facts = {"title": value.title, "hows": dict(value.hows), "needs_source": sorted(value.needs_source)}
+        return {_TAG: "model", "of": facts, "opened": opened}
+    if isinstance(value, (Candidate, Adapted)):
+        gone = {"train": _NOTHING, "valid": _NOTHING} if isinstance(value, Candidate) else {"on_valid": None}
+        value = replace(value, **gone)
+    if is_dataclass(value):
+        own = {field.name: _plain(getattr(value, field.name), arrays) for field in fields(value)}
+        return {_TAG: _KINDS[type(value).__name__].__name__, "of": own}
+    if isinstance(value, (tuple, list)):
+        return {_TAG: type(value).__name__, "of": [_plain(v, arrays) for v in value]}
+    return {_TAG: "dict", "of": [[_plain(k, arrays), _plain(v, arrays)] for k, v in value.items()]}
+
+
+def _restored(value: Any, arrays: dict[str, Any]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kind, content = value[_TAG], value["of"]
+    if kind == "array":
+        return arrays[content]
+    if kind == "metric":
+        return METRICS[content]
+    if kind == "model":
+        opened = (
+            None
+            if value["opened"] is None
+            else Weights(**{**value["opened"], "tables": tuple(value["opened"]["tables"])})
+        )
+        return Kept({**content, "needs_source": frozenset(content["needs_source"]), "opened_from": opened})
+    if kind in ("tuple", "list"):
+        items = [_restored(v, arrays) for v in content]
+        return tuple(items) if kind == "tuple" else items
+    if kind == "dict":
+        return {_restored(k, arrays): _restored(v, arrays) for k, v in content}
+    return _KINDS[kind](**{name: _restored(v, arrays) for name, v in content.items()})

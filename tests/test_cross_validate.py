@@ -1,0 +1,156 @@
+"""Folds side by side, folds kept: the same numbers whichever process measured them, and nothing measured twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import BINARY, signal_table, write_recipe
+
+import tabkit
+from tabkit.data.split import Split
+from tabkit.errors import UsageError
+from tabkit.evaluate.harness import Scorecard
+from tabkit.evaluate.keep import kept
+from tabkit.measure import Procedure
+from tabkit.models import base
+
+LIGHT = BINARY + "[split]\nfolds = 3\n[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
+RECIPE = LIGHT.replace("tabnet = ['full']", "icl = ['head']") + "[[ablations]]\nname = 'without x0'\ndrop = ['x0']\n"
+TIMES = ("seconds", "cpu_seconds", "peak_mb", "created", "command", "holdout_opened", "cpu_hours", "energy", "cost")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=2, trees=20))
+
+
+@pytest.fixture
+def task(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
+    frame = signal_table(150)
+    recipe = str(write_recipe(tmp_path, frame, getattr(request, "param", LIGHT)))
+    frame.write_parquet(tmp_path / "d.parquet")
+
+    def run(name: str, seed: int = 0, jobs: int = 1, **more: Any) -> dict[str, Any]:
+        out = tmp_path / "runs" / name
+        return tabkit.run(
+            recipe, data=tmp_path / "d.parquet", out=out, seed=seed, budget="quick", jobs=jobs, **more
+        ).result
+
+    return run
+
+
+def different(one: Any, other: Any, at: str = "") -> list[str]:
+    """Return the places where two results differ, but for those that tell of time and memory."""
+    if isinstance(one, dict) and one.keys() == other.keys():
+        if one.get("code") == "holdout_reopened":
+            return []
+        keys = [k for k in one if not any(part in k for part in TIMES)]
+        return [place for k in keys for place in different(one[k], other[k], f"{at}.{k}")]
+    if isinstance(one, list) and len(one) == len(other):
+        return [
+            place for k, (a, b) in enumerate(zip(one, other, strict=True)) for place in different(a, b, f"{at}[{k}]")
+        ]
+    return [] if one == other else [f"{at}: {one} | {other}"]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the folds that are measured in this process."""
+    done: list[int] = []
+    measure = Procedure.measure
+
+    def spy(self: Procedure, split: Split, *rest: Any) -> Scorecard:
+        done.append(split.fold)
+        return measure(self, split, *rest)
+
+    monkeypatch.setattr(Procedure, "measure", spy)
+    return done
+
+
+def stop_at_the_bundle(task: Callable[..., dict[str, Any]]) -> None:
+    """Measure every fold, and leave them behind."""
+
+    def stop(stage: str, fraction: float, note: str) -> None:
+        if stage == "bundle":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task("stopped", watch=stop)
+
+
+@pytest.mark.parametrize("task", [RECIPE], indirect=True)
+def test_processes_give_the_numbers_of_one(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    one = task("one")
+    two = task("two", jobs=2, watch=lambda stage, fraction, note: seen.append((stage, fraction)))
+    assert different(one, two) == []
+    predictions = [pl.read_parquet(tmp_path / "runs" / name / "holdout_predictions.parquet") for name in ("one", "two")]
+    assert predictions[0].equals(predictions[1])
+    assert {"fold 1/3", "fold 2/3", "fold 3/3"} <= {stage for stage, _ in seen}
+    assert not list((tmp_path / "runs").glob(".folds-*"))  # the run is written: nothing more to keep
+
+
+def test_an_interrupted_run_goes_on_after_its_folds(
+    task: Callable[..., dict[str, Any]], tmp_path: Path, measured: list[int]
+) -> None:
+    def stop_in_the_third(stage: str, fraction: float, note: str) -> None:
+        if stage == "fold 3/3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task("cut", watch=stop_in_the_third)
+    (place,) = (tmp_path / "runs").glob(".folds-*")
+    assert measured == [0, 1, 2] and sorted(p.name for p in place.iterdir()) == ["fold-1", "fold-2"]
+    assert not (tmp_path / "runs" / "cut").exists()
+    (place / "fold-2" / "arrays.npz").write_bytes(b"cut short")  # as a full disk may leave it
+
+    said: list[str] = []
+    resumed = task("cut", watch=lambda stage, fraction, note: said.append(note))
+    assert measured[3:] == [1, 2] and any("1 of 3 are kept" in note for note in said)
+    assert not place.exists()
+    assert different(resumed, task("whole")) == []
+    assert resumed["holdout_opened"] == 2  # the fold that was measured twice says so
+
+
+def test_folds_of_another_run_are_not_taken(
+    task: Callable[..., dict[str, Any]], tmp_path: Path, measured: list[int]
+) -> None:
+    stop_at_the_bundle(task)
+    stop_at_the_bundle(task)
+    assert measured == [0, 1, 2]
+    task("other seed", seed=1)
+    assert measured[3:] == [0, 1, 2]
+    frame = signal_table(151)
+    frame.write_parquet(tmp_path / "d.parquet")
+    task("other rows")
+    assert measured[6:] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("task", [RECIPE], indirect=True)
+def test_what_is_kept_is_plain_and_makes_nothing_unforeseen(
+    task: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    stop_at_the_bundle(task)
+    (place,) = (tmp_path / "runs").glob(".folds-*")
+    file = place / "fold-1" / "scorecard.json"
+    scorecard = kept(place / "fold-1")
+    assert scorecard is not None and scorecard.score("icl_head").candidate.title.endswith("(head only)")
+    assert scorecard.score("icl_head").candidate.weights["icl"].source == "shipped"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["of"]["verdict"]["$"] = "Popen"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert kept(place / "fold-1") is None and kept(place / "fold-9") is None
+
+
+def test_the_measured_model_cannot_be_shipped_where_there_is_one_a_fold(tmp_path: Path) -> None:
+    frame = signal_table(150)
+    recipe = str(write_recipe(tmp_path, frame, LIGHT + '[bundle]\ntrain_on = "train"\n'))
+    frame.write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UsageError, match=r"one model\s+per fold"):
+        tabkit.run(recipe, data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
