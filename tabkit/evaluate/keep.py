@@ -11,7 +11,7 @@ import os
 import shutil
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -76,11 +76,6 @@ class Kept(Model):
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Never used: only what was measured is kept."""
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
         """Never used: only what was measured is kept."""
         raise NotImplementedError
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -123,11 +122,6 @@ class Bagged(Model):
             (folder / str(k)).mkdir()
             member.save(folder / str(k))
         (folder / FILE).write_text(json.dumps({"n_folds": self.n_folds, "seed": self.seed}), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Never used: the class of the models inside is needed. See :func:`read_model`."""
-        raise NotImplementedError
 
     def envelope(self, train: Features) -> str | None:
         """Return what the first model says of the rows that it learned from."""

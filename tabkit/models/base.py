@@ -228,9 +228,9 @@ class Model(ABC):
         """Write the weights into an existing empty folder: safetensors, JSON, LightGBM text."""
 
     @classmethod
-    @abstractmethod
     def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote; a model around another is read by ``bagged_model.read_model`` instead."""
+        raise NotImplementedError(f"{cls.__name__} cannot be read without the class of the model inside")
 
     def envelope(self, train: Features) -> str | None:
         """Return why ``train`` lies outside what this base was made for, or None."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -66,11 +65,6 @@ class OnScale(Model):
         self.inner.save(folder)
         facts = {"kind": self.kind, "predicts": self.predicts, "smearing": self.smearing_}
         (folder / FILE).write_text(json.dumps(facts), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Never used: the class of the model inside is needed. See :func:`wrapped`."""
-        raise NotImplementedError
 
     def envelope(self, train: Features) -> str | None:
         """Return what the model inside says."""
