@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
+from tabkit.cross_validate import measure_folds
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
 from tabkit.evaluate.harness import Scorecard
@@ -154,3 +157,19 @@ def test_the_measured_model_cannot_be_shipped_where_there_is_one_a_fold(tmp_path
     frame.write_parquet(tmp_path / "d.parquet")
     with pytest.raises(UsageError, match=r"one model\s+per fold"):
         tabkit.run(recipe, data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+
+
+class EndsItsProcess:
+    """Stands for a procedure whose process is ended from outside, as for want of memory."""
+
+    budget = base.BUDGETS["quick"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_is_ended_is_told(tmp_path: Path) -> None:
+    rows = np.arange(12)
+    splits = tuple(Split("random", rows[rows % 2 != k], rows[:0], rows[rows % 2 == k], None, "", k, 2) for k in (0, 1))
+    with pytest.raises(UsageError, match=r"(?s)memory.*kept in .*fewer --jobs than 2"):
+        measure_folds(EndsItsProcess(), splits, tmp_path / "kept", 2, lambda *_: None)  # type: ignore[arg-type]

@@ -120,7 +120,9 @@ def test_few_rows_are_cross_validated_where_every_fold_can_have_each_class(tmp_p
         (tmp_path / name).mkdir()
         return draft(tmp_path / name, frame, "y", **roles).recipe_path.read_text()
 
-    assert "folds = 5" in written("few", 300, 60)
+    few, more = written("few", 300, 60), written("more", 600, 120)
+    assert "folds = 5" in few and "repeats = 2" in few
+    assert "folds = 5" in more and "repeats" not in more
     assert "folds" not in written("many", 2000, 400)
     assert "folds" not in written("rare", 300, 8)
     assert "folds" not in written("groups", 300, 60, group="g")

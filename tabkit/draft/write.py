@@ -56,6 +56,8 @@ def schema_text(table: Table, name: str, data: str) -> str:
 SMALL_ROWS = 2_000
 """Below this, a quarter of the rows is too few to tell models apart: the whole procedure is cross-validated."""
 
+FEW_ROWS = 500
+"""Under so many, folds are repeated."""
 FOLDS = 5
 
 LEAST_PER_CLASS = 3 * FOLDS
@@ -105,6 +107,10 @@ def recipe_text(
             "[split]",
             f"folds = {FOLDS}",
         ]
+        if table.n_rows < FEW_ROWS:
+            lines.append(
+                "repeats = 2  # with so few rows, what is held out together matters: once more with other folds"
+            )
     lines += ["", "[metrics]", f"primary = {toml_value(primary)}", f"report = {toml_value(report)}"]
     lines += [
         "# The gain that would change what you do; fine-tuning must prove at least this much.",
