@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -61,6 +62,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
     parser.add_argument("--task", choices=["binary", "regression"], default="binary")
+    parser.add_argument(
+        "--weights", type=Path, help="other weights of the base than the shipped ones: a weights/ folder"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     names = [m for m in options.models if m != "catboost" or installed(model_class("catboost"))]
@@ -76,7 +80,9 @@ def main() -> None:
             frame, classes = read(package, table, target, without, regression)
             if frame.height < 1.25 * n_rows + 200:
                 continue
-            drawn = [fit_all(frame, target, classes, n_rows, seed, names) for seed in range(options.seeds)]
+            drawn = [
+                fit_all(frame, target, classes, n_rows, seed, names, options.weights) for seed in range(options.seeds)
+            ]
             for name in names:
                 cells[name].append(tuple(np.mean([d[name] for d in drawn], axis=0)))
             print(f"| {package}/{table} | " + " | ".join(_shown(cells[name][-1]) for name in names) + " |", flush=True)
@@ -115,7 +121,13 @@ def read(
 
 
 def fit_all(
-    frame: pl.DataFrame, target: str, classes: tuple[str, ...], n_rows: int, seed: int, names: list[str]
+    frame: pl.DataFrame,
+    target: str,
+    classes: tuple[str, ...],
+    n_rows: int,
+    seed: int,
+    names: list[str],
+    weights: Path | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Fit every model on one draw of a table; return (ROC AUC, log loss), or (RMSE over spread,), on its holdout."""
     from sklearn.metrics import roc_auc_score
@@ -129,7 +141,7 @@ def fit_all(
     train, valid, test = (encoder.encode(frame[rows]) for rows in parts)
     out: dict[str, tuple[float, ...]] = {}
     for name in names:
-        p = predicted(name, train, valid, test, seed)
+        p = predicted(name, train, valid, test, seed, weights)
         if classes:
             out[name] = (float(roc_auc_score(test.labels, p[:, 1])), loss(test, p))
         else:
@@ -138,7 +150,9 @@ def fit_all(
     return out
 
 
-def predicted(name: str, train: Features, valid: Features, test: Features, seed: int) -> np.ndarray:
+def predicted(
+    name: str, train: Features, valid: Features, test: Features, seed: int, weights: Path | None = None
+) -> np.ndarray:
     """Fit one model and predict the holdout."""
     rng = np.random.default_rng(seed)
     if name == "forest":
@@ -157,8 +171,7 @@ def predicted(name: str, train: Features, valid: Features, test: Features, seed:
         return np.asarray(model.fit(design(everything), everything.labels).predict_proba(design(test)))
     base, _, how = name.partition("_")
     budget = replace(BUDGETS["standard"], trials=50, seconds=60)
-    origin = model_class(base).pretrain(None, train, rng, budget) if how == "as_is" else model_class(base)()
-    assert origin is not None
+    origin = model_class(base).open_weights(weights, train.layout.task) if how == "as_is" else model_class(base)()
     first = origin.adapt(train, valid, how or "scratch", rng, budget)
     # What a user gets: the procedure run again on all labelled rows with the settings found.
     again = origin.adapt(train.stack(valid), None, how or "scratch", rng, budget, first.settings)

@@ -39,13 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=750, help="labelled rows: 60% train, 20% valid, 20% holdout")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     counts = {primary: np.zeros(4, int) for primary in PRIMARIES}
     runs = moved = worse_on_valid = 0
     for package, table, target, without in TABLES:
         frame, classes = read(package, table, target, without)
-        if frame.height < options.rows + LEAST_TRUTH_ROWS:
+        if frame.height < options.rows + LEAST_TRUTH_ROWS or (options.tables and table not in options.tables):
             continue
         columns = [c for c in frame.columns if c != target]
         for seed in range(options.seeds):

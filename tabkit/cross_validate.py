@@ -74,7 +74,8 @@ def measure_folds(
     place.mkdir(parents=True, exist_ok=True)
     left = [split for split in splits if kept(_home(place, split)) is None]
     if len(left) < len(splits):
-        watch("folds", 0.0, f"{len(splits) - len(left)} of {len(splits)} are kept from an interrupted run")
+        n_kept = len(splits) - len(left)
+        watch("folds", n_kept / len(splits), f"{n_kept} of {len(splits)} are kept from an interrupted run")
     one_device = procedure.budget.device == "cuda"
     n_jobs = max(1, min(jobs or (1 if one_device else cpu_count()), len(left)))
     if n_jobs == 1:
