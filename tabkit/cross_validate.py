@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tabkit.data.split import Split
-from tabkit.errors import UsageError, count
+from tabkit.errors import UsageError
 from tabkit.evaluate.folds import Fold
 from tabkit.evaluate.keep import keep, kept
 from tabkit.evaluate.ledger import LEDGER, ledger_path
@@ -95,7 +95,7 @@ def measure_folds(
     folds = []
     for split in splits:
         scorecard = kept(_home(place, split))
-        assert scorecard is not None, f"{count(len(splits), 'fold')}: fold {split.fold} was measured and is not there"
+        assert scorecard is not None, f"{_home(place, split)} was measured and cannot be read"
         folds.append(Fold(split, scorecard))
     return tuple(folds)
 

@@ -39,6 +39,8 @@ from tabkit.samples import load_sample
 MIN_ROWS = 30
 """Fewer labelled rows cannot be cut into three parts that say anything."""
 
+_NO_FOLDS = "folds are measured side by side, and this recipe has one holdout. Leave --jobs out."
+
 MIN_FREE_BYTES = 50 * 2**20
 """Room a run wants before it begins, so that an hour of work does not end at a full disk."""
 
@@ -115,6 +117,8 @@ def run(
             f"--cutoffs is for ranking recipes, and {plan.recipe.name} is a {plan.recipe.task} task. Leave it out."
         )
     if plan.recipe.task == "ranking":
+        if jobs is not None:
+            raise UsageError(f"--jobs {jobs}: {_NO_FOLDS}")
         for flag, given in (("--source", source), ("--distill", distill), ("--weights", weights)):
             if given:
                 raise UsageError(
@@ -140,6 +144,8 @@ def run(
     rows = _read(plan, data, source, folder)
     _never_seen(opened, rows.table)
     splits = split_rows(rows.labelled.frame, plan.recipe, seed)
+    if jobs is not None and len(splits) == 1:
+        raise UsageError(f"--jobs {jobs}: {_NO_FOLDS}")
     if len(splits) > 1 and plan.recipe.bundle.train_on == "train":
         raise UsageError(
             f'{plan.path}: [bundle] train_on = "train" ships the model that was measured, and over folds that is one model '

@@ -159,6 +159,14 @@ def test_the_measured_model_cannot_be_shipped_where_there_is_one_a_fold(tmp_path
         tabkit.run(recipe, data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
 
 
+def test_jobs_without_folds_are_refused(tmp_path: Path) -> None:
+    frame = signal_table(150)
+    recipe = str(write_recipe(tmp_path, frame, BINARY))
+    frame.write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UsageError, match="--jobs 2: folds are measured side by side, and this recipe has one holdout"):
+        tabkit.run(recipe, data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick", jobs=2)
+
+
 class EndsItsProcess:
     """Stands for a procedure whose process is ended from outside, as for want of memory."""
 
