@@ -40,6 +40,7 @@ PACKAGES = (
     "catboost",
     "tabicl",
     "tabpfn",
+    "autogluon.tabular",
     "polars",
     "numpy",
 )

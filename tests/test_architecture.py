@@ -22,6 +22,7 @@ HEAVY = (
     "catboost",
     "tabicl",
     "tabpfn",
+    "autogluon",
 )
 
 

@@ -341,7 +341,12 @@ def n_threads() -> int:
 
 def installed(model: type[Model]) -> bool:
     """Tell whether the optional package of a model is there (always true where it needs none)."""
-    return model.needs_package is None or importlib.util.find_spec(model.needs_package) is not None
+    if model.needs_package is None:
+        return True
+    try:
+        return importlib.util.find_spec(model.needs_package) is not None
+    except ModuleNotFoundError:  # of a package inside another, where the other is not there either
+        return False
 
 
 def candidate_name(base: str, how: str) -> str:
