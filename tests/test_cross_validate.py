@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_after_its_folds(
     (place,) = (tmp_path / "runs").glob(".folds-*")
     assert measured == [0, 1, 2] and sorted(p.name for p in place.iterdir()) == ["fold-1", "fold-2"]
     assert not (tmp_path / "runs" / "cut").exists()
-    (place / "fold-2" / "arrays.npz").write_bytes(b"cut short")  # as a full disk may leave it
+    (place / "fold-2" / "arrays.safetensors").write_bytes(b"cut short")  # as a full disk may leave it
 
     said: list[str] = []
     resumed = task("cut", watch=lambda stage, fraction, note: said.append(note))

@@ -1,4 +1,4 @@
-"""A fold's scorecard as files, JSON and plain arrays, and back: nothing is ever unpickled.
+"""A fold's scorecard as files, JSON and safetensors, and back: nothing is ever unpickled.
 
 Models are left out, and so are predictions of train and valid: folds are pooled from what was measured. In the place of
 a model stands a :class:`Kept`, which says what the model was and cannot predict.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from tabkit.data.encode import Features
 from tabkit.evaluate.checks import Outcome
@@ -46,6 +47,8 @@ _KINDS = {
 }
 """What a file may ask to be made, and nothing else."""
 
+SCORECARD, ARRAYS = "scorecard.json", "arrays.safetensors"
+
 _TAG = "$"
 _NOTHING = np.zeros(0)
 
@@ -58,6 +61,7 @@ class Kept(Model):
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.__dict__.update(facts)
+        self.needs_source = frozenset(facts["needs_source"])  # type: ignore[misc]
 
     def adapt(
         self,
@@ -81,14 +85,14 @@ class Kept(Model):
 
 
 def keep(scorecard: Scorecard, folder: Path) -> None:
-    """Write ``scorecard.json`` and ``arrays.npz`` into a new folder, which is there whole or not at all."""
+    """Write ``scorecard.json`` and ``arrays.safetensors`` into a new folder, which is there whole or not at all."""
     arrays: dict[str, Any] = {}
     document = _plain(scorecard, arrays)
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    np.savez(part / "arrays.npz", allow_pickle=False, **arrays)
-    (part / "scorecard.json").write_text(json.dumps(document), encoding="utf-8")
+    save_file(arrays, part / ARRAYS)
+    (part / SCORECARD).write_text(json.dumps(document), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # one that could not be read
     os.replace(part, folder)
 
@@ -96,9 +100,9 @@ def keep(scorecard: Scorecard, folder: Path) -> None:
 def kept(folder: Path) -> Scorecard | None:
     """Return the scorecard that :func:`keep` wrote; None where there is none, or it cannot be read."""
     try:
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            made = _restored(json.loads((folder / "scorecard.json").read_text(encoding="utf-8")), dict(arrays))
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        document = json.loads((folder / SCORECARD).read_text(encoding="utf-8"))
+        made = _restored(document, load_file(folder / ARRAYS))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
     return made if isinstance(made, Scorecard) else None
 
@@ -109,14 +113,13 @@ def _plain(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        arrays[name := f"a{len(arrays)}"] = value
+        arrays[name := f"a{len(arrays)}"] = np.ascontiguousarray(value)
         return {_TAG: "array", "of": name}
     if isinstance(value, Metric):
         return {_TAG: "metric", "of": next(name for name, metric in METRICS.items() if metric == value)}
     if isinstance(value, Model):
-        opened = None if value.opened_from is None else asdict(value.opened_from)
-        facts = {"title": value.title, "hows": dict(value.hows), "needs_source": sorted(value.needs_source)}
-        return {_TAG: "model", "of": facts, "opened": opened}
+        facts = {"title": value.title, "hows": dict(value.hows), "needs_source": tuple(sorted(value.needs_source))}
+        return {_TAG: "model", "of": _plain({**facts, "opened_from": value.opened_from}, arrays)}
     if isinstance(value, (Candidate, Adapted)):
         gone = {"train": _NOTHING, "valid": _NOTHING} if isinstance(value, Candidate) else {"on_valid": None}
         value = replace(value, **gone)
@@ -137,12 +140,7 @@ def _restored(value: Any, arrays: dict[str, Any]) -> Any:
     if kind == "metric":
         return METRICS[content]
     if kind == "model":
-        opened = (
-            None
-            if value["opened"] is None
-            else Weights(**{**value["opened"], "tables": tuple(value["opened"]["tables"])})
-        )
-        return Kept({**content, "needs_source": frozenset(content["needs_source"]), "opened_from": opened})
+        return Kept(_restored(content, arrays))
     if kind in ("tuple", "list"):
         items = [_restored(v, arrays) for v in content]
         return tuple(items) if kind == "tuple" else items
