@@ -91,3 +91,24 @@ def test_class_probabilities_are_summed_weights() -> None:
     torch.testing.assert_close(
         class_probabilities(weights, torch.tensor([[1.0, 0.0, 1.0]]), 2), torch.tensor([[[0.3, 0.7]]])
     )
+
+
+def test_weights_are_learned_further_from_where_they_are(tmp_path: Path) -> None:
+    first = pretrain_icl(tmp_path / "first", Plan(**{**vars(PLAN), "steps": 4}), TINY, every=2)
+    plan = Plan.further(6, 0, first)
+    assert plan.context[1] > Plan.context[1] and plan.rate(200) < Plan.learning_rate / 2
+    small = Plan(**{**vars(PLAN), "steps": 6, "start": plan.start, "easy_steps": 0, "learning_rate": 1e-6})
+    further = pretrain_icl(tmp_path / "further", small, every=2, start=first)
+    before, after = (load_file(folder / "weights.safetensors") for folder in (first, further))
+    assert before.keys() == after.keys() and any(not torch.equal(before[n], after[n]) for n in before)
+    for name in before:  # at such a rate it is still where it began, and far from any other draw
+        torch.testing.assert_close(after[name].float(), before[name].float(), atol=2e-3, rtol=2e-2)
+    made = json.loads((further / "config.json").read_text())["made"]
+    assert made["plan"]["start"] == plan.start and made["steps"] == 6
+
+    pretrain_icl(tmp_path / "cut", small, every=2, start=first, seconds=0.0)
+    cut = pretrain_icl(tmp_path / "cut", small, every=2, start=first, workers=2)
+    a, b = (load_file(folder.parent / "checkpoint.safetensors") for folder in (further, cut))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    with pytest.raises(UsageError, match="not those of the plan"):
+        pretrain_icl(tmp_path / "other", small, every=2, start=further)
