@@ -176,8 +176,25 @@ def write_weights(
     return folder
 
 
-def episodes(plan: Plan, step: int, micro: int) -> Episodes:
-    """Draw the micro-batch ``micro`` of ``step``."""
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a micro-batch: tables, context and query rows, columns; and the generator that draws its cells."""
+
+    n_tables: int
+    n: int
+    q: int
+    c: int
+    easy: bool
+    rng: np.random.Generator
+
+    @property
+    def cells(self) -> int:
+        """What it costs, roughly: cells of all rows, with the target's and the row's own."""
+        return self.n_tables * (self.n + self.q) * (self.c + 2)
+
+
+def shape_of(plan: Plan, step: int, micro: int) -> Shape:
+    """Draw the sizes of the micro-batch ``micro`` of ``step``."""
     rng = np.random.default_rng([plan.seed, step, micro])
     longest, widest, cells = plan.context[1], plan.columns[1], plan.cells
     easy = step < plan.easy_steps
@@ -188,8 +205,14 @@ def episodes(plan: Plan, step: int, micro: int) -> Episodes:
     n = _log_uniform(rng, plan.context[0], longest)
     c = _log_uniform(rng, plan.columns[0], widest)
     q = max(32, n // 4)
-    n_tables = max(1, min(16, cells // ((n + q) * (c + 2))))
-    return draw_episodes(rng, n_tables, n, q, c, bool(rng.random() < plan.regression), easy)
+    return Shape(max(1, min(16, cells // ((n + q) * (c + 2)))), n, q, c, easy, rng)
+
+
+def episodes(plan: Plan, step: int, micro: int) -> Episodes:
+    """Draw the micro-batch ``micro`` of ``step``."""
+    shape = shape_of(plan, step, micro)
+    regression = bool(shape.rng.random() < plan.regression)
+    return draw_episodes(shape.rng, shape.n_tables, shape.n, shape.q, shape.c, regression, shape.easy)
 
 
 def draw_episodes(
@@ -273,7 +296,10 @@ def _gradients(net: IclNet, plan: Plan, workers: int, device: str) -> Iterator[C
         with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (net, plan, room)) as pool:
 
             def on_cpu(step: int) -> tuple[float, int]:
-                done = list(pool.map(_gradient, [(step, micro) for micro in range(plan.micro_batches)]))
+                # The largest first, so that no worker is left alone with it at the end of a step.
+                order = sorted(range(plan.micro_batches), key=lambda micro: -shape_of(plan, step, micro).cells)
+                futures = {micro: pool.submit(_gradient, (step, micro)) for micro in order}
+                done = [futures[micro].result() for micro in range(plan.micro_batches)]
                 _put_gradient(net, room.mean(dim=0))
                 return float(np.mean([loss for loss, _ in done])), sum(n for _, n in done)
 
