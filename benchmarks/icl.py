@@ -59,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
     parser.add_argument("--task", choices=["binary", "regression"], default="binary")
@@ -81,7 +82,8 @@ def main() -> None:
             if frame.height < 1.25 * n_rows + 200:
                 continue
             drawn = [
-                fit_all(frame, target, classes, n_rows, seed, names, options.weights) for seed in range(options.seeds)
+                fit_all(frame, target, classes, n_rows, options.first + seed, names, options.weights)
+                for seed in range(options.seeds)
             ]
             for name in names:
                 cells[name].append(tuple(np.mean([d[name] for d in drawn], axis=0)))
