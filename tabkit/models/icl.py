@@ -58,7 +58,7 @@ from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 MAX_COLUMNS = 60
 """Columns a member reads; more than the base was pretrained with, and as far as it was found to carry."""
 
-PRETRAINED_COLUMNS, PRETRAINED_ROWS, PRETRAINED_CLASSES = 30, 1024, 10
+PRETRAINED_COLUMNS, PRETRAINED_CLASSES = 30, 10
 
 PREDICT_ROWS = 256
 """Rows per forward pass, padded to that number: a row's result cannot depend on how many stand beside it."""
