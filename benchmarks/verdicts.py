@@ -17,7 +17,7 @@ from icl import TABLES, read
 
 from tabkit.adapt import Wanted, adapt_all
 from tabkit.data.encode import fit_encoder
-from tabkit.evaluate.comparison import compare
+from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import choose_on_valid
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.metrics import METRICS
@@ -70,7 +70,7 @@ def main() -> None:
                     name: (metric.value(holdout.y, p), resampler.distribution(metric, holdout.y, p))
                     for name, (p, _) in answers.items()
                 }
-                planned, _ = compare(chosen, primary, metric, spread)
+                planned = compare_planned(chosen, primary, metric, spread)
                 assert planned is not None
                 adopt = all(a.gain.low > 0 for a in planned.against)
                 true = {name: metric.sign * metric.value(truth.y, p) for name, (_, p) in answers.items()}
