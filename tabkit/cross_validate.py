@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -72,7 +73,10 @@ def measure_folds(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     place.mkdir(parents=True, exist_ok=True)
-    left = [split for split in splits if kept(_home(place, split)) is None]
+    found = {split.fold: kept(_home(place, split)) for split in splits}
+    left = [split for split in splits if found[split.fold] is None]
+    for split in left:  # what could not be read is made again
+        shutil.rmtree(_home(place, split), ignore_errors=True)
     if len(left) < len(splits):
         n_kept = len(splits) - len(left)
         watch("folds", n_kept / len(splits), f"{n_kept} of {len(splits)} are kept from an interrupted run")
@@ -94,7 +98,7 @@ def measure_folds(
             ) from None
     folds = []
     for split in splits:
-        scorecard = kept(_home(place, split))
+        scorecard = found[split.fold] or kept(_home(place, split))
         assert scorecard is not None, f"{_home(place, split)} was measured and cannot be read"
         folds.append(Fold(split, scorecard))
     return tuple(folds)

@@ -17,7 +17,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tabkit.data.encode import Features
 from tabkit.evaluate.checks import Outcome
 from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, Verdict
 from tabkit.evaluate.harness import Fidelity, Score, Scorecard
@@ -26,13 +25,10 @@ from tabkit.evaluate.metrics import METRICS, Metric
 from tabkit.models.base import (
     Adapted,
     Block,
-    Budget,
     Candidate,
     Cost,
     Model,
-    Predictions,
     Proof,
-    Settings,
     Step,
     Weights,
 )
@@ -63,25 +59,11 @@ class Kept(Model):
         self.__dict__.update(facts)
         self.needs_source = frozenset(facts["needs_source"])  # type: ignore[misc]
 
-    def adapt(
-        self,
-        train: Features,
-        valid: Features | None,
-        how: str,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None = None,
-    ) -> Adapted:
-        """Never used: only what was measured is kept."""
-        raise NotImplementedError
+    def adapt(self, *_: Any, **__: Any) -> Adapted:
+        """Refuse: only what was measured is kept."""
+        raise TypeError("of a fold that was measured, what it measured is kept, and no model")
 
-    def predict(self, features: Features) -> Predictions:
-        """Never used: only what was measured is kept."""
-        raise NotImplementedError
-
-    def save(self, folder: Path) -> None:
-        """Never used: only what was measured is kept."""
-        raise NotImplementedError
+    predict = save = adapt  # type: ignore[assignment]
 
 
 def keep(scorecard: Scorecard, folder: Path) -> None:
@@ -93,7 +75,6 @@ def keep(scorecard: Scorecard, folder: Path) -> None:
     part.mkdir(parents=True)
     save_file(arrays, part / ARRAYS)
     (part / SCORECARD).write_text(json.dumps(document), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # one that could not be read
     os.replace(part, folder)
 
 

@@ -336,7 +336,8 @@ def model_class(name: str) -> type[Model]:
 
 def n_threads() -> int:
     """Return how many threads a library may use: ``OMP_NUM_THREADS`` where it is set, else the cores, at most 8."""
-    return min(8, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" is for nested regions
+    return min(8, int(stated) if stated.isdecimal() and int(stated) else os.cpu_count() or 1)
 
 
 def installed(model: type[Model]) -> bool:

@@ -60,10 +60,7 @@ class Plan:
 
     @classmethod
     def further(cls, steps: int, seed: int, start: Path | None) -> Plan:
-        """Return how the weights in ``start`` are learned further: at a third of the rate, on contexts twice as long.
-
-        At the full rate pretrained weights forget before they learn; decaying from the middle on ends lower.
-        """
+        """Return how the weights in ``start`` are learned further: at a third of the rate, on contexts twice as long."""
         known = open_folder(start)[1].sha256
         return cls(
             steps, seed, context=(24, 2048), learning_rate=7e-4, decay=0.6, easy_steps=0, long_from=0.0, start=known
