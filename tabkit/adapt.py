@@ -180,7 +180,7 @@ def adapt_all(
     """
 
     origins = Origins(train, source, unlabelled, seed, budget, watch, opened or {}, scale, inner)
-    return tuple(_make(item, origins.of(item.base, item.kind), train, valid, seed, budget, watch) for item in todo)
+    return make_all(todo, origins, train, valid)
 
 
 class Origins:
@@ -206,7 +206,8 @@ class Origins:
         if scale is not None and source is not None:
             source = source.with_y(to_scale(scale.kind, source.labels))
         self._source = source
-        self._seed, self._budget, self._watch, self._scale, self._inner = seed, budget, watch, scale, inner
+        self.seed, self.budget, self.watch = seed, budget, watch
+        self._scale, self._inner = scale, inner
         self._made = {
             name: self._behind(base if self._source is None else base.knowing(self._source))
             for name, base in opened.items()
@@ -218,17 +219,24 @@ class Origins:
             return self._behind(model_class(base)())
         if base not in self._made:
             stage = f"{base} (pretraining)"
-            own = replace(self._budget, progress=_part_of(self._watch, stage))
-            rng = stream(self._seed, "pretrain", base)
+            own = replace(self.budget, progress=_part_of(self.watch, stage))
+            rng = stream(self.seed, "pretrain", base)
             made = model_class(base).pretrain(self._source, self._rows, rng, own)
             assert made is not None, f"{base} made no base, and wanted() should have refused it"
             self._made[base] = self._behind(made)
-            self._watch(stage, 1.0, "")
+            self.watch(stage, 1.0, "")
         return self._made[base]
 
     def _behind(self, model: Model) -> Model:
         scaled = _behind(self._scale, model)
-        return scaled if self._inner is None else Bagged(scaled, self._inner, self._seed)
+        return scaled if self._inner is None else Bagged(scaled, self._inner, self.seed)
+
+
+def make_all(todo: tuple[Wanted, ...], origins: Origins, train: Features, valid: Features) -> tuple[Candidate, ...]:
+    """Make every candidate from its origin; see :func:`adapt_all`."""
+    return tuple(
+        _make(w, origins.of(w.base, w.kind), train, valid, origins.seed, origins.budget, origins.watch) for w in todo
+    )
 
 
 def with_origin(candidate: Candidate, origins: Origins) -> Candidate:

@@ -77,19 +77,8 @@ class Procedure:
         """Carry out everything on one split; ``encoder`` is that of the split."""
         recipe, seed, budget = self.plan.recipe, self.seed, self.budget
         parts, unlabelled = self._parts(split, encoder), self._unlabelled(encoder)
-        candidates = adapt.adapt_all(
-            self.todo,
-            parts.train,
-            parts.valid,
-            parts.source,
-            unlabelled,
-            seed,
-            budget,
-            watch,
-            self.opened,
-            recipe.target_scale,
-            split.inner,
-        )
+        origins = self._origins(split, parts, unlabelled, watch)
+        candidates = adapt.make_all(self.todo, origins, parts.train, parts.valid)
         if "blend" not in recipe.candidates.without:
             refused = refusals(candidates)
             blends = adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
@@ -120,10 +109,13 @@ class Procedure:
     def with_origin(self, candidate: Candidate, split: Split, encoder: Encoder, watch: Watch) -> Candidate:
         """Return a candidate that another process made with the model that it was adapted from, made again."""
         parts = self._parts(split, encoder)
-        origins = adapt.Origins(
+        return adapt.with_origin(candidate, self._origins(split, parts, self._unlabelled(encoder), watch))
+
+    def _origins(self, split: Split, parts: Parts, unlabelled: Features | None, watch: Watch) -> adapt.Origins:
+        return adapt.Origins(
             parts.train,
             parts.source,
-            self._unlabelled(encoder),
+            unlabelled,
             self.seed,
             self.budget,
             watch,
@@ -131,7 +123,6 @@ class Procedure:
             self.plan.recipe.target_scale,
             split.inner,
         )
-        return adapt.with_origin(candidate, origins)
 
     def _unlabelled(self, encoder: Encoder) -> Features | None:
         return encoder.encode(self.rows.unlabelled) if self.rows.unlabelled.height else None

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when OpenMP loads: the tes
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # folds in the test's own process, unless it asks for more
 
 import pickletools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,48 @@ def signal_table(n_rows: int, seed: int = 0) -> pl.DataFrame:
 BINARY = (
     'task = "binary"\ntarget = "y"\npositive = "yes"\n[metrics]\nprimary = "roc_auc"\nreport = ["log_loss", "brier"]\n'
 )
+
+
+def hold_public_base(name: str, place: Path, task: str, folder: Path, licence: str) -> None:
+    """Hold a public base to the contract: rows for themselves, nothing trained, bit-equal after a reload, no pickle."""
+    from tabkit.evaluate.proof import contradiction
+    from tabkit.models.base import BUDGETS, model_class
+
+    base = model_class(name).open_weights(place, task)
+    train, valid = make_features(task, 90, seed=1), make_features(task, 40, seed=2)
+    adapted = base.adapt(train, valid, "as_is", np.random.default_rng(0), BUDGETS["quick"])
+    predicted = adapted.model.predict(valid)
+    assert np.isfinite(predicted).all() and predicted.dtype == np.float64
+    if task != "regression":
+        np.testing.assert_allclose(predicted.sum(axis=1), 1.0, atol=1e-9)
+    assert len(np.unique(predicted.round(9))) > 10, "rows get answers of their own"
+    assert contradiction(adapted, name) is None and adapted.proof.total_parameters > 0
+    for rows in (np.array([5]), np.arange(10, 13), np.arange(len(valid))[::-1]):
+        np.testing.assert_array_equal(adapted.model.predict(valid.take(rows)), predicted[rows])
+    empty = valid.take(np.array([5]))
+    assert np.isfinite(adapted.model.predict(replace(empty, x_num=np.full_like(empty.x_num, np.nan)))).all()
+    (folder / "model").mkdir()
+    adapted.model.save(folder / "model")
+    restored = model_class(name).load(folder / "model")
+    np.testing.assert_array_equal(restored.predict(valid), predicted)
+    for file in (folder / "model").iterdir():
+        assert not holds_pickle(file.read_bytes()), file
+    assert base.opened_from is not None and licence in base.opened_from.licence
+
+
+def hold_context_safe(name: str, place: Path) -> None:
+    """Hold a public base to this: a train row's own label changes its own score by nothing, and others' by something."""
+    from tabkit.models.base import BUDGETS, model_class
+
+    base = model_class(name).open_weights(place, "binary")
+    train = make_features("binary", 80)
+
+    def on_train(rows: Features) -> np.ndarray:
+        fitted = base.adapt(rows, None, "as_is", np.random.default_rng(0), BUDGETS["quick"])
+        return fitted.model.predict_train(rows)
+
+    flipped = train.labels.copy()
+    flipped[7] = 1 - flipped[7]
+    before, after = on_train(train), on_train(train.with_y(flipped))
+    np.testing.assert_array_equal(after[7], before[7])
+    assert (after != before).any()

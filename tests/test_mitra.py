@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import holds_pickle, make_features
+from conftest import hold_context_safe, hold_public_base, make_features
 
 from tabkit.errors import UsageError
-from tabkit.evaluate.proof import contradiction
 from tabkit.models.base import BUDGETS, model_class
 
 pytest.importorskip("autogluon.tabular", reason="AutoGluon is not installed (extra mitra)")
@@ -33,42 +31,13 @@ def weights(folder: Path, task: str, dim_output: int | None = None) -> Path:
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_contract(task: str, tmp_path: Path) -> None:
-    path = weights(tmp_path, "REGRESSION" if task == "regression" else "CLASSIFICATION")
-    base = model_class("mitra").open_weights(path, task)
-    train, valid = make_features(task, 90, seed=1), make_features(task, 40, seed=2)
-    adapted = base.adapt(train, valid, "as_is", np.random.default_rng(0), BUDGETS["quick"])
-    predicted = adapted.model.predict(valid)
-    assert np.isfinite(predicted).all() and predicted.dtype == np.float64
-    if task != "regression":
-        np.testing.assert_allclose(predicted.sum(axis=1), 1.0, atol=1e-9)
-    assert len(np.unique(predicted.round(9))) > 10, "rows get answers of their own"
-    assert contradiction(adapted, "mitra") is None and adapted.proof.total_parameters > 0
-    for rows in (np.array([5]), np.arange(10, 13), np.arange(len(valid))[::-1]):
-        np.testing.assert_array_equal(adapted.model.predict(valid.take(rows)), predicted[rows])
-    empty = valid.take(np.array([5]))
-    assert np.isfinite(adapted.model.predict(replace(empty, x_num=np.full_like(empty.x_num, np.nan)))).all()
-    (tmp_path / "model").mkdir()
-    adapted.model.save(tmp_path / "model")
-    restored = model_class("mitra").load(tmp_path / "model")
-    np.testing.assert_array_equal(restored.predict(valid), predicted)
-    for file in (tmp_path / "model").iterdir():
-        assert not holds_pickle(file.read_bytes()), file
-    assert base.opened_from is not None and "Apache" in base.opened_from.licence
+    hold_public_base(
+        "mitra", weights(tmp_path, "REGRESSION" if task == "regression" else "CLASSIFICATION"), task, tmp_path, "Apache"
+    )
 
 
 def test_a_row_never_sees_its_own_label(tmp_path: Path) -> None:
-    base = model_class("mitra").open_weights(weights(tmp_path, "CLASSIFICATION"), "binary")
-    train = make_features("binary", 80)
-
-    def on_train(rows: object) -> np.ndarray:
-        fitted = base.adapt(rows, None, "as_is", np.random.default_rng(0), BUDGETS["quick"])  # type: ignore[arg-type]
-        return fitted.model.predict_train(rows)  # type: ignore[arg-type]
-
-    flipped = train.labels.copy()
-    flipped[7] = 1 - flipped[7]
-    before, after = on_train(train), on_train(train.with_y(flipped))
-    np.testing.assert_array_equal(after[7], before[7])
-    assert (after != before).any()
+    hold_context_safe("mitra", weights(tmp_path, "CLASSIFICATION"))
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

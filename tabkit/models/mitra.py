@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tabkit.errors import UsageError, count
 from tabkit.models.base import Predictions, Weights, installed
-from tabkit.models.public_base import CONTEXT_SEED, PublicBase, Table
+from tabkit.models.public_base import CONTEXT_SEED, NetBase, Table
 
 VARIABLE = "TABKIT_MITRA_WEIGHTS"
 REPOSITORIES = {"CLASSIFICATION": "autogluon/mitra-classifier", "REGRESSION": "autogluon/mitra-regressor"}
@@ -33,17 +33,12 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LICENCE = "Apache-2.0, as huggingface.co/autogluon/mitra-classifier states"
 
 
-class Mitra(PublicBase):
+class Mitra(NetBase):
     """Mitra with its context, ready to answer. See the module."""
 
     title = "Mitra"
     extra = "mitra"
     needs_package = "autogluon.tabular"
-
-    def __init__(self, net: Any, config: dict[str, Any], table: Table | None = None) -> None:
-        self.net_ = net.eval()
-        self.config = config
-        self.table_ = table
 
     @classmethod
     def lacks(cls) -> str | None:
@@ -71,7 +66,7 @@ class Mitra(PublicBase):
             )
         try:
             config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            net = _network(config, folder / WEIGHTS)
+            net = cls._read(config, folder / WEIGHTS)
         except Exception as problem:  # whatever the library's constructor or safetensors raise
             reason = " ".join(str(problem).split())[:300]
             raise UsageError(
@@ -94,30 +89,16 @@ class Mitra(PublicBase):
                 f"mitra answers {count(self.config['dim_output'], 'class', 'classes')} at most, and the target has "
                 f"{table.classes}. Take it out of [candidates.adapt]."
             )
-        return type(self)(self.net_, self.config, table)
-
-    def _n_parameters(self) -> int:
-        return sum(int(p.numel()) for p in self.net_.parameters())
+        return super()._with(table)
 
     def _fit(self, table: Table) -> _Answering:
         return _Answering.of(_ask(self.net_), table)
 
-    def save(self, folder: Path) -> None:
-        """Write the network, the context and the config: safetensors and JSON."""
-        from safetensors.torch import save_file
-
-        state = {name: t.detach().clone().contiguous() for name, t in self.net_.state_dict().items()}
-        save_file(state, folder / "weights.safetensors")
-        self.table.save(folder)
-        config = {"net": self.config, "table": self.table.facts()}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        net = _network(config["net"], folder / "weights.safetensors")
-        return cls(net, config["net"], Table.load(folder, config["table"]))
+    def _build(cls, config: dict[str, Any]) -> Any:
+        library = importlib.import_module("autogluon.tabular.models.mitra._internal.models.tab2d")
+        sizes = {name: config[name] for name in ("dim", "dim_output", "n_layers", "n_heads", "task")}
+        return library.Tab2D(**sizes, use_pretrained_weights=False, path_to_weights="", device="cpu")
 
 
 Ask = Callable[[npt.NDArray[np.float32], npt.NDArray[Any], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -183,16 +164,6 @@ def _ask(net: Any) -> Ask:
         return answer
 
     return ask
-
-
-def _network(config: dict[str, Any], weights: Path) -> Any:
-    from safetensors.torch import load_file
-
-    library = importlib.import_module("autogluon.tabular.models.mitra._internal.models.tab2d")
-    sizes = {name: config[name] for name in ("dim", "dim_output", "n_layers", "n_heads", "task")}
-    net = library.Tab2D(**sizes, use_pretrained_weights=False, path_to_weights="", device="cpu")
-    net.load_state_dict(load_file(weights), strict=True)
-    return net
 
 
 def _find(place: Path | None, task: str) -> Path | None:

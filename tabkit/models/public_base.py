@@ -6,6 +6,7 @@ epoch 0 and a proof per block that would not be what the other candidates are he
 
 from __future__ import annotations
 
+import json
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -169,6 +170,52 @@ class PublicBase(Model):
                     present = estimator.classes_.astype(np.int64)
                     out[here, present] = estimator.predict_proba(padded)[: len(part)].astype(np.float64)
         return out if table.regression else np.asarray(out / out.sum(axis=1, keepdims=True))
+
+
+class NetBase(PublicBase):
+    """A public base whose network is at hand. Subclasses open and fit, and say how the network is built."""
+
+    def __init__(self, net: Any, config: dict[str, Any], table: Table | None = None) -> None:
+        self.net_ = net.eval()
+        self.config = config
+        self.table_ = table
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, config: dict[str, Any]) -> Any:
+        """Return the library's network of these sizes; its weights are loaded into it."""
+
+    def _with(self, table: Table) -> Self:
+        return type(self)(self.net_, self.config, table)
+
+    def _n_parameters(self) -> int:
+        return sum(int(p.numel()) for p in self.net_.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Write the network, the context and the config: safetensors and JSON."""
+        from safetensors.torch import save_file
+
+        state = {name: t.detach().clone().contiguous() for name, t in self.net_.state_dict().items()}
+        save_file(state, folder / "weights.safetensors")
+        self.table.save(folder)
+        config = {"net": self.config, "table": self.table.facts()}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        net = cls._read(config["net"], folder / "weights.safetensors")
+        return cls(net, config["net"], Table.load(folder, config["table"]))
+
+    @classmethod
+    def _read(cls, config: dict[str, Any], weights: Path) -> Any:
+        """Return the network with these weights, a safetensors file."""
+        from safetensors.torch import load_file
+
+        net = cls._build(config)
+        net.load_state_dict(load_file(weights), strict=True)
+        return net
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 
 from tabkit.errors import UsageError
 from tabkit.models.base import Weights, installed
-from tabkit.models.public_base import PublicBase, Table
+from tabkit.models.public_base import NetBase, Table
 
 VARIABLE = "TABKIT_TABICL_WEIGHTS"
 REPOSITORY = "jingang/TabICL"
@@ -33,16 +33,11 @@ CACHED = {
 LICENCE = "BSD-3-Clause as the tabicl library states its own; see huggingface.co/jingang/TabICL for the weights'"
 
 
-class TabIcl(PublicBase):
+class TabIcl(NetBase):
     """TabICL with its context, ready to answer. See the module."""
 
     title = "TabICL"
     extra = needs_package = "tabicl"
-
-    def __init__(self, net: Any, config: dict[str, Any], table: Table | None = None) -> None:
-        self.net_ = net.eval()
-        self.config = config
-        self.table_ = table
 
     @classmethod
     def lacks(cls) -> str | None:
@@ -80,12 +75,6 @@ class TabIcl(PublicBase):
         base.opened_from = Weights(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), LICENCE)
         return base
 
-    def _with(self, table: Table) -> Self:
-        return type(self)(self.net_, self.config, table)
-
-    def _n_parameters(self) -> int:
-        return sum(int(p.numel()) for p in self.net_.parameters())
-
     def _fit(self, table: Table) -> Any:
         estimator = _estimator(table.regression, table.members)
 
@@ -95,26 +84,9 @@ class TabIcl(PublicBase):
         estimator._load_model = given
         return estimator.fit(table.x[:, table.kept], table.y if table.regression else table.y.astype(np.int64))
 
-    def save(self, folder: Path) -> None:
-        """Write the network, the context and the config: safetensors and JSON."""
-        from safetensors.torch import save_file
-
-        state = {name: t.detach().clone().contiguous() for name, t in self.net_.state_dict().items()}
-        save_file(state, folder / "weights.safetensors")
-        self.table.save(folder)
-        config = {"net": self.config, "table": self.table.facts()}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
-        from safetensors.torch import load_file
-
-        network = importlib.import_module("tabicl._model.tabicl")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        net = network.TabICL(**config["net"])
-        net.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
-        return cls(net, config["net"], Table.load(folder, config["table"]))
+    def _build(cls, config: dict[str, Any]) -> Any:
+        return importlib.import_module("tabicl._model.tabicl").TabICL(**config)
 
 
 def _estimator(regression: bool, members: int, model_path: str | None = None) -> Any:
