@@ -1,17 +1,20 @@
 """All 31 LimeSoDa fields and their three targets, on the given ten folds, beside the published figures.
 
-python benchmarks/soil.py --out soil.csv [--published limesoda_published.csv] [--targets SOC_target ...] [--part 0/2] [--beside]
+python benchmarks/soil.py --out soil.csv [--published limesoda_published.csv] [--targets SOC_target ...] [--jobs 2]
+python benchmarks/soil.py --out soil.csv --beside
 
 In every fold, as ``tabkit run agriculture/soil`` does: the encoder (spectra to principal components) is fitted on what is
 not held out, each candidate is adapted to it in four inner folds, and the champion is chosen on the predictions of the
-inner folds, blends included. ``--beside`` also shows TabNet, the in-context base with all weights trained, and
-scikit-learn's random forest and PLS, which take no part in the choice. Finished tasks are in the file and not run again.
+inner folds, blends included. ``--beside`` measures what takes no part in the choice: TabNet, the in-context base with all
+weights trained, and scikit-learn's random forest and PLS. Finished tasks are in the file and not run again; tasks run
+side by side, one thread each.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import sys
 import time
 from dataclasses import replace
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from joblib import Parallel, delayed, parallel_config
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV
@@ -45,11 +49,13 @@ CHOSEN_FROM = (
     Wanted("icl", "as_is", "base"),
 )
 BESIDE = (Wanted("icl", "full", "adapted"), Wanted("tabnet", "scratch", "baseline"))
-"""Shown with ``--beside``, and not chosen from: each takes longer than all the others together."""
+"""Measured with ``--beside``, and not chosen from: they take several times as long as all the others together."""
+FIRST_OF = {False: "champion", True: "PLS"}
+"""A candidate whose figures in the file say that the task was measured: without and with ``--beside``."""
 
 
 def task(field: str, target: str, seed: int, beside: bool) -> dict[str, np.ndarray]:
-    """Return each candidate's out-of-fold predictions of one task, the champion's and the truth among them."""
+    """Return out-of-fold predictions of one task: of the kit's candidates and the champion, or of what stands beside."""
     plan = load_recipe("agriculture/soil")
     recipe = Recipe.model_validate({**plan.recipe.model_dump(by_alias=True), "target": target})
     plan = replace(plan, recipe=recipe)
@@ -67,24 +73,32 @@ def task(field: str, target: str, seed: int, beside: bool) -> dict[str, np.ndarr
                 spectra.append(fit_compression(before, spectrum.name, bands, spectrum.components, spectrum.normalise))
         encoder = fit_encoder(before, columns, "regression", target, (), tuple(spectra))
         rows, held = encoder.encode(before), encoder.encode(frame[split.holdout])
-        made = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM)
-        blends = {c.name: c for c in adapt.blend_all(made, rows, seed)}
-        blend = blends.get("blend_bases", blends.get("blend_baselines"))
-        metric = METRICS["rmse"]
-        best = min(made, key=lambda c: metric.value(rows.labels, c.valid))
-        picking = metric.value(rows.labels, picked_on_valid(made, rows, metric))
-        if blend is not None and metric.value(rows.labels, blend.valid) < picking:
-            best = blend
-        made += tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in BESIDE if beside)
-        predictions = {c.name: c.adapted.model.predict(held) for c in made}
         if beside:
-            predictions |= elsewhere(rows, held, seed)
-        if blend is not None and isinstance(blend.adapted.model, Blend):
-            predictions["blend"] = blend.adapted.model.combine(predictions)
-        predictions["champion"] = predictions["blend" if best is blend else best.name]
+            made = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in BESIDE)
+            predictions = {c.name: c.adapted.model.predict(held) for c in made} | elsewhere(rows, held, seed)
+        else:
+            predictions = chosen_among(
+                tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM), rows, held, seed
+            )
         for name, predicted in predictions.items():
             out.setdefault(name, np.full(len(truth), np.nan))[split.holdout] = predicted
     return out
+
+
+def chosen_among(made: tuple[Candidate, ...], rows: Features, held: Features, seed: int) -> dict[str, np.ndarray]:
+    """Return the predictions of every candidate, of their blend, and of what the rows before the holdout choose."""
+    blends = {c.name: c for c in adapt.blend_all(made, rows, seed)}
+    blend = blends.get("blend_bases", blends.get("blend_baselines"))
+    metric = METRICS["rmse"]
+    best = min(made, key=lambda c: metric.value(rows.labels, c.valid))
+    picking = metric.value(rows.labels, picked_on_valid(made, rows, metric))
+    if blend is not None and metric.value(rows.labels, blend.valid) < picking:
+        best = blend
+    predictions = {c.name: c.adapted.model.predict(held) for c in made}
+    if blend is not None and isinstance(blend.adapted.model, Blend):
+        predictions["blend"] = blend.adapted.model.combine(predictions)
+    predictions["champion"] = predictions["blend" if best is blend else best.name]
+    return predictions
 
 
 def candidate(wanted: Wanted, rows: Features, recipe: Recipe, seed: int, budget: Budget) -> Candidate:
@@ -115,35 +129,44 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--published", type=Path)
     parser.add_argument("--targets", nargs="+", default=["SOC_target", "pH_target", "Clay_target"])
-    parser.add_argument("--part", default="0/1", help="which of how many equal parts of the tasks: 0/2 and 1/2")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--beside", action="store_true", help="show more candidates, at three times the cost")
+    parser.add_argument("--beside", action="store_true", help="measure what takes no part in the choice")
+    parser.add_argument("--jobs", type=int, default=2, help="tasks side by side")
     options = parser.parse_args()
     import LimeSoDa  # type: ignore[import-not-found]
 
     fields = [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
-    part, parts = map(int, options.part.split("/"))
     done = set()
     if options.out.is_file():
-        done = {(r["field"], r["target"]) for r in csv.DictReader(options.out.open())}
-    todo = [(field, target) for target in options.targets for field in fields][part::parts]
-    with options.out.open("a", newline="") as file:
+        rows = csv.DictReader(options.out.open())
+        done = {(r["field"], r["target"]) for r in rows if r["candidate"] == FIRST_OF[options.beside]}
+    todo = []
+    for target, field in itertools.product(options.targets, fields):
+        target = target if target in load_sample(f"limesoda:{field}").columns else "SOM_target"
+        if (field, target) not in done:
+            todo.append((field, target))
+    with options.out.open("a", newline="") as file, parallel_config("loky", inner_max_num_threads=1):
         writer = csv.writer(file)
-        if not done and file.tell() == 0:
+        if file.tell() == 0:
             writer.writerow(["field", "target", "candidate", "r2", "rmse", "rpiq", "seconds"])
-        for field, target in todo:
-            target = target if target in load_sample(f"limesoda:{field}").columns else "SOM_target"
-            if (field, target) in done:
-                continue
-            started = time.perf_counter()
-            predicted = task(field, target, options.seed, options.beside)
-            truth, seconds = predicted.pop("truth"), time.perf_counter() - started
-            for name, p in predicted.items():
-                scores = [METRICS[m].value(truth, p) for m in ("r2", "rmse", "rpiq")]
-                writer.writerow([field, target, name, *(f"{s:.6f}" for s in scores), f"{seconds:.1f}"])
+        measured = (delayed(measure)(field, target, options.seed, options.beside) for field, target in todo)
+        for rows in Parallel(options.jobs, return_as="generator_unordered", batch_size=1)(measured):
+            writer.writerows(rows)
             file.flush()
-            print(field, target, f"{seconds:.0f} s", file=sys.stderr)
+            print(*rows[0][:2], f"{float(rows[0][-1]):.0f} s", file=sys.stderr)
     report(pl.read_csv(options.out), options.published)
+
+
+def measure(field: str, target: str, seed: int, beside: bool) -> list[list[str]]:
+    """Return the lines of one task: field, target, candidate, R2, RMSE, RPIQ, seconds of all of them together."""
+    started = time.perf_counter()
+    predicted = task(field, target, seed, beside)
+    truth, seconds = predicted.pop("truth"), time.perf_counter() - started
+    out = []
+    for name, p in predicted.items():
+        scores = [METRICS[m].value(truth, p) for m in ("r2", "rmse", "rpiq")]
+        out.append([field, target, name, *(f"{s:.6f}" for s in scores), f"{seconds:.1f}"])
+    return out
 
 
 def report(ours: pl.DataFrame, published: Path | None) -> None:

@@ -44,6 +44,7 @@ PACKAGES = (
     "polars",
     "numpy",
 )
+_BOOTSTRAP = "percentile bootstrap, paired on common resamples"
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour where the recipe states none."""
 
@@ -137,8 +138,11 @@ def assemble(
         "ablations": scorecard.ablations,
         "checks": scorecard.checks,
         "intervals": {
-            "method": "percentile bootstrap, paired on common resamples",
+            "method": _BOOTSTRAP
+            if scorecard.widening == 1
+            else f"{_BOOTSTRAP}, {scorecard.widening:.2f} times as wide since folds share training rows",
             "resamples": scorecard.resamples,
+            "widening": scorecard.widening,
             "level": 0.95,
             "unit": "row" if split.groups is None else "group",
         },
@@ -330,7 +334,7 @@ def assemble_lists(
         "ablations": [],
         "checks": card.checks,
         "intervals": {
-            "method": "percentile bootstrap, paired on common resamples",
+            "method": _BOOTSTRAP,
             "resamples": card.resamples,
             "level": 0.95,
             "unit": "user",

@@ -18,6 +18,8 @@ import tabkit
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.folds import corrected_t
+from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
+from tabkit.evaluate.metrics import METRICS
 from tabkit.models import base
 from tabkit.recipe import Recipe, load_recipe
 
@@ -122,6 +124,12 @@ def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_
     told = roc_auc_score(table["target"] == "yes", table["linear"])
     assert linear["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told) and told > 0.75
     assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
+    widening = done.result["intervals"]["widening"]
+    assert widening == pytest.approx(widening_over_folds(3, 1 / 2, 300), rel=1e-3)
+    y, p = (table["target"] == "yes").to_numpy().astype(int), table["linear"].to_numpy()
+    plain = Resampler(300, None, 1000, 0).distribution(METRICS["roc_auc"], y, np.c_[1 - p, p])
+    low = told - widening * (told - np.quantile(plain, 0.025))
+    assert linear["scores"]["holdout"]["roc_auc"]["low"] == pytest.approx(low, abs=1e-6)
     assert "3 folds" in done.result["split"]["text"] and "3 folds" in done.result["verdict"]["reason"]
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     assert scored.rows_scored == 300
@@ -141,25 +149,38 @@ def test_a_row_is_not_scored_by_a_model_trained_on_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_intervals_over_folds_cover_what_they_say() -> None:
-    """Simulated procedures of a known gain: the corrected t of folds that share training rows."""
-    rng = np.random.default_rng(0)
-    covered, plain = [], []
-    for _ in range(600):
-        n, k = 60, 5
-        x = rng.normal(size=(n, 8))
-        y = x[:, 0] + rng.normal(size=n)
-        folds = rng.permutation(n) % k
-        gains = []
+    """On noise, a linear model's folds agree by chance: the plain bootstrap does not know it, the widened one does."""
+    metric, n, k = METRICS["roc_auc"], 60, 5
+    plain, widened = [], []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(n, 6)), (np.arange(n) < n // 2).astype(int)
+        folds = np.empty(n, dtype=int)
+        for c in (0, 1):
+            folds[y == c] = rng.permutation(n // 2) % k
+        p = np.zeros(n)
         for f in range(k):
             a, b = folds != f, folds == f
-            design = np.c_[np.ones(a.sum()), x[a]]
-            fit = np.linalg.lstsq(design, y[a], rcond=None)[0]
-            few = np.linalg.lstsq(design[:, :2], y[a], rcond=None)[0]
-            wide = np.mean((y[b] - np.c_[np.ones(b.sum()), x[b]] @ fit) ** 2)
-            gains.append(wide - np.mean((y[b] - np.c_[np.ones(b.sum()), x[b, :1]] @ few) ** 2))
-        covered.append((corrected_t(gains, 1 / (k - 1)), np.mean(gains)))
-        plain.append(stats.t.interval(0.95, k - 1, np.mean(gains), stats.sem(gains)))
-    truth = np.mean([mean for _, mean in covered])
-    share = np.mean([i.low <= truth <= i.high for i, _ in covered])
-    uncorrected = np.mean([low <= truth <= high for low, high in plain])
-    assert 0.93 <= share <= 0.99 and uncorrected < share - 0.02  # it errs on the wide side (.987; plain t: .93)
+            slopes = np.linalg.lstsq(np.c_[np.ones(a.sum()), x[a]], y[a], rcond=None)[0]
+            p[b] = np.c_[np.ones(b.sum()), x[b]] @ slopes
+        predicted = np.c_[1 - p, p]
+        resampler = Resampler(n, None, 400, seed)
+        for kept, widening in ((plain, 1.0), (widened, widening_over_folds(k, 1 / (k - 1), n))):
+            spread = replace(resampler, widening=widening).distribution(metric, y, predicted)
+            found = interval(metric.value(y, predicted), spread, metric.within)
+            kept.append(found.low <= 0.5 <= found.high)
+    assert np.mean(plain) < 0.9 and 0.93 <= np.mean(widened) <= 0.97, (np.mean(plain), np.mean(widened))
+
+
+def test_a_widened_interval_ends_where_the_metric_does() -> None:
+    y = np.array([0, 1] * 20)
+    predicted = np.c_[1 - y, y] * 0.8 + 0.1
+    predicted[0] = predicted[0, ::-1]
+    metric = METRICS["roc_auc"]
+    spread = Resampler(40, None, 200, 0, widening=1.5).distribution(metric, y, predicted)
+    plain = Resampler(40, None, 200, 0).distribution(metric, y, predicted)
+    value = metric.value(y, predicted)
+    np.testing.assert_allclose(spread - value, 1.5 * (plain - value))
+    assert spread.max() > 1 and interval(value, spread, metric.within).high == 1
+    assert widening_over_folds(5, 0.25, 10**6) == pytest.approx(1.5, abs=1e-4)
+    assert widening_over_folds(5, 0.25, 12) > 1.7  # few groups

@@ -22,7 +22,7 @@ from tabkit.evaluate import explain
 from tabkit.evaluate.checks import Outcome, few_cases
 from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide
 from tabkit.evaluate.harness import PARTS, Score, Scorecard, slices_of
-from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired
+from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired, widening_over_folds
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.models.base import Cost, Predictions
 from tabkit.recipe import Plan
@@ -135,6 +135,7 @@ def pool(
         interval_coverage=float(np.mean(coverages)) if coverages else None,
         opened=max(opened) if opened else None,
         resamples=RESAMPLES[level],
+        widening=pooled.resampler.widening,
         half_width=float(np.mean(widths)) if widths else None,
     )
     return scorecard, pooled.split
@@ -195,7 +196,9 @@ class _Pooled:
         one = folds[0].split
         split = replace(one, holdout=rows, fold=0)
         groups = None if one.groups is None else one.groups[rows]
-        resampler = Resampler(len(rows), groups, RESAMPLES[level], seed)
+        n_units = len(rows) if groups is None else len(np.unique(groups))
+        widening = widening_over_folds(len(repeats[0]), _test_to_train(folds), n_units)
+        resampler = Resampler(len(rows), groups, RESAMPLES[level], seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
 
     def predictions(self, pick: Pick) -> list[Predictions]:
@@ -218,39 +221,24 @@ class _Pooled:
         return value, np.mean([self.resampler.distribution(metric, self.y, p) for p in each], axis=0)
 
     def gain(self, metric: Metric, a: Pick, b: Pick) -> tuple[Interval, float]:
-        """Return the gain of a over b with the wider of two intervals on each side, and its p-value.
+        """Return the gain of a over b on all rows with its interval, and its p-value."""
+        return paired(metric, self.scored(metric, a), self.scored(metric, b))
 
-        The bootstrap knows the draw of rows, the corrected t that of training rows too; a metric that a single fold
-        leaves undefined (one class) is left to the bootstrap.
-        """
-        drawn, p = paired(metric, self.scored(metric, a), self.scored(metric, b))
-        by_fold = []
-        for fold in self.folds:
-            y = self.y[np.searchsorted(self.split.holdout, fold.split.holdout)]
-            one, other = a(fold.scorecard), b(fold.scorecard)
-            assert one is not None and other is not None
-            predicted = fold.scorecard.holdout_predictions
-            by_fold.append(metric.sign * (metric.value(y, predicted[one]) - metric.value(y, predicted[other])))
-        t = corrected_t(by_fold, self.test_to_train)
-        if not math.isfinite(t.low):
-            return drawn, p
-        half = (t.high - t.low) / 2
-        return Interval(drawn.value, min(drawn.low, drawn.value - half), max(drawn.high, drawn.value + half)), p
 
-    @property
-    def test_to_train(self) -> float:
-        """Rows held out over rows learned from (train and valid), the mean of the folds."""
-        return float(np.mean([len(f.split.holdout) / len(f.split.before) for f in self.folds]))
+def _test_to_train(folds: tuple[Fold, ...]) -> float:
+    """Return rows held out over rows learned from (train and valid), the mean of the folds."""
+    return float(np.mean([len(f.split.holdout) / len(f.split.before) for f in folds]))
 
 
 def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:
     each = [f.scorecard.score(name) for f in folds]
+    test_to_train = _test_to_train(folds)
     by_part: dict[str, dict[str, Interval]] = {}
     for part in PARTS[:2]:
-        by_part[part] = {
-            m: corrected_t([s.scores[part][m].value for s in each], pooled.test_to_train) for m in first.metrics
-        }
-    by_part["holdout"] = {m: interval(*pooled.scored(metric, _named(name))) for m, metric in first.metrics.items()}
+        by_part[part] = {m: corrected_t([s.scores[part][m].value for s in each], test_to_train) for m in first.metrics}
+    by_part["holdout"] = {
+        m: interval(*pooled.scored(metric, _named(name)), metric.within) for m, metric in first.metrics.items()
+    }
     at = {part: by_part[part][first.primary].value for part in PARTS}
     sign = first.metrics[first.primary].sign
     costs = [s.candidate.cost for s in each]

@@ -138,6 +138,8 @@ class Scorecard:
     interval_coverage: float | None
     opened: int | None
     resamples: int
+    widening: float = 1.0
+    """Of the intervals on holdout; see :class:`Resampler`."""
     fidelity: Fidelity | None = None
     half_width: float | None = None
     """Half-width of the 90% intervals that ``interval_coverage`` speaks of, on the target's scale."""
@@ -475,7 +477,7 @@ def slices_of(
             few = replace(resampler, n_rows=len(rows), groups=clusters, resamples=min(500, resampler.resamples))
             for candidate in shown:
                 p = predictions[candidate][rows]
-                entry["scores"][candidate] = interval(metric.value(y, p), few.distribution(metric, y, p))
+                entry["scores"][candidate] = interval(metric.value(y, p), few.distribution(metric, y, p), metric.within)
             if sensitive is not None:
                 groups.setdefault(sensitive, {})[name.split(": ", 1)[1]] = (entry["scores"][champion].value, len(rows))
         out.append(entry)

@@ -7,6 +7,7 @@ in one pass over sorted predictions. Weights of one give the plain metric. Defin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,6 +62,8 @@ class Metric:
     greater_is_better: bool
     tasks: frozenset[str]
     unit: str = ""
+    within: tuple[float, float] = (0.0, 1.0)
+    """The least and the greatest value there is."""
 
     @property
     def called(self) -> str:
@@ -229,25 +232,30 @@ def _per_user(c: Case) -> Floats:
     return _weighted_mean(c.p[defined], c.w[:, defined])
 
 
+_POSITIVE = (0.0, math.inf)
+_UP_TO_1 = (-math.inf, 1.0)
+
 METRICS: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, True, _BINARY),
-    "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY),
+    "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY, within=(-1.0, 1.0)),
     "ks": Metric("Kolmogorov-Smirnov", _ks, True, _BINARY),
     "pr_auc": Metric("PR AUC (average precision)", _pr_auc, True, _BINARY),
     "brier": Metric("Brier score", _brier, False, _BINARY),
-    "log_loss": Metric("Log loss", _log_loss, False, _CLASSES, "nats"),
+    "log_loss": Metric("Log loss", _log_loss, False, _CLASSES, "nats", _POSITIVE),
     "fpr_at_80_recall": Metric("False positive rate at 80% recall", _fpr_at_80_recall, False, _BINARY),
     "sensitivity_at_90_specificity": Metric(
         "Sensitivity at 90% specificity", _sensitivity_at_90_specificity, True, _BINARY
     ),
-    "net_benefit_at_30": Metric("Net benefit at a threshold of 30%", _net_benefit_at_30, True, _BINARY),
+    "net_benefit_at_30": Metric(
+        "Net benefit at a threshold of 30%", _net_benefit_at_30, True, _BINARY, within=_UP_TO_1
+    ),
     "accuracy": Metric("Accuracy", _accuracy, True, _CLASSES),
     "balanced_accuracy": Metric("Balanced accuracy", _balanced_accuracy, True, _CLASSES),
     "macro_roc_auc": Metric("Macro ROC AUC (one against the rest)", _macro_roc_auc, True, _CLASSES),
-    "rmse": Metric("Root mean squared error", _rmse, False, _REGRESSION, "target"),
-    "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target"),
-    "r2": Metric("R squared", _r2, True, _REGRESSION),
-    "rpiq": Metric("RPIQ (interquartile range over RMSE)", _rpiq, True, _REGRESSION),
+    "rmse": Metric("Root mean squared error", _rmse, False, _REGRESSION, "target", _POSITIVE),
+    "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target", _POSITIVE),
+    "r2": Metric("R squared", _r2, True, _REGRESSION, within=_UP_TO_1),
+    "rpiq": Metric("RPIQ (interquartile range over RMSE)", _rpiq, True, _REGRESSION, within=_POSITIVE),
     # For lists, ``evaluate/ranking.py`` computes the number per user that is averaged here.
     "ndcg@10": Metric("NDCG@10", _per_user, True, _RANKING),
     "ndcg@20": Metric("NDCG@20", _per_user, True, _RANKING),

@@ -1,0 +1,178 @@
+"""Do intervals over outer folds hold the truth? Simulated tables, light models: python benchmarks/fold_intervals.py
+
+The truth is what a model scores on fresh rows, the mean over all tables of a setting: what the procedure is worth at this
+number of rows. Each of four intervals is asked how often it holds the truth (95% of tables should) and how wide it is, for
+the scores of five models and for four gains of one over another. They are the bootstrap over rows as if they had been
+predicted independently; the corrected resampled t of the folds' own scores (Nadeau & Bengio 2003); the wider of these two,
+side by side; and the bootstrap widened for the training rows that folds share, which is what a run over folds reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, delayed, parallel_config
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from tabkit.evaluate.folds import corrected_t
+from tabkit.evaluate.intervals import Interval, Resampler, interval, widening_over_folds
+from tabkit.evaluate.metrics import METRICS
+
+Floats = npt.NDArray[np.float64]
+
+COLUMNS = 5
+FRESH_ROWS = 2000
+RESAMPLES = 400
+METHODS = ("bootstrap", "corrected t", "wider of both", "widened bootstrap")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How tables are drawn and cut."""
+
+    task: str
+    rows: int
+    folds: int
+    signal: float
+    """Slope of the target on each column: 0 is noise."""
+    heavy: bool = False
+    """Errors are log-normal."""
+    groups: int = 0
+    """Rows of a group share an error and a shift of every column, and are held out together."""
+
+
+SETTINGS = {
+    "noise, classes": Setting("binary", 100, 5, 0.0),
+    "noise, numbers": Setting("regression", 100, 5, 0.0),
+    "noise, classes, ten folds": Setting("binary", 200, 10, 0.0),
+    "signal, classes": Setting("binary", 100, 5, 0.5),
+    "signal, numbers": Setting("regression", 100, 5, 0.5),
+    "signal, 400 rows": Setting("regression", 400, 5, 0.5),
+    "signal, 30 rows, ten folds": Setting("regression", 30, 10, 0.5),
+    "signal, heavy tails": Setting("regression", 100, 10, 0.5, heavy=True),
+    "signal, 40 groups": Setting("binary", 200, 5, 0.5, groups=40),
+}
+MODELS = ("line", "shrunk line", "neighbours", "forest", "lucky line")
+"""The lucky line sees two columns, drawn by lot in every fold: a procedure that is good at times."""
+GAINS = (("line", "shrunk line"), ("forest", "line"), ("lucky line", "line"), ("neighbours", "forest"))
+
+
+def drawn(setting: Setting, n: int, groups: int, rng: np.random.Generator) -> tuple[Floats, Floats, npt.NDArray]:
+    """Return columns (n, COLUMNS), target (n,) and group codes (n,)."""
+    group = np.arange(n) % groups if groups else np.arange(n)
+    x, error = rng.normal(size=(n, COLUMNS)), rng.normal(size=n)
+    if groups:
+        x, error = x + rng.normal(size=(groups, COLUMNS))[group], error + rng.normal(size=groups)[group]
+    if setting.heavy:
+        error = np.exp(error) - math.exp(0.5)
+    y = setting.signal * x.sum(axis=1) + error
+    return x, (y > 0).astype(float) if setting.task == "binary" else y, group
+
+
+def fitted_predict(name: str, setting: Setting, x: Floats, y: Floats, luck: np.random.Generator):
+    """Fit one model and return its prediction: of class 1, or the number."""
+    classes, columns = setting.task == "binary", np.arange(COLUMNS)
+    if name == "lucky line":
+        columns = luck.permutation(COLUMNS)[:2]
+    if name in ("line", "lucky line"):
+        model = LogisticRegression() if classes else Ridge(1.0)
+    elif name == "shrunk line":
+        model = LogisticRegression(C=0.01) if classes else Ridge(30.0)
+    elif name == "neighbours":
+        model = (KNeighborsClassifier if classes else KNeighborsRegressor)(min(10, len(x) // 3))
+    else:
+        model = (ExtraTreesClassifier if classes else ExtraTreesRegressor)(30, min_samples_leaf=3, random_state=0)
+    model.fit(x[:, columns], y)
+    return lambda new: model.predict_proba(new[:, columns])[:, 1] if classes else model.predict(new[:, columns])
+
+
+def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval], float]]:
+    """Return, by score and gain, the intervals of each method and the mean of the folds' scores on fresh rows."""
+    rng = np.random.default_rng([seed, 11])
+    metric = METRICS["roc_auc" if setting.task == "binary" else "r2"]
+    x, y, group = drawn(setting, setting.rows, setting.groups, rng)
+    fresh_x, fresh_y, _ = drawn(setting, FRESH_ROWS, 10 * setting.groups, rng)
+    cut = KFold if setting.task == "regression" else StratifiedKFold
+    splitter = GroupKFold(setting.folds) if setting.groups else cut(setting.folds, shuffle=True, random_state=seed)
+    held = [b for _, b in splitter.split(x, y, group if setting.groups else None)]
+    shape = (len(y), 2) if setting.task == "binary" else (len(y),)
+    predicted = {name: np.zeros(shape) for name in MODELS}
+    by_fold: dict[str, list[float]] = defaultdict(list)
+    truth: dict[str, list[float]] = defaultdict(list)
+
+    def answer(p: Floats) -> Floats:
+        return np.c_[1 - p, p] if setting.task == "binary" else p
+
+    for rows in held:
+        before = np.setdiff1d(np.arange(len(y)), rows)
+        for name in MODELS:
+            predict = fitted_predict(name, setting, x[before], y[before], rng)
+            predicted[name][rows] = answer(predict(x[rows]))
+            by_fold[name].append(metric.value(y[rows], predicted[name][rows]))
+            truth[name].append(metric.value(fresh_y, answer(predict(fresh_x))))
+    test_to_train = 1 / (setting.folds - 1)
+    plain = Resampler(len(y), group if setting.groups else None, RESAMPLES, seed)
+    widened = replace(plain, widening=widening_over_folds(setting.folds, test_to_train, setting.groups or setting.rows))
+    as_if, shared = ({n: r.distribution(metric, y, predicted[n]) for n in MODELS} for r in (plain, widened))
+    value = {n: metric.value(y, predicted[n]) for n in MODELS}
+    out = {}
+    for a, b in [(name, None) for name in MODELS] + list(GAINS):
+
+        def of(values: dict, a: str = a, b: str | None = b) -> Floats:
+            one = np.asarray(values[a])
+            return one if b is None else one - np.asarray(values[b])
+
+        v = float(of(value))
+        found = {"bootstrap": interval(v, of(as_if)), "widened bootstrap": interval(v, of(shared))}
+        t = corrected_t(list(of(by_fold)), test_to_train)
+        half = (t.high - t.low) / 2
+        found["corrected t"] = t = Interval(v, v - half, v + half)
+        boot = found["bootstrap"]
+        found["wider of both"] = Interval(v, min(boot.low, t.low), max(boot.high, t.high))
+        out[a if b is None else f"{a} over {b}"] = found, float(of(truth).mean())
+    return out
+
+
+def main() -> None:
+    """Draw the tables and print coverage and width."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=int, default=200)
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--each", action="store_true", help="a line for every score and gain")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    print(f"{options.tables} tables a setting. Share of intervals that hold the truth (mean width)\n")
+    print(f"| setting | of | {' | '.join(METHODS)} |\n|---|---|{'---|' * len(METHODS)}")
+    for name in options.only:
+        with parallel_config("loky", inner_max_num_threads=1):
+            tables = Parallel(-1)(delayed(one_table)(SETTINGS[name], seed) for seed in range(options.tables))
+        coverage: dict[str, dict[str, float]] = defaultdict(dict)
+        width: dict[str, dict[str, float]] = defaultdict(dict)
+        for what in tables[0]:
+            truth = np.mean([t[what][1] for t in tables])
+            for method in METHODS:
+                found = [t[what][0][method] for t in tables]
+                coverage[what][method] = float(np.mean([i.low <= truth <= i.high for i in found]))
+                width[what][method] = float(np.nanmean([i.high - i.low for i in found]))
+        parts = {"scores": [w for w in coverage if w in MODELS], "gains": [w for w in coverage if w not in MODELS]}
+        for part, those in ({what: [what] for what in coverage} if options.each else parts).items():
+            cells = []
+            for method in METHODS:
+                shares = [coverage[w][method] for w in those]
+                span = f"{min(shares):.1%}" + (f" to {max(shares):.1%}" if len(those) > 1 else "")
+                cells.append(f"{span} ({np.mean([width[w][method] for w in those]):.2f})")
+            print(f"| {name} | {part} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
