@@ -1,7 +1,7 @@
 """All 31 LimeSoDa fields and their three targets, on the given ten folds, beside the published figures.
 
 python benchmarks/soil.py --out soil.csv [--published limesoda_published.csv] [--targets SOC_target ...] [--jobs 2]
-python benchmarks/soil.py --out soil.csv --beside
+python benchmarks/soil.py --out soil.csv --beside [tabnet icl_full "random forest" PLS]
 
 In every fold, as ``tabkit run agriculture/soil`` does: the encoder (spectra to principal components) is fitted on what is
 not held out, each candidate is adapted to it in four inner folds, and the champion is chosen on the predictions of the
@@ -17,6 +17,7 @@ import csv
 import itertools
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -48,14 +49,15 @@ CHOSEN_FROM = (
     Wanted("catboost", "scratch", "baseline"),
     Wanted("icl", "as_is", "base"),
 )
-BESIDE = (Wanted("icl", "full", "adapted"), Wanted("tabnet", "scratch", "baseline"))
+BESIDE = {w.name: w for w in (Wanted("tabnet", "scratch", "baseline"), Wanted("icl", "full", "adapted"))}
 """Measured with ``--beside``, and not chosen from: they take several times as long as all the others together."""
-FIRST_OF = {False: "champion", True: "PLS"}
-"""A candidate whose figures in the file say that the task was measured: without and with ``--beside``."""
+ELSEWHERE = ("random forest", "PLS")
+"""Algorithms that tabkit does not have: scikit-learn's, on the same columns."""
+CHAMPION = "champion"
 
 
-def task(field: str, target: str, seed: int, beside: bool) -> dict[str, np.ndarray]:
-    """Return out-of-fold predictions of one task: of the kit's candidates and the champion, or of what stands beside."""
+def task(field: str, target: str, seed: int, which: Collection[str]) -> dict[str, np.ndarray]:
+    """Return the truth and out-of-fold predictions of one task: the kit's candidates and champion, or of ``which`` beside."""
     plan = load_recipe("agriculture/soil")
     recipe = Recipe.model_validate({**plan.recipe.model_dump(by_alias=True), "target": target})
     plan = replace(plan, recipe=recipe)
@@ -73,13 +75,13 @@ def task(field: str, target: str, seed: int, beside: bool) -> dict[str, np.ndarr
                 spectra.append(fit_compression(before, spectrum.name, bands, spectrum.components, spectrum.normalise))
         encoder = fit_encoder(before, columns, "regression", target, (), tuple(spectra))
         rows, held = encoder.encode(before), encoder.encode(frame[split.holdout])
-        if beside:
-            made = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in BESIDE)
-            predictions = {c.name: c.adapted.model.predict(held) for c in made} | elsewhere(rows, held, seed)
+        if CHAMPION in which:
+            made = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM)
+            predictions = chosen_among(made, rows, held, seed)
         else:
-            predictions = chosen_among(
-                tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM), rows, held, seed
-            )
+            made = tuple(candidate(w, rows, recipe, seed, budget) for name, w in BESIDE.items() if name in which)
+            predictions = {c.name: c.adapted.model.predict(held) for c in made}
+            predictions |= {name: elsewhere(name, rows, held, seed) for name in ELSEWHERE if name in which}
         for name, predicted in predictions.items():
             out.setdefault(name, np.full(len(truth), np.nan))[split.holdout] = predicted
     return out
@@ -97,7 +99,7 @@ def chosen_among(made: tuple[Candidate, ...], rows: Features, held: Features, se
     predictions = {c.name: c.adapted.model.predict(held) for c in made}
     if blend is not None and isinstance(blend.adapted.model, Blend):
         predictions["blend"] = blend.adapted.model.combine(predictions)
-    predictions["champion"] = predictions["blend" if best is blend else best.name]
+    predictions[CHAMPION] = predictions["blend" if best is blend else best.name]
     return predictions
 
 
@@ -114,13 +116,14 @@ def candidate(wanted: Wanted, rows: Features, recipe: Recipe, seed: int, budget:
     )
 
 
-def elsewhere(rows: Features, held: Features, seed: int) -> dict[str, np.ndarray]:
-    """Return the predictions of algorithms that tabkit does not have, on the same columns: scikit-learn's."""
+def elsewhere(name: str, rows: Features, held: Features, seed: int) -> np.ndarray:
+    """Return the predictions of one of ``ELSEWHERE``."""
     x, new = np.nan_to_num(cells_of(rows)[0]), np.nan_to_num(cells_of(held)[0])
-    forest = RandomForestRegressor(500, min_samples_leaf=2, random_state=seed).fit(x, rows.labels)
+    if name == "random forest":
+        return RandomForestRegressor(500, min_samples_leaf=2, random_state=seed).fit(x, rows.labels).predict(new)
     grid = {"n_components": list(range(1, 1 + min(10, x.shape[1])))}
     pls = GridSearchCV(PLSRegression(), grid, cv=4, scoring="neg_mean_squared_error").fit(x, rows.labels)
-    return {"random forest": forest.predict(new), "PLS": np.ravel(pls.predict(new))}
+    return np.ravel(pls.predict(new))
 
 
 def main() -> None:
@@ -130,26 +133,31 @@ def main() -> None:
     parser.add_argument("--published", type=Path)
     parser.add_argument("--targets", nargs="+", default=["SOC_target", "pH_target", "Clay_target"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--beside", action="store_true", help="measure what takes no part in the choice")
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        choices=[*BESIDE, *ELSEWHERE],
+        help="measure what takes no part in the choice: all of it, or what is named",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="tasks side by side")
     options = parser.parse_args()
     import LimeSoDa  # type: ignore[import-not-found]
 
     fields = [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
+    wanted = [CHAMPION] if options.beside is None else options.beside or [*BESIDE, *ELSEWHERE]
     done = set()
     if options.out.is_file():
-        rows = csv.DictReader(options.out.open())
-        done = {(r["field"], r["target"]) for r in rows if r["candidate"] == FIRST_OF[options.beside]}
+        done = {(r["field"], r["target"], r["candidate"]) for r in csv.DictReader(options.out.open())}
     todo = []
     for target, field in itertools.product(options.targets, fields):
         target = target if target in load_sample(f"limesoda:{field}").columns else "SOM_target"
-        if (field, target) not in done:
-            todo.append((field, target))
+        if left := [name for name in wanted if (field, target, name) not in done]:
+            todo.append((field, target, left))
     with options.out.open("a", newline="") as file, parallel_config("loky", inner_max_num_threads=1):
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(["field", "target", "candidate", "r2", "rmse", "rpiq", "seconds"])
-        measured = (delayed(measure)(field, target, options.seed, options.beside) for field, target in todo)
+        measured = (delayed(measure)(field, target, options.seed, left) for field, target, left in todo)
         for rows in Parallel(options.jobs, return_as="generator_unordered", batch_size=1)(measured):
             writer.writerows(rows)
             file.flush()
@@ -157,10 +165,10 @@ def main() -> None:
     report(pl.read_csv(options.out), options.published)
 
 
-def measure(field: str, target: str, seed: int, beside: bool) -> list[list[str]]:
+def measure(field: str, target: str, seed: int, which: Collection[str]) -> list[list[str]]:
     """Return the lines of one task: field, target, candidate, R2, RMSE, RPIQ, seconds of all of them together."""
     started = time.perf_counter()
-    predicted = task(field, target, seed, beside)
+    predicted = task(field, target, seed, which)
     truth, seconds = predicted.pop("truth"), time.perf_counter() - started
     out = []
     for name, p in predicted.items():
@@ -172,17 +180,18 @@ def measure(field: str, target: str, seed: int, beside: bool) -> list[list[str]]
 def report(ours: pl.DataFrame, published: Path | None) -> None:
     """Print mean R2 and mean rank: of the candidates, and of the champion among the published algorithms."""
     n = ours.select("field", "target").unique().height
-    print(f"\n{n} tasks, {ours.group_by('field', 'target').agg(pl.col('seconds').first())['seconds'].sum():.0f} s")
-    means = ours.group_by("candidate").agg(pl.col("r2").mean(), pl.col("r2").median().alias("median")).sort("r2")
-    print("| candidate | mean R2 | median R2 |\n|---|---|---|")
-    for row in means.reverse().iter_rows():
-        print(f"| {row[0]} | {row[1]:.4f} | {row[2]:.4f} |")
+    seconds = ours.filter(pl.col("candidate") == CHAMPION)["seconds"].sum()
+    print(f"\n{n} tasks; the champions and what they were chosen from took {seconds:.0f} s of a core")
+    means = ours.group_by("candidate").agg(pl.len(), pl.col("r2").mean(), pl.col("r2").median().alias("median"))
+    print("| candidate | tasks | mean R2 | median R2 |\n|---|---|---|---|")
+    for row in means.sort("len", "r2", descending=True).iter_rows():
+        print(f"| {row[0]} | {row[1]} | {row[2]:.4f} | {row[3]:.4f} |")
     if published is None:
         return
     theirs = pl.read_csv(published).with_columns(
         pl.when(pl.col("target").is_in(["SOC", "SOM"])).then(pl.lit("S")).otherwise("target").alias("t")
     )
-    mine = ours.filter(pl.col("candidate") == "champion").with_columns(
+    mine = ours.filter(pl.col("candidate") == CHAMPION).with_columns(
         pl.col("target").str.strip_suffix("_target").alias("t")
     )
     mine = mine.with_columns(pl.when(pl.col("t").is_in(["SOC", "SOM"])).then(pl.lit("S")).otherwise("t").alias("t"))

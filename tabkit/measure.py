@@ -81,9 +81,7 @@ class Procedure:
         candidates = adapt.make_all(self.todo, origins, parts.train, parts.valid)
         if "blend" not in recipe.candidates.without:
             refused = refusals(candidates)
-            blends = adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
-            # Whether a base or an adapted model has weight differs from fold to fold; baselines are blended in every one.
-            candidates += tuple(c for c in blends if split.n_folds == 1 or c.kind == "baseline")
+            candidates += adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
         primary = next(iter(self.metrics.values()))
         choice = choose_on_valid(candidates, parts.valid, primary)
         extras = self._extras(choice, primary, parts, watch)

@@ -269,8 +269,6 @@ class Recipe(Strict):
             raise ValueError("value: regression takes payoff; classification takes act_when and acted.")
         if self.value is not None and self.task == "multiclass":
             raise ValueError("value needs a binary or a regression task.")
-        if self.value is not None and self.split.folds is not None:
-            raise ValueError("value is measured on a single holdout; remove [value], or split.folds.")
         if self.split.inner is not None and (self.group is not None or self.time is not None):
             raise ValueError(
                 "split.inner cuts rows at random, and rows of one group or time belong together. Remove it."

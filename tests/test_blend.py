@@ -33,7 +33,7 @@ from tabkit.models.base import (
     loss,
     model_class,
 )
-from tabkit.models.blend import Blend, Member, Part, blended, greedy_weights, mix
+from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mean_blend, mix
 from tabkit.recipe import load_recipe
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=60)
@@ -292,6 +292,21 @@ class TestWhenABlendCountsAsAdapted:
         moved = tuple(replace(b, change=1.0) if b.name == "lgbm_continue/base_trees" else b for b in blend.proof.blocks)
         assert moved != blend.proof.blocks
         assert "changed the base's trees" in str(contradiction(replace(blend, proof=Proof(moved)), "blend"))
+
+    def test_over_folds_the_mean_of_the_weights_is_bundled(self) -> None:
+        adapted = self.blends(*self.good)["blend_all"]
+        without = self.blends(0.8, 0.8, 0.8, -2.0)["blend_bases"]
+        mean = mean_blend(adapted, [adapted, without])
+        names = {m.name for c in (adapted, without) for m in c.members}
+        for name in names:
+            both = [c.adapted.settings["weights"].get(name, 0.0) for c in (adapted, without)]
+            assert mean.adapted.settings["weights"][name] == pytest.approx(np.mean(both), abs=0.03)
+        assert sum(mean.adapted.settings["weights"].values()) == pytest.approx(1)
+        assert {m.name for m in mean.members} == names and mean.name == "blend_all" and not refusals((mean,))
+        # One fold of many gave an adapted member weight: the blend is still called adapted, and so it keeps that member.
+        rare = mean_blend(adapted, [adapted, *[without] * 40])
+        assert 0 < rare.adapted.settings["weights"]["lgbm_continue"] < LEAST_WEIGHT and not refusals((rare,))
+        assert "lgbm_continue" not in mean_blend(without, [without, without]).adapted.settings["weights"]
 
     def test_the_planned_comparison_is_also_against_blending_baselines_alone(self) -> None:
         names = ("lgbm", "blend_baselines", "blend_bases", "blend_all")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +20,8 @@ from sklearn.metrics import roc_auc_score
 import tabkit
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.folds import corrected_t
+from tabkit.evaluate.comparison import Chosen
+from tabkit.evaluate.folds import blended_alone, corrected_t, named
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
 from tabkit.models import base
@@ -184,3 +188,45 @@ def test_a_widened_interval_ends_where_the_metric_does() -> None:
     assert spread.max() > 1 and interval(value, spread, metric.within).high == 1
     assert widening_over_folds(5, 0.25, 10**6) == pytest.approx(1.5, abs=1e-4)
     assert widening_over_folds(5, 0.25, 12) > 1.7  # few groups
+
+
+def card(adapted: str | None, baseline: str, measured: dict[str, bool]) -> Any:
+    """A scorecard as far as picks look at it: what was chosen, and whether each candidate was accepted."""
+    scores = [
+        SimpleNamespace(candidate=SimpleNamespace(name=n), scores={"holdout": {}} if ok else {})
+        for n, ok in measured.items()
+    ]
+    return SimpleNamespace(chosen=Chosen(adapted, None, baseline), scores=scores)
+
+
+def test_a_blend_that_found_no_weight_for_a_kind_is_the_blend_without_it() -> None:
+    three = card("blend_all", "linear", dict.fromkeys(("linear", "blend_baselines", "blend_bases", "blend_all"), True))
+    two = card("icl_full", "linear", {"linear": True, "blend_baselines": True, "blend_bases": True, "lgbm": False})
+    one = card("icl_full", "linear", {"linear": True, "blend_baselines": True})
+    assert [named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
+    assert [named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
+    assert named("lgbm")(two) is None and named("linear")(two) == "linear"
+    assert [blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
+
+
+def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tmp_path: Path) -> None:
+    frame = signal_table(400)
+    recipe_text = BINARY + "[split]\nfolds = 3\n" + FAST.replace("tabnet = ['full']", "icl = ['head']")
+    path = write_recipe(tmp_path, frame, recipe_text)
+    frame.write_parquet(tmp_path / "d.parquet")
+    done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    found = {c["name"]: c for c in done.result["candidates"]}
+    assert {"blend_baselines", "blend_bases"} <= found.keys() and found["blend_bases"]["kind"] == "base"
+    assert done.result["champion"].startswith("blend"), "this guards nothing"
+    table = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
+    others = table.select(n for n in found if not n.startswith("blend")).to_numpy()
+    for name in (n for n in found if n.startswith("blend")):  # each row by a mean of what its own fold made
+        p = table[name].to_numpy()
+        assert (p >= others.min(axis=1) - 1e-9).all() and (p <= others.max(axis=1) + 1e-9).all()
+        told = roc_auc_score(table["target"] == "yes", table[name])
+        assert found[name]["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told)
+    model = tmp_path / "out" / "bundle" / "model"
+    weights = json.loads((model / "config.json").read_text())["weights"]
+    assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result["bundle"]["members"])
+    assert {p.name for p in model.iterdir() if p.is_dir()} == set(weights)
+    assert tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet").rows_scored == 400

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import write_recipe
+from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
+from tabkit.data.split import split_rows
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.value import Payoffs, best_threshold, gain, worth
 from tabkit.models import base
-from tabkit.recipe import Value
+from tabkit.recipe import Value, load_recipe
 
 
 def payoffs(y: list[int], when: str = "below") -> Payoffs:
@@ -83,3 +86,35 @@ def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkey
     assert worths["linear"]["low"] > worths["prior"]["high"]
     html = (tmp_path / "out" / "report.html").read_text()
     assert "EUR per 100 decisions on the holdout" in html and "Acted on" not in html
+
+
+def test_over_folds_each_fold_decides_at_its_own_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, trees=30))
+    frame = signal_table(240)
+    frame.write_parquet(tmp_path / "d.parquet")
+    money = "[value]\nunit = 'EUR'\nper = 10\nact_when = 'above'\nacted = \"CASE WHEN y = 'yes' THEN 3 ELSE -1 END\"\n"
+    quick = "[split]\nfolds = 3\n[candidates]\nwithout = ['catboost', 'blend']\n[candidates.adapt]\n"
+    recipe = load_recipe(str(write_recipe(tmp_path, frame, BINARY + quick + money)))
+    done = tabkit.run(str(recipe.path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    held = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
+    (told,) = [w for w in done.result["value"]["candidates"] if w["name"] == "linear"]
+
+    yes, linear = (held["target"] == "yes").to_numpy(), two(held["linear"].to_list())
+    paid = np.where(yes, 3, -1)
+    by_fold = []
+    for split in split_rows(frame, recipe.recipe, 0):
+        at_one = [(paid[split.holdout] * (linear[split.holdout, 1] > t)).sum() for t in np.linspace(0, 1, 1001)]
+        by_fold.append(set(at_one))
+    total = round(told["value"] / 10 * len(held))
+    assert any(sum(each) == total for each in itertools.product(*by_fold))
+    all_rows = Payoffs(frame, recipe.recipe.value)  # type: ignore[arg-type]
+    assert told["threshold"] == best_threshold(all_rows, linear)  # what is bundled knows every row
+    best = all_rows.of(linear, told["threshold"])[0].mean() * 10
+    assert told["value"] < best  # chosen on valid, not on the rows that it is measured by
+    rng = np.random.default_rng(0)
+    plain = [rng.choice(paid * (linear[:, 1] > told["threshold"]), 240).mean() * 10 for _ in range(500)]
+    assert (told["high"] - told["low"]) > 1.3 * (np.quantile(plain, 0.975) - np.quantile(plain, 0.025))
+    manifest = json.loads((tmp_path / "out" / "bundle" / "manifest.json").read_text())
+    champion = next(w for w in done.result["value"]["candidates"] if w["name"] == done.result["champion"])
+    assert manifest["threshold"] == champion["threshold"]
+    assert "Threshold, from all rows" in (tmp_path / "out" / "report.html").read_text()

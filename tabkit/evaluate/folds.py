@@ -18,14 +18,15 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
-from tabkit.evaluate import explain
+from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import Outcome, few_cases
 from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide
-from tabkit.evaluate.harness import PARTS, Score, Scorecard, slices_of
+from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired, widening_over_folds
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Cost, Predictions
-from tabkit.recipe import Plan
+from tabkit.models.base import Cost, Predictions, candidate_name
+from tabkit.models.blend import mean_blend
+from tabkit.recipe import Plan, Value
 
 Pick = Callable[[Scorecard], str | None]
 
@@ -81,18 +82,18 @@ def pool(
     pooled = _Pooled.of(everything, folds, level, seed)
     first = folds[0].scorecard
     metric = first.metrics[first.primary]
-    names = [s.candidate.name for s in first.scores if all(f.scorecard.score(s.candidate.name).scores for f in folds)]
-    scores = [_score(name, folds, pooled, first) for name in names]
-    scores += [s for f in folds for s in f.scorecard.scores if s.candidate.name not in names][
-        : len(first.scores) - len(names)
-    ]
-    baseline_gap = next(s.overfit_gap or 0.0 for s in scores if s.candidate.name == _modal(folds, _baseline))
-    scores = [replace(s, excess_gap=None if s.overfit_gap is None else s.overfit_gap - baseline_gap) for s in scores]
+    every = [s for f in folds for s in f.scorecard.scores]
+    names = [n for n in dict.fromkeys(s.candidate.name for s in every) if all(named(n)(f.scorecard) for f in folds)]
+    refused = {s.candidate.name: s for s in every if s.refused is not None}
 
-    adapted = _modal(folds, _adapted)
-    chosen = Chosen(adapted, _modal(folds, _base) if adapted else None, _modal(folds, _baseline) or "prior")
-    by_name = {s.candidate.name: s for s in scores}
-    on_valid = {name: by_name[name].scores["valid"][first.primary].value for name in names}
+    measured = [_score(name, folds, pooled, first) for name in names]
+    by_name = {s.candidate.name: s for s in measured}
+    on_valid = {name: s.scores["valid"][first.primary].value for name, s in by_name.items()}
+    adapted, baseline = (_modal(folds, pick, on_valid, metric) for pick in (_adapted, _baseline))
+    bases = [f.scorecard.chosen.base for f in folds if adapted and f.scorecard.chosen.adapted == adapted]
+    chosen = Chosen(adapted, next((base for base in bases if base in on_valid), None), baseline or "prior")
+    baseline_gap = by_name[chosen.baseline].overfit_gap or 0.0
+    scores = [with_excess(s, baseline_gap) for s in measured] + [s for n, s in refused.items() if n not in names]
     planned = _planned(chosen, folds, pooled, first.primary, metric)
     verdict = decide(
         planned,
@@ -104,12 +105,14 @@ def pool(
         {},
         {s.candidate.name: s.candidate.title for s in scores},
     )
-    counted = "; ".join(f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if _modal(folds, pick))
+    counted = "; ".join(
+        f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if any(pick(f.scorecard) for f in folds)
+    )
     reason = f"{verdict.reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
     verdict = replace(verdict, reason=reason)
 
     shown = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
-    means = {name: pooled.mean(_named(name)) for name in names}
+    means = {name: pooled.mean(named(name)) for name in names}
     rows = pooled.split.holdout
     _, slices = slices_of(
         plan, frame[rows], everything.take(rows), shown, verdict.champion, means, metric, pooled.resampler, pooled.split
@@ -127,7 +130,7 @@ def pool(
         verdict=verdict,
         checks=_checks(folds, everything.take(rows), plan),
         curve=first.curve,
-        value=None,
+        value=_value(plan, frame, chosen, verdict.champion, pooled, means, by_name),
         importance=_importance(folds, verdict.champion),
         slices=slices,
         ablations=_ablations(folds),
@@ -153,17 +156,37 @@ def _baseline(card: Scorecard) -> str | None:
     return card.chosen.baseline
 
 
-def _named(name: str) -> Pick:
-    return lambda card: name
+def named(name: str) -> Pick:
+    """Return what stands for a candidate in a fold; None where it was refused.
+
+    A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that alone.
+    """
+    stand_ins = [name, *(candidate_name("blend", how) for how in _SMALLER.get(name, ()))]
+
+    def pick(card: Scorecard) -> str | None:
+        measured = {s.candidate.name for s in card.scores if s.scores}
+        return next((name for name in stand_ins if name in measured), None)
+
+    return pick
+
+
+_SMALLER = {candidate_name("blend", "all"): ("bases", "baselines"), candidate_name("blend", "bases"): ("baselines",)}
+
+
+def blended_alone(card: Scorecard) -> str | None:
+    """Return the blend of baselines where a blend was adapted; what it gains is not adapting's to claim."""
+    alone = named(candidate_name("blend", "baselines"))(card)
+    blended = card.chosen.adapted == candidate_name("blend", "all")
+    return alone if blended and alone else card.chosen.baseline
 
 
 _ROLES: tuple[tuple[str, Pick], ...] = (("adapted", _adapted), ("baseline", _baseline))
 
 
-def _modal(folds: tuple[Fold, ...], pick: Pick) -> str | None:
-    """Return the name most folds picked; among equals, the one that came first."""
-    names = [name for f in folds if (name := pick(f.scorecard)) is not None]
-    return Counter(names).most_common(1)[0][0] if names else None
+def _modal(folds: tuple[Fold, ...], pick: Pick, on_valid: dict[str, float], metric: Metric) -> str | None:
+    """Return the candidate that most folds picked; among equals, the best on valid."""
+    picked = Counter(name for f in folds if (name := pick(f.scorecard)) in on_valid)
+    return max(picked, key=lambda name: (picked[name], metric.sign * on_valid[name]), default=None)
 
 
 def _counted(folds: tuple[Fold, ...], pick: Pick) -> str:
@@ -224,6 +247,43 @@ class _Pooled:
         """Return the gain of a over b on all rows with its interval, and its p-value."""
         return paired(metric, self.scored(metric, a), self.scored(metric, b))
 
+    def payoffs(self, frame: pl.DataFrame, rule: Value, pick: Pick) -> tuple[Floats, float | None]:
+        """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
+        per_row, acted = np.zeros(len(self.split.holdout)), 0.0
+        for fold in self.folds:
+            held, own = fold.split.holdout, pick(fold.scorecard)
+            assert own is not None
+            predicted, score = fold.scorecard.holdout_predictions[own], fold.scorecard.score(own)
+            paid, share = value.Payoffs(frame[held], rule).of(predicted, score.threshold)
+            per_row[np.searchsorted(self.split.holdout, held)] += paid / len(self.repeats)
+            acted += (share or 0.0) * len(held) / (len(self.split.holdout) * len(self.repeats))
+        return per_row, None if rule.acted is None else acted
+
+
+def _value(
+    plan: Plan,
+    frame: pl.DataFrame,
+    chosen: Chosen,
+    champion: str,
+    pooled: _Pooled,
+    means: dict[str, Predictions],
+    scores: dict[str, Score],
+) -> dict[str, object] | None:
+    """Return what decisions pay where every fold acts at the threshold of its own valid rows.
+
+    What is bundled decides at the threshold that is best on all rows, each predicted by the fold that held it out.
+    """
+    rule = plan.recipe.value
+    if rule is None:
+        return None
+    everything = value.Payoffs(frame[pooled.split.holdout], rule)
+    worths = {}
+    for name in priced(chosen, champion):
+        per_row, acted = pooled.payoffs(frame, rule, named(name))
+        mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
+        worths[name] = value.Worth(name, value.best_threshold(everything, means[name]), mean, acted, per_row)
+    return value_of(plan, chosen, worths, scores, pooled.resampler)
+
 
 def _test_to_train(folds: tuple[Fold, ...]) -> float:
     """Return rows held out over rows learned from (train and valid), the mean of the folds."""
@@ -231,26 +291,30 @@ def _test_to_train(folds: tuple[Fold, ...]) -> float:
 
 
 def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:
-    each = [f.scorecard.score(name) for f in folds]
+    each = [f.scorecard.score(own) for f in folds if (own := named(name)(f.scorecard))]
+    like = next(s for f in folds for s in f.scorecard.scores if s.candidate.name == name)
     test_to_train = _test_to_train(folds)
     by_part: dict[str, dict[str, Interval]] = {}
     for part in PARTS[:2]:
         by_part[part] = {m: corrected_t([s.scores[part][m].value for s in each], test_to_train) for m in first.metrics}
     by_part["holdout"] = {
-        m: interval(*pooled.scored(metric, _named(name)), metric.within) for m, metric in first.metrics.items()
+        m: interval(*pooled.scored(metric, named(name)), metric.within) for m, metric in first.metrics.items()
     }
     at = {part: by_part[part][first.primary].value for part in PARTS}
     sign = first.metrics[first.primary].sign
     costs = [s.candidate.cost for s in each]
     cost = Cost(sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs), max(c.peak_mb for c in costs))
-    binary = each[0].calibration is not None
+    binary = like.calibration is not None
+    candidate = like.candidate
+    if candidate.members:  # what is bundled: other candidates are those of the first fold
+        candidate = mean_blend(candidate, [s.candidate for s in each])
     return replace(
-        each[0],
-        candidate=replace(each[0].candidate, cost=cost),
+        like,
+        candidate=replace(candidate, cost=cost),
         scores=by_part,
         overfit_gap=sign * (at["train"] - at["holdout"]),
         selection_optimism=sign * (at["valid"] - at["holdout"]),
-        calibration=explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if binary else None,
+        calibration=explain.calibration(pooled.y, pooled.mean(named(name))[:, 1]) if binary else None,
         score_cpu_seconds_per_row=float(np.mean([s.score_cpu_seconds_per_row for s in each])),
     )
 
@@ -263,6 +327,8 @@ def _planned(chosen: Chosen, folds: tuple[Fold, ...], pooled: _Pooled, primary: 
         (chosen.base or "", "its own base, untouched", _base),
         (chosen.baseline, "the best baseline on valid", _baseline),
     ]
+    if any(blended_alone(f.scorecard) != _baseline(f.scorecard) for f in folds):
+        opponents.append((candidate_name("blend", "baselines"), "the blend of baselines alone", blended_alone))
     return Planned(
         chosen.adapted,
         primary,
@@ -272,7 +338,7 @@ def _planned(chosen: Chosen, folds: tuple[Fold, ...], pooled: _Pooled, primary: 
 
 def _exploratory(chosen: Chosen, names: list[str], pooled: _Pooled, metric: Metric) -> tuple[Exploratory, ...]:
     others = [name for name in names if name not in (chosen.baseline, chosen.adapted)]
-    gains = [pooled.gain(metric, _named(name), _named(chosen.baseline)) for name in others]
+    gains = [pooled.gain(metric, named(name), named(chosen.baseline)) for name in others]
     adjusted = holm([p for _, p in gains])
     return tuple(
         Exploratory(name, chosen.baseline, gain, p, p_holm)

@@ -88,6 +88,8 @@ class Score:
     selection_optimism: float | None = None
     calibration: dict[str, Any] | None = None
     score_cpu_seconds_per_row: float = 0.0
+    threshold: float | None = None
+    """Where the recipe says what decisions pay: the probability from which acting pays most on valid."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,8 @@ def evaluate(
     holdout, opened = parts.holdout.open()
     assert holdout.y is not None
 
+    rule = plan.recipe.value
+    paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule)
     scores: list[Score] = []
     spread: dict[str, tuple[float, Floats]] = {}
     predictions: dict[str, Predictions] = {}
@@ -238,6 +242,7 @@ def evaluate(
             selection_optimism=metric.sign * (at["valid"] - at["holdout"]),
             calibration=explain.calibration(rows.labels, predicted[:, 1]) if plan.recipe.task == "binary" else None,
             score_cpu_seconds_per_row=cpu_per_row,
+            threshold=None if paid_on_valid is None else value.best_threshold(paid_on_valid, candidate.valid),
         )
 
     for done, candidate in enumerate(candidates):
@@ -245,7 +250,7 @@ def evaluate(
         refused = choice.refused.get(candidate.name)
         scores.append(measure(candidate) if refused is None else Score(candidate, refused, {}))
     baseline_gap = next(s.overfit_gap or 0.0 for s in scores if s.candidate.name == choice.chosen.baseline)
-    scores = [_with_excess(s, baseline_gap) for s in scores]
+    scores = [with_excess(s, baseline_gap) for s in scores]
 
     watch(1.0, "comparing")
     planned = compare_planned(choice.chosen, primary, metric, spread)
@@ -302,11 +307,11 @@ def evaluate(
             source=parts.source,
         )
     )
-    worth = _value(plan, choice, candidates, parts, predictions, by_name, resamplers["holdout"], verdict.champion)
+    worth = _value(plan, choice.chosen, parts, predictions, by_name, resamplers["holdout"], verdict.champion)
     fidelity = None
     if distil is not None:  # after everything is decided: it can change nothing
         watch(1.0, f"student of {verdict.champion}")
-        student = _with_excess(measure(distil(champion)), baseline_gap)
+        student = with_excess(measure(distil(champion)), baseline_gap)
         scores.append(student)
         fidelity = _fidelity(student, by_name[champion.name], predictions, spread, metric, worth)
     half_width = (
@@ -364,7 +369,8 @@ def _coverage(
     return float(np.mean((low <= y) & (y <= high)))
 
 
-def _with_excess(score: Score, baseline_gap: float) -> Score:
+def with_excess(score: Score, baseline_gap: float) -> Score:
+    """Return a score with its gap beyond the baseline's."""
     return replace(score, excess_gap=None if score.overfit_gap is None else score.overfit_gap - baseline_gap)
 
 
@@ -502,8 +508,7 @@ def _ablations(
 
 def _value(
     plan: Plan,
-    choice: Choice,
-    candidates: tuple[Candidate, ...],
+    chosen: Chosen,
     parts: Parts,
     predictions: dict[str, Predictions],
     scores: dict[str, Score],
@@ -512,25 +517,30 @@ def _value(
 ) -> dict[str, Any] | None:
     if plan.recipe.value is None:
         return None
-    on_valid = value.Payoffs(parts.frame[parts.split.valid], plan.recipe.value)
     on_holdout = value.Payoffs(parts.frame[parts.split.holdout], plan.recipe.value)
-    by_name = {c.name: c for c in candidates}
-    shown = [
-        n
-        for n in dict.fromkeys((choice.chosen.adapted, choice.chosen.base, choice.chosen.baseline, champion, "prior"))
-        if n
-    ]
-    worths = {}
-    for name in shown:
-        threshold = value.best_threshold(on_valid, by_name[name].valid)
-        worths[name] = value.worth(name, on_holdout, predictions[name], threshold, resampler)
+    worths = {
+        name: value.worth(name, on_holdout, predictions[name], scores[name].threshold, resampler)
+        for name in priced(chosen, champion)
+    }
+    return value_of(plan, chosen, worths, scores, resampler)
+
+
+def priced(chosen: Chosen, champion: str) -> list[str]:
+    """Return the candidates whose decisions are priced: those of the planned comparison, the champion, and the prior."""
+    return [n for n in dict.fromkeys((chosen.adapted, chosen.base, chosen.baseline, champion, "prior")) if n]
+
+
+def value_of(
+    plan: Plan, chosen: Chosen, worths: dict[str, value.Worth], scores: dict[str, Score], resampler: Resampler
+) -> dict[str, Any]:
+    """Return the value block of ``result.json``."""
     return value.summary(
         plan.recipe,
         worths,
-        choice.chosen.adapted or choice.chosen.baseline,
-        choice.chosen.baseline,
+        chosen.adapted or chosen.baseline,
+        chosen.baseline,
         resampler,
-        {c.name: c.cost for c in candidates},
-        {name: scores[name].score_cpu_seconds_per_row for name in shown},
-        {c.name: c.title for c in candidates},
+        {name: scores[name].candidate.cost for name in worths},
+        {name: scores[name].score_cpu_seconds_per_row for name in worths},
+        {name: scores[name].candidate.title for name in worths},
     )

@@ -69,12 +69,19 @@ def best_threshold(payoffs: Payoffs, predicted: Floats) -> float | None:
 def worth(name: str, payoffs: Payoffs, predicted: Floats, threshold: float | None, resampler: Resampler) -> Worth:
     """Measure a candidate's payoff on holdout rows."""
     per_row, share = payoffs.of(predicted, threshold)
-    return Worth(name, threshold, _mean(per_row, resampler, payoffs.rule.per), share, per_row)
+    return Worth(name, threshold, mean_payoff(per_row, resampler, payoffs.rule.per), share, per_row)
 
 
 def gain(a: Worth, b: Worth, resampler: Resampler, per: int) -> Interval:
     """Return what a pays above b per ``per`` decisions, on the same resamples."""
-    return _mean(a.per_row - b.per_row, resampler, per)
+    return mean_payoff(a.per_row - b.per_row, resampler, per)
+
+
+def mean_payoff(per_row: Floats, resampler: Resampler, per: int) -> Interval:
+    """Return the payoff of ``per`` decisions."""
+    means = np.concatenate([(w @ per_row) / w.sum(axis=1) for w in resampler.weights()])
+    value = float(per_row.mean())
+    return interval(value * per, (value + resampler.widening * (means - value)) * per)
 
 
 def cost_of(cpu_seconds: float, rule: Value) -> float:
@@ -155,8 +162,3 @@ def _acts(p: Floats, threshold: float, rule: Value) -> np.ndarray:
 def _evaluate(frame: pl.DataFrame, expression: str) -> Floats:
     values = frame.select(pl.sql_expr(expression).cast(pl.Float64).alias("payoff"))["payoff"].to_numpy()
     return np.broadcast_to(values, (frame.height,)).astype(np.float64)
-
-
-def _mean(per_row: Floats, resampler: Resampler, per: int) -> Interval:
-    means = np.concatenate([(w @ per_row) / w.sum(axis=1) for w in resampler.weights()])
-    return interval(float(per_row.mean() * per), means * per)
