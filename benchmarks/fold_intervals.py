@@ -121,7 +121,7 @@ def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval
             truth[name].append(metric.value(fresh_y, answer(predict(fresh_x))))
     test_to_train = 1 / (setting.folds - 1)
     plain = Resampler(len(y), group if setting.groups else None, RESAMPLES, seed)
-    widened = replace(plain, widening=widening_over_folds(setting.folds, test_to_train, setting.groups or setting.rows))
+    widened = replace(plain, widening=widening_over_folds(setting.folds, test_to_train))
     as_if, shared = ({n: r.distribution(metric, y, predicted[n]) for n in MODELS} for r in (plain, widened))
     value = {n: metric.value(y, predicted[n]) for n in MODELS}
     out = {}

@@ -49,7 +49,8 @@ class Data:
 class Procedure:
     """All that a run does on a split, but for the split: over folds, it is the same in every one.
 
-    ``budget`` is that of one split; ``metrics`` has the primary one first.
+    ``budget`` is that of one split; ``metrics`` has the primary one first. ``blends`` is whether candidates are blended:
+    in every fold or in none, or folds could not be compared.
     """
 
     plan: Plan
@@ -59,6 +60,7 @@ class Procedure:
     metrics: dict[str, Metric]
     seed: int
     budget: Budget
+    blends: bool
 
     def encoder(self, split: Split) -> Encoder:
         """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
@@ -79,7 +81,7 @@ class Procedure:
         parts, unlabelled = self._parts(split, encoder), self._unlabelled(encoder)
         origins = self._origins(split, parts, unlabelled, watch)
         candidates = adapt.make_all(self.todo, origins, parts.train, parts.valid)
-        if "blend" not in recipe.candidates.without:
+        if self.blends:
             refused = refusals(candidates)
             candidates += adapt.blend_all(tuple(c for c in candidates if c.name not in refused), parts.valid, seed)
         primary = next(iter(self.metrics.values()))

@@ -140,7 +140,8 @@ def assemble(
         "intervals": {
             "method": _BOOTSTRAP
             if scorecard.widening == 1
-            else f"{_BOOTSTRAP}, {scorecard.widening:.2f} times as wide since folds share training rows",
+            else f"{_BOOTSTRAP}, {scorecard.widening:.2f} times as wide since folds share training rows (train and valid: "
+            "corrected resampled t)",
             "resamples": scorecard.resamples,
             "widening": scorecard.widening,
             "level": 0.95,

@@ -31,6 +31,7 @@ from tabkit.evaluate.harness import Scorecard, conformal_half_width, threshold_o
 from tabkit.evaluate.metrics import resolve
 from tabkit.measure import Data, Procedure, Watch
 from tabkit.models.base import BUDGETS, Budget, Model
+from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan, Source, load_recipe
 from tabkit.recommend import recommend
 from tabkit.refresh import open_parent
@@ -158,7 +159,8 @@ def run(
     watch("data", 1.0, "")
 
     each = _for_each(allowance, len(splits))
-    procedure = Procedure(plan, rows, todo, opened, metrics, seed, each)
+    blends = "blend" not in plan.recipe.candidates.without and all(len(s.valid) >= LEAST_ROWS for s in splits)
+    procedure = Procedure(plan, rows, todo, opened, metrics, seed, each, blends)
     encoder = procedure.encoder(splits[0])
     if len(splits) == 1:
         split, kept = splits[0], None

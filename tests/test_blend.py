@@ -306,6 +306,10 @@ class TestWhenABlendCountsAsAdapted:
         # One fold of many gave an adapted member weight: the blend is still called adapted, and so it keeps that member.
         rare = mean_blend(adapted, [adapted, *[without] * 40])
         assert 0 < rare.adapted.settings["weights"]["lgbm_continue"] < LEAST_WEIGHT and not refusals((rare,))
+        assert {id(m) for m in mean.members if m.name == "linear"} == {
+            id(m) for m in adapted.members if m.name == "linear"
+        }
+        assert "the mean of the weights of 2 outer folds" in mean.adapted.notes[0]
         assert "lgbm_continue" not in mean_blend(without, [without, without]).adapted.settings["weights"]
 
     def test_the_planned_comparison_is_also_against_blending_baselines_alone(self) -> None:

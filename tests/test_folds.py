@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +22,11 @@ import tabkit
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.comparison import Chosen
-from tabkit.evaluate.folds import blended_alone, corrected_t, named
+from tabkit.evaluate.folds import _blended_alone, corrected_t, named, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
 from tabkit.models import base
+from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Recipe, load_recipe
 
 FAST = "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
@@ -129,7 +131,7 @@ def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_
     assert linear["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told) and told > 0.75
     assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
     widening = done.result["intervals"]["widening"]
-    assert widening == pytest.approx(widening_over_folds(3, 1 / 2, 300), rel=1e-3)
+    assert widening == pytest.approx(Resampler(300, None, 1, 0, widening_over_folds(3, 1 / 2)).stretch, rel=1e-3)
     y, p = (table["target"] == "yes").to_numpy().astype(int), table["linear"].to_numpy()
     plain = Resampler(300, None, 1000, 0).distribution(METRICS["roc_auc"], y, np.c_[1 - p, p])
     low = told - widening * (told - np.quantile(plain, 0.025))
@@ -169,7 +171,7 @@ def test_intervals_over_folds_cover_what_they_say() -> None:
             p[b] = np.c_[np.ones(b.sum()), x[b]] @ slopes
         predicted = np.c_[1 - p, p]
         resampler = Resampler(n, None, 400, seed)
-        for kept, widening in ((plain, 1.0), (widened, widening_over_folds(k, 1 / (k - 1), n))):
+        for kept, widening in ((plain, 1.0), (widened, widening_over_folds(k, 1 / (k - 1)))):
             spread = replace(resampler, widening=widening).distribution(metric, y, predicted)
             found = interval(metric.value(y, predicted), spread, metric.within)
             kept.append(found.low <= 0.5 <= found.high)
@@ -184,10 +186,13 @@ def test_a_widened_interval_ends_where_the_metric_does() -> None:
     spread = Resampler(40, None, 200, 0, widening=1.5).distribution(metric, y, predicted)
     plain = Resampler(40, None, 200, 0).distribution(metric, y, predicted)
     value = metric.value(y, predicted)
-    np.testing.assert_allclose(spread - value, 1.5 * (plain - value))
+    np.testing.assert_allclose(
+        spread - value, 1.5 * (stats.t.ppf(0.975, 39) / 1.95996 * (40 / 39) ** 0.5) * (plain - value), rtol=1e-4
+    )
     assert spread.max() > 1 and interval(value, spread, metric.within).high == 1
-    assert widening_over_folds(5, 0.25, 10**6) == pytest.approx(1.5, abs=1e-4)
-    assert widening_over_folds(5, 0.25, 12) > 1.7  # few groups
+    groups = np.arange(40) % 8
+    assert Resampler(40, groups, 200, 0, 1.5).stretch == pytest.approx(1.5 * 2.3646 / 1.96 * (8 / 7) ** 0.5, rel=1e-3)
+    assert Resampler(40, groups, 200, 0).stretch == 1 and Resampler(40, groups * 0, 200, 0, 1.5).stretch == 1.5
 
 
 def card(adapted: str | None, baseline: str, measured: dict[str, bool]) -> Any:
@@ -206,7 +211,7 @@ def test_a_blend_that_found_no_weight_for_a_kind_is_the_blend_without_it() -> No
     assert [named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
     assert [named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
     assert named("lgbm")(two) is None and named("linear")(two) == "linear"
-    assert [blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
+    assert [_blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
 
 
 def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tmp_path: Path) -> None:
@@ -230,3 +235,38 @@ def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tm
     assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result["bundle"]["members"])
     assert {p.name for p in model.iterdir() if p.is_dir()} == set(weights)
     assert tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet").rows_scored == 400
+
+
+def test_folds_with_few_valid_rows_blend_nothing_anywhere(tmp_path: Path) -> None:
+    """The first of temporal folds has few rows: blends in the others alone could not be compared."""
+    frame = signal_table(150).with_columns(t=pl.Series(range(150)))
+    path = write_recipe(tmp_path, frame, 'time = "t"\n' + BINARY + "[split]\nfolds = 3\n" + FAST)
+    frame.write_parquet(tmp_path / "d.parquet")
+    splits = split_rows(frame, load_recipe(str(path)).recipe, 0)
+    assert min(len(s.valid) for s in splits) < LEAST_ROWS <= max(len(s.valid) for s in splits), "this guards nothing"
+    done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
+    assert not any(c["name"].startswith("blend") for c in done.result["candidates"])
+
+
+def test_what_was_refused_in_a_fold_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = signal_table(150)
+    both = FAST.replace("['catboost']", "['catboost', 'blend']").replace("tabnet = ['full']", "icl = ['head']")
+    path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + both)
+    frame.write_parquet(tmp_path / "d.parquet")
+    asked: list[Any] = []
+    monkeypatch.setattr(sys.modules["tabkit.run"], "pool", lambda *a: (asked.extend(a), pool(*a))[1])
+    done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick", jobs=1)
+    assert done.result["chosen"]["base"] == "icl_as_is" and done.result["planned"] is not None
+
+    plan, table, everything, folds, *rest = asked
+    first = folds[0].scorecard
+    for gone in ("icl_as_is", "icl_head"):
+        scores = tuple(replace(s, refused="no", scores={}) if s.candidate.name == gone else s for s in first.scores)
+        chosen = (
+            replace(first.chosen, base=None) if gone == "icl_as_is" else replace(first.chosen, adapted=None, base=None)
+        )
+        fold = replace(folds[0], scorecard=replace(first, scores=scores, chosen=chosen))
+        found, _ = pool(plan, table, everything, (fold, *folds[1:]), *rest)
+        assert found.planned is None and found.chosen.adapted is None
+        assert found.verdict.decision == "use_baseline" and "was refused in some" in found.verdict.reason
+        assert [s.refused for s in found.scores if s.candidate.name == gone] == ["no"]

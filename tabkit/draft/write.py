@@ -103,7 +103,7 @@ def recipe_text(
         lines += [
             "",
             f"# {table.n_rows:,} rows: a single holdout would tell little, so every row is held out once, in {FOLDS} folds. It takes",
-            "# about twice as long. For one holdout (and for [value] and --distill, which need one), remove this table.",
+            "# about twice as long. For one holdout (and for --distill, which needs one), remove this table.",
             "[split]",
             f"folds = {FOLDS}",
         ]

@@ -20,7 +20,7 @@ from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import Outcome, few_cases
-from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide
+from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide, plan_of
 from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired, widening_over_folds
 from tabkit.evaluate.metrics import Floats, Metric
@@ -75,7 +75,7 @@ def pool(
     Parameters
     ----------
     frame, everything
-        All labelled rows, as a table and encoded; only their labels are read here.
+        All labelled rows, as a table and encoded.
     level
         The budget's level, which sets the number of resamples.
     """
@@ -89,12 +89,11 @@ def pool(
     measured = [_score(name, folds, pooled, first) for name in names]
     by_name = {s.candidate.name: s for s in measured}
     on_valid = {name: s.scores["valid"][first.primary].value for name, s in by_name.items()}
-    adapted, baseline = (_modal(folds, pick, on_valid, metric) for pick in (_adapted, _baseline))
-    bases = [f.scorecard.chosen.base for f in folds if adapted and f.scorecard.chosen.adapted == adapted]
-    chosen = Chosen(adapted, next((base for base in bases if base in on_valid), None), baseline or "prior")
+    adapted, base = _adapted_and_base(folds, on_valid, metric)
+    chosen = Chosen(adapted, base, _modal(folds, _baseline, on_valid, metric) or "prior")
     baseline_gap = by_name[chosen.baseline].overfit_gap or 0.0
     scores = [with_excess(s, baseline_gap) for s in measured] + [s for n, s in refused.items() if n not in names]
-    planned = _planned(chosen, folds, pooled, first.primary, metric)
+    planned = _planned(chosen, names, pooled, first.primary, metric)
     verdict = decide(
         planned,
         chosen,
@@ -108,7 +107,10 @@ def pool(
     counted = "; ".join(
         f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if any(pick(f.scorecard) for f in folds)
     )
-    reason = f"{verdict.reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
+    reason = verdict.reason
+    if planned is None and any(_adapted(f.scorecard) for f in folds):
+        reason = "What most folds adapted, or its base, was refused in some: nothing can be said of adapting."
+    reason = f"{reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
     verdict = replace(verdict, reason=reason)
 
     shown = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
@@ -130,7 +132,7 @@ def pool(
         verdict=verdict,
         checks=_checks(folds, everything.take(rows), plan),
         curve=first.curve,
-        value=_value(plan, frame, chosen, verdict.champion, pooled, means, by_name),
+        value=_value(plan, frame, chosen, verdict.champion, pooled, by_name),
         importance=_importance(folds, verdict.champion),
         slices=slices,
         ablations=_ablations(folds),
@@ -138,7 +140,7 @@ def pool(
         interval_coverage=float(np.mean(coverages)) if coverages else None,
         opened=max(opened) if opened else None,
         resamples=RESAMPLES[level],
-        widening=pooled.resampler.widening,
+        widening=pooled.resampler.stretch,
         half_width=float(np.mean(widths)) if widths else None,
     )
     return scorecard, pooled.split
@@ -157,7 +159,7 @@ def _baseline(card: Scorecard) -> str | None:
 
 
 def named(name: str) -> Pick:
-    """Return what stands for a candidate in a fold; None where it was refused.
+    """Return what stands for a candidate in a fold; None where it was refused or not made.
 
     A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that alone.
     """
@@ -173,7 +175,7 @@ def named(name: str) -> Pick:
 _SMALLER = {candidate_name("blend", "all"): ("bases", "baselines"), candidate_name("blend", "bases"): ("baselines",)}
 
 
-def blended_alone(card: Scorecard) -> str | None:
+def _blended_alone(card: Scorecard) -> str | None:
     """Return the blend of baselines where a blend was adapted; what it gains is not adapting's to claim."""
     alone = named(candidate_name("blend", "baselines"))(card)
     blended = card.chosen.adapted == candidate_name("blend", "all")
@@ -183,10 +185,22 @@ def blended_alone(card: Scorecard) -> str | None:
 _ROLES: tuple[tuple[str, Pick], ...] = (("adapted", _adapted), ("baseline", _baseline))
 
 
+def _adapted_and_base(
+    folds: tuple[Fold, ...], on_valid: dict[str, float], metric: Metric
+) -> tuple[str | None, str | None]:
+    """Return what most folds adapted, and its base; None, None where some fold cannot say what either is worth."""
+    cards = [f.scorecard for f in folds]
+    adapted = _modal(folds, _adapted, on_valid, metric)
+    base = next((_base(card) for card in cards if _adapted(card) == adapted), None)
+    everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(card) and _base(card) for card in cards)
+    return (adapted, base) if everywhere else (None, None)
+
+
 def _modal(folds: tuple[Fold, ...], pick: Pick, on_valid: dict[str, float], metric: Metric) -> str | None:
     """Return the candidate that most folds picked; among equals, the best on valid."""
-    picked = Counter(name for f in folds if (name := pick(f.scorecard)) in on_valid)
-    return max(picked, key=lambda name: (picked[name], metric.sign * on_valid[name]), default=None)
+    picked = Counter(name for f in folds if (name := pick(f.scorecard)) is not None)
+    worst = -math.inf
+    return max(picked, key=lambda n: (picked[n], metric.sign * on_valid[n] if n in on_valid else worst), default=None)
 
 
 def _counted(folds: tuple[Fold, ...], pick: Pick) -> str:
@@ -219,8 +233,7 @@ class _Pooled:
         one = folds[0].split
         split = replace(one, holdout=rows, fold=0)
         groups = None if one.groups is None else one.groups[rows]
-        n_units = len(rows) if groups is None else len(np.unique(groups))
-        widening = widening_over_folds(len(repeats[0]), _test_to_train(folds), n_units)
+        widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
         resampler = Resampler(len(rows), groups, RESAMPLES[level], seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
 
@@ -266,33 +279,37 @@ def _value(
     chosen: Chosen,
     champion: str,
     pooled: _Pooled,
-    means: dict[str, Predictions],
     scores: dict[str, Score],
 ) -> dict[str, object] | None:
     """Return what decisions pay where every fold acts at the threshold of its own valid rows.
 
-    What is bundled decides at the threshold that is best on all rows, each predicted by the fold that held it out.
+    The gain is that of the planned comparison: what each fold adapted over what each chose as baseline. What is bundled
+    decides at the threshold that is best on all rows, each predicted by the fold that held it out.
     """
     rule = plan.recipe.value
     if rule is None:
         return None
-    everything = value.Payoffs(frame[pooled.split.holdout], rule)
+    everything = value.Payoffs(pl.concat([frame[pooled.split.holdout]] * len(pooled.repeats)), rule)
     worths = {}
     for name in priced(chosen, champion):
         per_row, acted = pooled.payoffs(frame, rule, named(name))
         mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
-        worths[name] = value.Worth(name, value.best_threshold(everything, means[name]), mean, acted, per_row)
-    return value_of(plan, chosen, worths, scores, pooled.resampler)
+        threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(named(name))))
+        worths[name] = value.Worth(name, threshold, mean, acted, per_row)
+    pick = _baseline if chosen.adapted is None else _adapted
+    ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, _baseline))
+    gain = value.mean_payoff(ours - theirs, pooled.resampler, rule.per)
+    return value_of(plan, chosen, worths, gain, scores, len(pooled.folds))
 
 
 def _test_to_train(folds: tuple[Fold, ...]) -> float:
-    """Return rows held out over rows learned from (train and valid), the mean of the folds."""
-    return float(np.mean([len(f.split.holdout) / len(f.split.before) for f in folds]))
+    """Return rows held out over rows learned from (train and valid), of all folds."""
+    return sum(len(f.split.holdout) for f in folds) / sum(len(f.split.before) for f in folds)
 
 
 def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:
     each = [f.scorecard.score(own) for f in folds if (own := named(name)(f.scorecard))]
-    like = next(s for f in folds for s in f.scorecard.scores if s.candidate.name == name)
+    like = next(s for f in folds for s in f.scorecard.scores if s.candidate.name == name and s.scores)
     test_to_train = _test_to_train(folds)
     by_part: dict[str, dict[str, Interval]] = {}
     for part in PARTS[:2]:
@@ -319,21 +336,16 @@ def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard
     )
 
 
-def _planned(chosen: Chosen, folds: tuple[Fold, ...], pooled: _Pooled, primary: str, metric: Metric) -> Planned | None:
-    # A base that was refused in some fold leaves that fold without an opponent: then nothing can be said of adapting.
-    if chosen.adapted is None or not all(_adapted(f.scorecard) and _base(f.scorecard) for f in folds):
+def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, primary: str, metric: Metric) -> Planned | None:
+    if chosen.adapted is None:
         return None
-    opponents: list[tuple[str, str, Pick]] = [
-        (chosen.base or "", "its own base, untouched", _base),
-        (chosen.baseline, "the best baseline on valid", _baseline),
-    ]
-    if any(blended_alone(f.scorecard) != _baseline(f.scorecard) for f in folds):
-        opponents.append((candidate_name("blend", "baselines"), "the blend of baselines alone", blended_alone))
-    return Planned(
-        chosen.adapted,
-        primary,
-        tuple(Against(name, role, pooled.gain(metric, _adapted, pick)[0]) for name, role, pick in opponents),
-    )
+    alone = candidate_name("blend", "baselines")
+    picks = {alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
+    opponents = dict(plan_of(chosen, names))
+    if any(_blended_alone(f.scorecard) != _baseline(f.scorecard) for f in pooled.folds):
+        opponents.setdefault(alone, "the blend of baselines alone")
+    against = (Against(n, role, pooled.gain(metric, _adapted, picks[n])[0]) for n, role in opponents.items())
+    return Planned(chosen.adapted, primary, tuple(against))
 
 
 def _exploratory(chosen: Chosen, names: list[str], pooled: _Pooled, metric: Metric) -> tuple[Exploratory, ...]:

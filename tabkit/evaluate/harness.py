@@ -522,7 +522,9 @@ def _value(
         name: value.worth(name, on_holdout, predictions[name], scores[name].threshold, resampler)
         for name in priced(chosen, champion)
     }
-    return value_of(plan, chosen, worths, scores, resampler)
+    candidate = chosen.adapted or chosen.baseline
+    gain = value.gain(worths[candidate], worths[chosen.baseline], resampler, plan.recipe.value.per)
+    return value_of(plan, chosen, worths, gain, scores)
 
 
 def priced(chosen: Chosen, champion: str) -> list[str]:
@@ -531,16 +533,22 @@ def priced(chosen: Chosen, champion: str) -> list[str]:
 
 
 def value_of(
-    plan: Plan, chosen: Chosen, worths: dict[str, value.Worth], scores: dict[str, Score], resampler: Resampler
+    plan: Plan,
+    chosen: Chosen,
+    worths: dict[str, value.Worth],
+    gain: Interval,
+    scores: dict[str, Score],
+    n_folds: int = 1,
 ) -> dict[str, Any]:
-    """Return the value block of ``result.json``."""
+    """Return the value block of ``result.json``; costs are those of one of ``n_folds``."""
+    costs = {name: scores[name].candidate.cost for name in worths}
     return value.summary(
         plan.recipe,
         worths,
         chosen.adapted or chosen.baseline,
         chosen.baseline,
-        resampler,
-        {name: scores[name].candidate.cost for name in worths},
+        gain,
+        {n: replace(c, seconds=c.seconds / n_folds, cpu_seconds=c.cpu_seconds / n_folds) for n, c in costs.items()},
         {name: scores[name].score_cpu_seconds_per_row for name in worths},
         {name: scores[name].candidate.title for name in worths},
     )

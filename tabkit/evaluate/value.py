@@ -81,7 +81,7 @@ def mean_payoff(per_row: Floats, resampler: Resampler, per: int) -> Interval:
     """Return the payoff of ``per`` decisions."""
     means = np.concatenate([(w @ per_row) / w.sum(axis=1) for w in resampler.weights()])
     value = float(per_row.mean())
-    return interval(value * per, (value + resampler.widening * (means - value)) * per)
+    return interval(value * per, resampler.around(value, means) * per)
 
 
 def cost_of(cpu_seconds: float, rule: Value) -> float:
@@ -94,15 +94,22 @@ def summary(
     worths: dict[str, Worth],
     candidate: str,
     baseline: str,
-    resampler: Resampler,
+    difference: Interval,
     costs: dict[str, Cost],
     score_cpu_per_row: dict[str, float],
     titles: dict[str, str],
 ) -> dict[str, object]:
-    """Return the value block of ``result.json``: payoffs, gain, costs, and whether it was worth it."""
+    """Return the value block of ``result.json``: payoffs, gain, costs, and whether it was worth it.
+
+    Parameters
+    ----------
+    difference
+        What the candidate pays above the baseline per ``per`` decisions.
+    costs
+        What it cost to make each candidate once.
+    """
     rule = recipe.value
     assert rule is not None
-    difference = gain(worths[candidate], worths[baseline], resampler, rule.per)
     adapt_cost = cost_of(costs[candidate].cpu_seconds, rule)
     score_cost = cost_of(score_cpu_per_row[candidate], rule)
     extra = cost_of(score_cpu_per_row[candidate] - score_cpu_per_row[baseline], rule)

@@ -243,17 +243,18 @@ def _bagged(table: Floats, rows: Features, fold: npt.NDArray[np.int64]) -> Float
     return _without_small(np.mean(found, axis=0))
 
 
-def _without_small(weights: Floats, kept: npt.NDArray[np.bool_] | None = None) -> Floats:
+def _without_small(weights: Floats, kept: npt.NDArray[np.bool_] | bool = False) -> Floats:
     """Return weights that sum to 1, with those under LEAST_WEIGHT at 0, but for the greatest and the ones ``kept``."""
     small = weights < min(LEAST_WEIGHT, float(weights.max()))
-    large = np.where(small if kept is None else small & ~kept, 0.0, weights)
+    large = np.where(small & ~np.asarray(kept), 0.0, weights)
     return np.asarray(large / large.sum())
 
 
 def mean_blend(like: Candidate, blends: Sequence[Candidate]) -> Candidate:
-    """Return a blend with the mean of the weights that several folds found; its models are those of ``like``'s kind.
+    """Return a blend with the mean of the weights that several folds found.
 
-    A blend that is called adapted keeps its heaviest adapted member, however small its mean weight.
+    A member is that of the first fold that gave it weight. A blend that is called adapted keeps its heaviest adapted
+    member, however small its mean weight.
 
     Parameters
     ----------
@@ -262,15 +263,18 @@ def mean_blend(like: Candidate, blends: Sequence[Candidate]) -> Candidate:
     blends
         A blend a fold; those without weight on a kind of member may be blends of the others.
     """
-    members = {m.name: m for c in (like, *blends) for m in c.members}
+    members = {m.name: m for c in reversed((*blends, like)) for m in c.members}
     found = [[c.adapted.settings["weights"].get(name, 0.0) for name in members] for c in blends]
-    mean = np.mean(found, axis=0)
-    own = np.array([m.kind == like.kind for m in members.values()])
-    kept = own & (mean == np.where(own, mean, -1.0).max()) if like.kind != "baseline" else None
+    mean, kept = np.mean(found, axis=0), np.zeros(len(members), dtype=bool)
+    if like.kind == "adapted":
+        kept[np.argmax([w if m.kind == "adapted" else -1.0 for w, m in zip(mean, members.values(), strict=True)])] = (
+            True
+        )
     weights = {n: float(w) for n, w in zip(members, _without_small(mean, kept), strict=True) if w > 0}
     those = tuple(members[n] for n in weights)
     adapted = blended(like.how, [Part(m.name, m.adapted, np.zeros(0)) for m in those], weights)
-    return replace(like, adapted=adapted, members=those)
+    note = f"{adapted.notes[0]}; the mean of the weights of {len(blends)} outer folds"
+    return replace(like, adapted=replace(adapted, notes=(note, *adapted.notes[1:])), members=those)
 
 
 def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:
