@@ -182,10 +182,16 @@ def report(ours: pl.DataFrame, published: Path | None) -> None:
     n = ours.select("field", "target").unique().height
     seconds = ours.filter(pl.col("candidate") == CHAMPION)["seconds"].sum()
     print(f"\n{n} tasks; the champions and what they were chosen from took {seconds:.0f} s of a core")
-    means = ours.group_by("candidate").agg(pl.len(), pl.col("r2").mean(), pl.col("r2").median().alias("median"))
-    print("| candidate | tasks | mean R2 | median R2 |\n|---|---|---|---|")
-    for row in means.sort("len", "r2", descending=True).iter_rows():
-        print(f"| {row[0]} | {row[1]} | {row[2]:.4f} | {row[3]:.4f} |")
+    whole = ours.group_by("field", "target").agg(pl.len()).filter(pl.col("len") == pl.col("len").max())
+    for what, those in (
+        ("all", ours),
+        ("measured for every candidate", ours.join(whole, on=["field", "target"], how="semi")),
+    ):
+        means = those.group_by("candidate").agg(pl.len(), pl.col("r2").mean(), pl.col("r2").median().alias("median"))
+        if what == "all" or means["len"].sum() < len(ours):
+            print(f"\n| tasks: {what} | tasks | mean R2 | median R2 |\n|---|---|---|---|")
+            for row in means.sort("len", "r2", descending=True).iter_rows():
+                print(f"| {row[0]} | {row[1]} | {row[2]:.4f} | {row[3]:.4f} |")
     if published is None:
         return
     theirs = pl.read_csv(published).with_columns(
