@@ -279,7 +279,7 @@ def _overfit(e: Evidence) -> Verdict:
     over = {name: share for name, share in lost.items() if share > SKILL_LOST}
     if over:
         named = ", ".join(f"{name} ({share:.0%})" for name, share in sorted(over.items(), key=lambda kv: -kv[1]))
-        mark = " The champion is among them." if e.champion in over else ""
+        mark = f" The champion, {e.champion}, is among them." if e.champion in over else ""
         return (
             "fail",
             f"More than {SKILL_LOST:.0%} of the skill shown on train is lost on the holdout by: {named}.{mark}",
