@@ -192,6 +192,13 @@ def report(ours: pl.DataFrame, published: Path | None) -> None:
             print(f"\n| tasks: {what} | tasks | mean R2 | median R2 |\n|---|---|---|---|")
             for row in means.sort("len", "r2", descending=True).iter_rows():
                 print(f"| {row[0]} | {row[1]} | {row[2]:.4f} | {row[3]:.4f} |")
+    both = ours.filter(pl.col("candidate").is_in(["icl_full", "icl_as_is"])).pivot(
+        "candidate", index=["field", "target"], values="r2"
+    )
+    if "icl_full" in both.columns:
+        gains = (both["icl_full"] - both["icl_as_is"]).drop_nulls()
+        span = f"mean {gains.mean():+.3f}, from {gains.min():+.2f} to {gains.max():+.2f}"
+        print(f"\nicl_full is above icl_as_is on {(gains > 0).sum()} of {len(gains)}: {span}")
     if published is None:
         return
     theirs = pl.read_csv(published).with_columns(

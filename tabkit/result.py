@@ -139,7 +139,7 @@ def assemble(
         "checks": scorecard.checks,
         "intervals": {
             "method": _BOOTSTRAP
-            if scorecard.widening == 1
+            if split.n_folds == 1
             else f"{_BOOTSTRAP}, {scorecard.widening:.2f} times as wide since folds share training rows (train and valid: "
             "corrected resampled t)",
             "resamples": scorecard.resamples,

@@ -23,7 +23,7 @@ from tabkit import adapt
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.comparison import Chosen
-from tabkit.evaluate.folds import _blended_alone, corrected_t, named, pool
+from tabkit.evaluate.folds import _blended_alone, _named, corrected_t, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
 from tabkit.models import base
@@ -209,9 +209,9 @@ def test_a_blend_that_found_no_weight_for_a_kind_is_the_blend_without_it() -> No
     three = card("blend_all", "linear", dict.fromkeys(("linear", "blend_baselines", "blend_bases", "blend_all"), True))
     two = card("icl_full", "linear", {"linear": True, "blend_baselines": True, "blend_bases": True, "lgbm": False})
     one = card("icl_full", "linear", {"linear": True, "blend_baselines": True})
-    assert [named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
-    assert [named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
-    assert named("lgbm")(two) is None and named("linear")(two) == "linear"
+    assert [_named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
+    assert [_named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
+    assert _named("lgbm")(two) is None and _named("linear")(two) == "linear"
     assert [_blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
 
 

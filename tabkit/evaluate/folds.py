@@ -20,9 +20,9 @@ from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import Outcome, few_cases
-from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, decide, plan_of
+from tabkit.evaluate.comparison import Against, Chosen, Planned, decide, explore, plan_of
 from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, holm, interval, paired, widening_over_folds
+from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, interval, paired, widening_over_folds
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.models.base import Cost, Predictions, candidate_name
 from tabkit.models.blend import mean_blend
@@ -83,10 +83,11 @@ def pool(
     first = folds[0].scorecard
     metric = first.metrics[first.primary]
     every = [s for f in folds for s in f.scorecard.scores]
-    names = [n for n in dict.fromkeys(s.candidate.name for s in every) if all(named(n)(f.scorecard) for f in folds)]
+    names = [n for n in dict.fromkeys(s.candidate.name for s in every) if all(_named(n)(f.scorecard) for f in folds)]
     refused = {s.candidate.name: s for s in every if s.refused is not None}
 
-    measured = [_score(name, folds, pooled, first) for name in names]
+    spread = {name: pooled.scored(first.metrics, _named(name)) for name in names}
+    measured = [_score(name, folds, pooled, spread[name]) for name in names]
     by_name = {s.candidate.name: s for s in measured}
     on_valid = {name: s.scores["valid"][first.primary].value for name, s in by_name.items()}
     adapted, base = _adapted_and_base(folds, on_valid, metric)
@@ -114,7 +115,7 @@ def pool(
     verdict = replace(verdict, reason=reason)
 
     shown = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
-    means = {name: pooled.mean(named(name)) for name in names}
+    means = {name: pooled.mean(_named(name)) for name in names}
     rows = pooled.split.holdout
     _, slices = slices_of(
         plan, frame[rows], everything.take(rows), shown, verdict.champion, means, metric, pooled.resampler, pooled.split
@@ -128,7 +129,7 @@ def pool(
         scores=tuple(scores),
         chosen=chosen,
         planned=planned,
-        exploratory=_exploratory(chosen, names, pooled, metric),
+        exploratory=explore(chosen, metric, {name: found[first.primary] for name, found in spread.items()}),
         verdict=verdict,
         checks=_checks(folds, everything.take(rows), plan),
         curve=first.curve,
@@ -158,7 +159,7 @@ def _baseline(card: Scorecard) -> str | None:
     return card.chosen.baseline
 
 
-def named(name: str) -> Pick:
+def _named(name: str) -> Pick:
     """Return what stands for a candidate in a fold; None where it was refused or not made.
 
     A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that alone.
@@ -177,7 +178,7 @@ _SMALLER = {candidate_name("blend", "all"): ("bases", "baselines"), candidate_na
 
 def _blended_alone(card: Scorecard) -> str | None:
     """Return the blend of baselines where a blend was adapted; what it gains is not adapting's to claim."""
-    alone = named(candidate_name("blend", "baselines"))(card)
+    alone = _named(candidate_name("blend", "baselines"))(card)
     blended = card.chosen.adapted == candidate_name("blend", "all")
     return alone if blended and alone else card.chosen.baseline
 
@@ -250,15 +251,14 @@ class _Pooled:
         """Return each row's prediction, the mean over repeats."""
         return np.asarray(np.mean(self.predictions(pick), axis=0))
 
-    def scored(self, metric: Metric, pick: Pick) -> tuple[float, Floats]:
-        """Return the metric of all rows and its resamples, each the mean over repeats."""
+    def scored(self, metrics: dict[str, Metric], pick: Pick) -> dict[str, tuple[float, Floats]]:
+        """Return each metric of all rows and its resamples, both the mean over repeats."""
         each = self.predictions(pick)
-        value = float(np.mean([metric.value(self.y, p) for p in each]))
-        return value, np.mean([self.resampler.distribution(metric, self.y, p) for p in each], axis=0)
-
-    def gain(self, metric: Metric, a: Pick, b: Pick) -> tuple[Interval, float]:
-        """Return the gain of a over b on all rows with its interval, and its p-value."""
-        return paired(metric, self.scored(metric, a), self.scored(metric, b))
+        drawn = [self.resampler.distributions(metrics, self.y, p) for p in each]
+        return {
+            name: (float(np.mean([m.value(self.y, p) for p in each])), np.mean([d[name] for d in drawn], axis=0))
+            for name, m in metrics.items()
+        }
 
     def payoffs(self, frame: pl.DataFrame, rule: Value, pick: Pick) -> tuple[Floats, float | None]:
         """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
@@ -292,14 +292,15 @@ def _value(
     everything = value.Payoffs(pl.concat([frame[pooled.split.holdout]] * len(pooled.repeats)), rule)
     worths = {}
     for name in priced(chosen, champion):
-        per_row, acted = pooled.payoffs(frame, rule, named(name))
+        per_row, acted = pooled.payoffs(frame, rule, _named(name))
         mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
-        threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(named(name))))
+        threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(_named(name))))
         worths[name] = value.Worth(name, threshold, mean, acted, per_row)
     pick = _baseline if chosen.adapted is None else _adapted
     ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, _baseline))
     gain = value.mean_payoff(ours - theirs, pooled.resampler, rule.per)
-    return value_of(plan, chosen, worths, gain, scores, len(pooled.folds))
+    cpu_seconds = scores[chosen.adapted or chosen.baseline].candidate.cost.cpu_seconds / len(pooled.folds)
+    return value_of(plan, chosen, worths, gain, scores, cpu_seconds)
 
 
 def _test_to_train(folds: tuple[Fold, ...]) -> float:
@@ -307,16 +308,15 @@ def _test_to_train(folds: tuple[Fold, ...]) -> float:
     return sum(len(f.split.holdout) for f in folds) / sum(len(f.split.before) for f in folds)
 
 
-def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard) -> Score:
-    each = [f.scorecard.score(own) for f in folds if (own := named(name)(f.scorecard))]
+def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, on_holdout: dict[str, tuple[float, Floats]]) -> Score:
+    first = folds[0].scorecard
+    each = [f.scorecard.score(own) for f in folds if (own := _named(name)(f.scorecard))]
     like = next(s for f in folds for s in f.scorecard.scores if s.candidate.name == name and s.scores)
     test_to_train = _test_to_train(folds)
     by_part: dict[str, dict[str, Interval]] = {}
     for part in PARTS[:2]:
         by_part[part] = {m: corrected_t([s.scores[part][m].value for s in each], test_to_train) for m in first.metrics}
-    by_part["holdout"] = {
-        m: interval(*pooled.scored(metric, named(name)), metric.within) for m, metric in first.metrics.items()
-    }
+    by_part["holdout"] = {m: interval(*on_holdout[m], metric.within) for m, metric in first.metrics.items()}
     at = {part: by_part[part][first.primary].value for part in PARTS}
     sign = first.metrics[first.primary].sign
     costs = [s.candidate.cost for s in each]
@@ -331,7 +331,7 @@ def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, first: Scorecard
         scores=by_part,
         overfit_gap=sign * (at["train"] - at["holdout"]),
         selection_optimism=sign * (at["valid"] - at["holdout"]),
-        calibration=explain.calibration(pooled.y, pooled.mean(named(name))[:, 1]) if binary else None,
+        calibration=explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if binary else None,
         score_cpu_seconds_per_row=float(np.mean([s.score_cpu_seconds_per_row for s in each])),
     )
 
@@ -344,18 +344,12 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, primary: str, me
     opponents = dict(plan_of(chosen, names))
     if any(_blended_alone(f.scorecard) != _baseline(f.scorecard) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
-    against = (Against(n, role, pooled.gain(metric, _adapted, picks[n])[0]) for n, role in opponents.items())
-    return Planned(chosen.adapted, primary, tuple(against))
-
-
-def _exploratory(chosen: Chosen, names: list[str], pooled: _Pooled, metric: Metric) -> tuple[Exploratory, ...]:
-    others = [name for name in names if name not in (chosen.baseline, chosen.adapted)]
-    gains = [pooled.gain(metric, named(name), named(chosen.baseline)) for name in others]
-    adjusted = holm([p for _, p in gains])
-    return tuple(
-        Exploratory(name, chosen.baseline, gain, p, p_holm)
-        for name, (gain, p), p_holm in zip(others, gains, adjusted, strict=True)
+    ours = pooled.scored({primary: metric}, _adapted)[primary]
+    against = (
+        Against(name, role, paired(metric, ours, pooled.scored({primary: metric}, picks[name])[primary])[0])
+        for name, role in opponents.items()
     )
+    return Planned(chosen.adapted, primary, tuple(against))
 
 
 def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[Outcome, ...]:

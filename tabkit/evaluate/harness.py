@@ -524,7 +524,7 @@ def _value(
     }
     candidate = chosen.adapted or chosen.baseline
     gain = value.gain(worths[candidate], worths[chosen.baseline], resampler, plan.recipe.value.per)
-    return value_of(plan, chosen, worths, gain, scores)
+    return value_of(plan, chosen, worths, gain, scores, scores[candidate].candidate.cost.cpu_seconds)
 
 
 def priced(chosen: Chosen, champion: str) -> list[str]:
@@ -538,17 +538,16 @@ def value_of(
     worths: dict[str, value.Worth],
     gain: Interval,
     scores: dict[str, Score],
-    n_folds: int = 1,
+    cpu_seconds: float,
 ) -> dict[str, Any]:
-    """Return the value block of ``result.json``; costs are those of one of ``n_folds``."""
-    costs = {name: scores[name].candidate.cost for name in worths}
+    """Return the value block of ``result.json``; ``cpu_seconds`` is what it takes to make the candidate once."""
     return value.summary(
         plan.recipe,
         worths,
         chosen.adapted or chosen.baseline,
         chosen.baseline,
         gain,
-        {n: replace(c, seconds=c.seconds / n_folds, cpu_seconds=c.cpu_seconds / n_folds) for n, c in costs.items()},
+        cpu_seconds,
         {name: scores[name].score_cpu_seconds_per_row for name in worths},
         {name: scores[name].candidate.title for name in worths},
     )

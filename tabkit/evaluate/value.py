@@ -9,7 +9,6 @@ import polars as pl
 
 from tabkit.evaluate.intervals import Interval, Resampler, interval
 from tabkit.evaluate.metrics import Floats
-from tabkit.models.base import Cost
 from tabkit.recipe import Recipe, Value
 
 
@@ -95,7 +94,7 @@ def summary(
     candidate: str,
     baseline: str,
     difference: Interval,
-    costs: dict[str, Cost],
+    cpu_seconds: float,
     score_cpu_per_row: dict[str, float],
     titles: dict[str, str],
 ) -> dict[str, object]:
@@ -105,12 +104,12 @@ def summary(
     ----------
     difference
         What the candidate pays above the baseline per ``per`` decisions.
-    costs
-        What it cost to make each candidate once.
+    cpu_seconds
+        What it takes to make the candidate once.
     """
     rule = recipe.value
     assert rule is not None
-    adapt_cost = cost_of(costs[candidate].cpu_seconds, rule)
+    adapt_cost = cost_of(cpu_seconds, rule)
     score_cost = cost_of(score_cpu_per_row[candidate], rule)
     extra = cost_of(score_cpu_per_row[candidate] - score_cpu_per_row[baseline], rule)
     yearly = rule.decisions_per_year

@@ -246,7 +246,7 @@ def _bagged(table: Floats, rows: Features, fold: npt.NDArray[np.int64]) -> Float
 def _without_small(weights: Floats, kept: npt.NDArray[np.bool_] | bool = False) -> Floats:
     """Return weights that sum to 1, with those under LEAST_WEIGHT at 0, but for the greatest and the ones ``kept``."""
     small = weights < min(LEAST_WEIGHT, float(weights.max()))
-    large = np.where(small & ~np.asarray(kept), 0.0, weights)
+    large = np.where(small & np.logical_not(kept), 0.0, weights)
     return np.asarray(large / large.sum())
 
 
@@ -267,9 +267,8 @@ def mean_blend(like: Candidate, blends: Sequence[Candidate]) -> Candidate:
     found = [[c.adapted.settings["weights"].get(name, 0.0) for name in members] for c in blends]
     mean, kept = np.mean(found, axis=0), np.zeros(len(members), dtype=bool)
     if like.kind == "adapted":
-        kept[np.argmax([w if m.kind == "adapted" else -1.0 for w, m in zip(mean, members.values(), strict=True)])] = (
-            True
-        )
+        own = np.array([m.kind == "adapted" for m in members.values()])
+        kept[np.argmax(np.where(own, mean, -1.0))] = True
     weights = {n: float(w) for n, w in zip(members, _without_small(mean, kept), strict=True) if w > 0}
     those = tuple(members[n] for n in weights)
     adapted = blended(like.how, [Part(m.name, m.adapted, np.zeros(0)) for m in those], weights)
