@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabkit import bundle, report, result
+from tabkit import bundle, report
+from tabkit import assembled as result
 from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_on_top, wanted_rankers
 from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of, truth_of
 from tabkit.data.validate import Table

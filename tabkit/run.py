@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from tabkit import adapt, bundle, report, result
+from tabkit import adapt, bundle, report
+from tabkit import assembled as result
 from tabkit.cross_validate import kept_folder, measure_folds
 from tabkit.data.align import SourceTable, read_source
 from tabkit.data.encode import Encoder, as_text

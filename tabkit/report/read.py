@@ -18,7 +18,7 @@ RESULT, PREDICTIONS, REPORT = "result.json", "holdout_predictions.parquet", "rep
 @cache
 def result_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) that documents ``result.json``."""
-    path = Path(__file__).parent.parent / "result.schema.json"
+    path = Path(__file__).parent.parent / "result" / "result.schema.json"
     schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema
 

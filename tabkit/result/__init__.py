@@ -1,0 +1,1 @@
+"""What a run finds, typed: everything above fills it or reads it."""
