@@ -10,9 +10,12 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.single import single_feature_scores
-from tabkit.evaluate.intervals import Interval, Resampler, interval
+from tabkit.evaluate.intervals import Resampled, Resampler, difference, interval
 from tabkit.evaluate.metrics import Floats, Labels, Metric
 from tabkit.models.base import Model
+from tabkit.result import Calibration
+from tabkit.result.findings import CalibrationBin
+from tabkit.result.tables import ColumnImportance
 from tabkit.seed import stream
 
 MOST_COLUMNS = 60
@@ -22,7 +25,7 @@ REPEATS = 4
 N_BINS = 10
 
 
-def calibration(y: Labels, p: Floats) -> dict[str, object]:
+def calibration(y: Labels, p: Floats) -> Calibration:
     """Return reliability bins (deciles of the probability), expected calibration error, and the logistic fit.
 
     Parameters
@@ -31,11 +34,6 @@ def calibration(y: Labels, p: Floats) -> dict[str, object]:
         0 or 1 (n_rows,).
     p
         Probability of 1 (n_rows,).
-
-    Returns
-    -------
-    dict
-        ``bins`` with Wilson 95% intervals, ``ece``, and Cox's ``slope`` and ``intercept`` (1 and 0 are ideal).
     """
     edges = np.unique(np.quantile(p, np.linspace(0, 1, N_BINS + 1)[1:-1]))
     bin_of = np.searchsorted(edges, p, side="left")
@@ -44,10 +42,11 @@ def calibration(y: Labels, p: Floats) -> dict[str, object]:
         inside = bin_of == b
         n, observed = int(inside.sum()), float(y[inside].mean())
         low, high = _wilson(observed, n)
-        bins.append({"predicted": float(p[inside].mean()), "observed": observed, "low": low, "high": high, "rows": n})
-    ece = float(sum(b["rows"] * abs(b["predicted"] - b["observed"]) for b in bins) / len(y))
+        predicted = float(p[inside].mean())
+        bins.append(CalibrationBin(predicted=predicted, observed=observed, low=low, high=high, rows=n))
+    ece = float(sum(b.rows * abs(b.predicted - b.observed) for b in bins) / len(y))
     slope, intercept = _cox(y, p)
-    return {"bins": bins, "ece": ece, "slope": slope, "intercept": intercept}
+    return Calibration(bins=tuple(bins), ece=ece, slope=slope, intercept=intercept)
 
 
 def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -69,7 +68,7 @@ def _cox(y: Labels, p: Floats) -> tuple[float | None, float | None]:
 
 def importance(
     model: Model, train: Features, valid: Features, holdout: Features, metric: Metric, resampler: Resampler
-) -> list[tuple[str, Interval]]:
+) -> list[ColumnImportance]:
     """Return how much the metric drops on holdout when a table column is permuted, strongest first.
 
     All that was encoded from a column is permuted together. The interval covers both the draw of rows and of
@@ -79,24 +78,24 @@ def importance(
         rows = np.sort(stream(resampler.seed, "importance rows").permutation(len(holdout))[: model.importance_rows])
         groups = None if resampler.groups is None else resampler.groups[rows]
         holdout, resampler = holdout.take(rows), replace(resampler, n_rows=len(rows), groups=groups)
-    assert holdout.y is not None
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:
         alone = single_feature_scores(train, valid)
         columns = sorted(columns, key=lambda c: -alone[c])[:MOST_COLUMNS]
     few = replace(resampler, resamples=max(50, resampler.resamples // (4 * REPEATS)))
     whole = model.predict(holdout)
-    base_value, base_spread = metric.value(holdout.y, whole), few.distribution(metric, holdout.y, whole)
+    intact = few.score(metric, holdout.labels, whole)
     rng = stream(resampler.seed, "importance")
     out = []
     for column in columns:
-        values, spreads = [], []
+        drops = []
         for _ in range(REPEATS):
             predicted = model.predict(_permuted(holdout, column, rng.permutation(len(holdout))))
-            values.append(metric.sign * (base_value - metric.value(holdout.y, predicted)))
-            spreads.append(metric.sign * (base_spread - few.distribution(metric, holdout.y, predicted)))
-        out.append((column, interval(float(np.mean(values)), np.concatenate(spreads))))
-    return sorted(out, key=lambda entry: -entry[1].value)
+            drops.append(difference(metric, intact, few.score(metric, holdout.labels, predicted)))
+        mean = float(np.mean([drop.value for drop in drops]))
+        drop = interval(Resampled(mean, np.concatenate([drop.draws for drop in drops])))
+        out.append(ColumnImportance(name=column, drop=drop.value, low=drop.low, high=drop.high))
+    return sorted(out, key=lambda entry: -entry.drop)
 
 
 def _permuted(rows: Features, column: str, order: npt.NDArray[np.int64]) -> Features:

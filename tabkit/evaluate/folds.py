@@ -1,4 +1,4 @@
-"""Outer cross-validation: one scorecard from those of the folds, with intervals that respect what they share.
+"""Outer cross-validation: one set of findings from those of the folds, with intervals that respect what they share.
 
 In every fold the whole procedure ran anew: encode, adapt, choose. A row's predictions come from the fold that held it
 out, once per repeat. What is compared is the procedure "adapt, and choose on valid", whichever candidate each fold
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,24 +19,47 @@ import polars as pl
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
-from tabkit.evaluate.checks import Outcome, few_cases
-from tabkit.evaluate.comparison import Against, Chosen, Planned, decide, explore, plan_of
-from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, interval, paired, widening_over_folds
-from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Cost, Predictions, candidate_name
-from tabkit.models.blend import mean_blend
-from tabkit.recipe import Plan, Value
+from tabkit.evaluate.checks import few_cases
+from tabkit.evaluate.choice import Choice, Terms
+from tabkit.evaluate.comparison import decide, explore, plan_of
+from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
+from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Resampled, Resampler, interval, paired, widening_over_folds
+from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
+from tabkit.learner import Predictions, candidate_name
+from tabkit.models.blend import described, mean_weights
+from tabkit.recipe import Plan
+from tabkit.recipe import Value as Rule
+from tabkit.result import (
+    PARTS,
+    Ablation,
+    Against,
+    CandidateFacts,
+    CheckOutcome,
+    Chosen,
+    Importance,
+    Interval,
+    Part,
+    Planned,
+    TableFindings,
+    Value,
+)
+from tabkit.result.tables import ColumnImportance
 
-Pick = Callable[[Scorecard], str | None]
+Pick = Callable[[TableFindings], str | None]
+"""Who stands for a role, or for a candidate, in a fold; None if there is nobody."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One outer fold: how its rows were cut, and what the harness measured on its holdout."""
+    """One outer fold: how its rows were cut, and what was found on its holdout."""
 
     split: Split
-    scorecard: Scorecard
+    found: TableFound
+
+    @property
+    def findings(self) -> TableFindings:
+        """What was found."""
+        return self.found.findings
 
 
 def corrected_t(values: list[float], test_to_train: float) -> Interval:
@@ -68,106 +91,99 @@ def corrected_t(values: list[float], test_to_train: float) -> Interval:
 
 
 def pool(
-    plan: Plan, frame: pl.DataFrame, everything: Features, folds: tuple[Fold, ...], level: str, seed: int
-) -> tuple[Scorecard, Split]:
-    """Return one scorecard of all folds, and a split whose holdout is every row that was held out.
+    plan: Plan, frame: pl.DataFrame, everything: Features, folds: tuple[Fold, ...], terms: Terms
+) -> tuple[TableFound, Split]:
+    """Return one set of findings of all folds, and a split whose holdout is every row that was held out.
 
     Parameters
     ----------
     frame, everything
         All labelled rows, as a table and encoded.
-    level
-        The budget's level, which sets the number of resamples.
     """
-    pooled = _Pooled.of(everything, folds, level, seed)
-    first = folds[0].scorecard
-    metric = first.metrics[first.primary]
-    every = [s for f in folds for s in f.scorecard.scores]
-    names = [n for n in dict.fromkeys(s.candidate.name for s in every) if all(_named(n)(f.scorecard) for f in folds)]
-    refused = {s.candidate.name: s for s in every if s.refused is not None}
+    pooled = _Pooled.of(everything, folds, terms)
+    every = [c for f in folds for c in f.findings.candidates]
+    names = [n for n in dict.fromkeys(c.name for c in every) if all(_named(n)(f.findings) for f in folds)]
+    refused = {c.name: c for c in every if c.refused is not None}
 
-    spread = {name: pooled.scored(first.metrics, _named(name)) for name in names}
-    measured = [_score(name, folds, pooled, spread[name]) for name in names]
-    by_name = {s.candidate.name: s for s in measured}
-    on_valid = {name: s.scores["valid"][first.primary].value for name, s in by_name.items()}
-    adapted, base = _adapted_and_base(folds, on_valid, metric)
-    chosen = Chosen(adapted, base, _modal(folds, _baseline, on_valid, metric) or "prior")
-    baseline_gap = by_name[chosen.baseline].overfit_gap or 0.0
-    scores = [with_excess(s, baseline_gap) for s in measured] + [s for n, s in refused.items() if n not in names]
-    planned = _planned(chosen, names, pooled, first.primary, metric)
-    verdict = decide(
-        planned,
-        chosen,
-        on_valid,
-        metric,
-        plan.recipe.metrics.worthwhile,
-        {"holdout": len(pooled.split.holdout)},  # every row is in it; parts of a fold are not rows beside them
-        {},
-        {s.candidate.name: s.candidate.title for s in scores},
+    spread = {name: pooled.scored(terms, _named(name)) for name in names}
+    measured = [_candidate(name, pooled, spread[name], terms) for name in names]
+    choice = _choice(folds, measured, [c for n, c in refused.items() if n not in names], terms)
+    chosen = choice.chosen
+    candidates = (
+        *with_excess(measured, chosen.baseline),
+        *(c for n, c in refused.items() if n not in names),
     )
-    counted = "; ".join(
-        f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if any(pick(f.scorecard) for f in folds)
-    )
-    reason = verdict.reason
-    if planned is None and any(_adapted(f.scorecard) for f in folds):
-        reason = "What most folds adapted, or its base, was refused in some: nothing can be said of adapting."
-    reason = f"{reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
-    verdict = replace(verdict, reason=reason)
+    planned = _planned(chosen, names, pooled, terms)
+    # Every row is in the holdout; parts of a fold are not rows beside them.
+    verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {})
+    verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 
-    shown = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
-    means = {name: pooled.mean(_named(name)) for name in names}
     rows = pooled.split.holdout
-    _, slices = slices_of(
-        plan, frame[rows], everything.take(rows), shown, verdict.champion, means, metric, pooled.resampler, pooled.split
+    means = {name: pooled.mean(_named(name)) for name in names}
+    held = HeldOut(frame[rows], everything.take(rows), means, pooled.resampler)
+    shown = list(dict.fromkeys((champion, *chosen.names)))
+    first = folds[0].findings
+    method = (
+        f"{BOOTSTRAP}, {pooled.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
+        "corrected resampled t)"
     )
-    coverages = [f.scorecard.interval_coverage for f in folds if f.scorecard.interval_coverage is not None]
-    opened = [f.scorecard.opened for f in folds if f.scorecard.opened is not None]
-    widths = [f.scorecard.half_width for f in folds if f.scorecard.half_width is not None]
-    scorecard = Scorecard(
+    widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
+    coverages = [c for f in folds if (c := f.findings.interval_coverage) is not None]
+    opened = [n for f in folds if (n := f.findings.holdout_opened) is not None]
+    by_name = {c.name: c for c in candidates}
+    findings = TableFindings(
         primary=first.primary,
         metrics=first.metrics,
-        scores=tuple(scores),
+        candidates=candidates,
         chosen=chosen,
         planned=planned,
-        exploratory=explore(chosen, metric, {name: found[first.primary] for name, found in spread.items()}),
+        exploratory=explore(chosen, terms.metric, {name: found[terms.primary] for name, found in spread.items()}),
         verdict=verdict,
-        checks=_checks(folds, everything.take(rows), plan),
+        champion=champion,
+        slices=slices_of(plan, held, shown, terms.metric)[1],
+        checks=_checks(folds, held.rows, plan),
+        intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", method),
+        holdout_opened=max(opened) if opened else None,
         curve=first.curve,
-        value=_value(plan, frame, chosen, verdict.champion, pooled, by_name),
-        importance=_importance(folds, verdict.champion),
-        slices=slices,
+        value=_value(frame, plan.recipe.value, value.priced(chosen, champion), pooled, by_name, chosen),
+        importance=_importance(folds, champion),
         ablations=_ablations(folds),
-        holdout_predictions=means,
         interval_coverage=float(np.mean(coverages)) if coverages else None,
-        opened=max(opened) if opened else None,
-        resamples=RESAMPLES[level],
-        widening=pooled.resampler.stretch,
-        half_width=float(np.mean(widths)) if widths else None,
+        prediction_interval=interval_facts(float(np.mean(widths)) if widths else None, plan.recipe.scale),
     )
-    return scorecard, pooled.split
+    return TableFound(findings, means), pooled.split
 
 
-def _adapted(card: Scorecard) -> str | None:
-    return card.chosen.adapted
+def _reason(reason: str, planned: Planned | None, folds: tuple[Fold, ...]) -> str:
+    counted = "; ".join(
+        f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if any(pick(f.findings) for f in folds)
+    )
+    if planned is None and any(_adapted(f.findings) for f in folds):
+        reason = "What most folds adapted, or its base, was refused in some: nothing can be said of adapting."
+    return f"{reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
 
 
-def _base(card: Scorecard) -> str | None:
-    return card.chosen.base
+def _adapted(findings: TableFindings) -> str | None:
+    return findings.chosen.adapted
 
 
-def _baseline(card: Scorecard) -> str | None:
-    return card.chosen.baseline
+def _base(findings: TableFindings) -> str | None:
+    return findings.chosen.base
+
+
+def _baseline(findings: TableFindings) -> str | None:
+    return findings.chosen.baseline
 
 
 def _named(name: str) -> Pick:
-    """Return what stands for a candidate in a fold; None where it was refused or not made.
+    """Return what stands for a candidate in a fold; None if it was refused or not made.
 
-    A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that alone.
+    A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that one.
     """
     stand_ins = [name, *(candidate_name("blend", how) for how in _SMALLER.get(name, ()))]
 
-    def pick(card: Scorecard) -> str | None:
-        measured = {s.candidate.name for s in card.scores if s.scores}
+    def pick(findings: TableFindings) -> str | None:
+        measured = {c.name for c in findings.candidates if c.scores}
         return next((name for name in stand_ins if name in measured), None)
 
     return pick
@@ -176,36 +192,43 @@ def _named(name: str) -> Pick:
 _SMALLER = {candidate_name("blend", "all"): ("bases", "baselines"), candidate_name("blend", "bases"): ("baselines",)}
 
 
-def _blended_alone(card: Scorecard) -> str | None:
-    """Return the blend of baselines where a blend was adapted; what it gains is not adapting's to claim."""
-    alone = _named(candidate_name("blend", "baselines"))(card)
-    blended = card.chosen.adapted == candidate_name("blend", "all")
-    return alone if blended and alone else card.chosen.baseline
+def _blended_alone(findings: TableFindings) -> str | None:
+    """Return the blend of baselines if a blend was adapted; its gain must not be credited to adaptation."""
+    alone = _named(candidate_name("blend", "baselines"))(findings)
+    blended = findings.chosen.adapted == candidate_name("blend", "all")
+    return alone if blended and alone else findings.chosen.baseline
 
 
 _ROLES: tuple[tuple[str, Pick], ...] = (("adapted", _adapted), ("baseline", _baseline))
 
 
-def _adapted_and_base(
-    folds: tuple[Fold, ...], on_valid: dict[str, float], metric: Metric
-) -> tuple[str | None, str | None]:
-    """Return what most folds adapted, and its base; None, None where some fold cannot say what either is worth."""
-    cards = [f.scorecard for f in folds]
-    adapted = _modal(folds, _adapted, on_valid, metric)
-    base = next((_base(card) for card in cards if _adapted(card) == adapted), None)
-    everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(card) and _base(card) for card in cards)
-    return (adapted, base) if everywhere else (None, None)
+def _choice(
+    folds: tuple[Fold, ...], measured: Sequence[CandidateFacts], refused: Sequence[CandidateFacts], terms: Terms
+) -> Choice:
+    """Return what most folds chose.
 
+    Nothing counts as adapted if some fold cannot say what the adapted candidate, or its base, is worth.
+    """
+    on_valid = {c.name: c.scores["valid"][terms.primary].value for c in measured}
 
-def _modal(folds: tuple[Fold, ...], pick: Pick, on_valid: dict[str, float], metric: Metric) -> str | None:
-    """Return the candidate that most folds picked; among equals, the best on valid."""
-    picked = Counter(name for f in folds if (name := pick(f.scorecard)) is not None)
-    worst = -math.inf
-    return max(picked, key=lambda n: (picked[n], metric.sign * on_valid[n] if n in on_valid else worst), default=None)
+    def modal(pick: Pick) -> str | None:
+        """Return the candidate that most folds picked; among equals, the best on valid."""
+        votes = Counter(name for f in folds if (name := pick(f.findings)) is not None)
+        sign, worst = terms.metric.sign, -math.inf
+        return max(votes, key=lambda n: (votes[n], sign * on_valid[n] if n in on_valid else worst), default=None)
+
+    adapted = modal(_adapted)
+    base = next((_base(f.findings) for f in folds if _adapted(f.findings) == adapted), None)
+    everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(f.findings) and _base(f.findings) for f in folds)
+    if not everywhere:
+        adapted = base = None
+    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior")
+    titles = {c.name: c.title for c in (*measured, *refused)}
+    return Choice(chosen, on_valid, titles, {c.name: c.refused or "" for c in refused})
 
 
 def _counted(folds: tuple[Fold, ...], pick: Pick) -> str:
-    return ", ".join(f"{name} {n} times" for name, n in Counter(pick(f.scorecard) for f in folds).most_common())
+    return ", ".join(f"{name} {n} times" for name, n in Counter(pick(f.findings) for f in folds).most_common())
 
 
 @dataclass(frozen=True)
@@ -219,7 +242,7 @@ class _Pooled:
     resampler: Resampler
 
     @classmethod
-    def of(cls, everything: Features, folds: tuple[Fold, ...], level: str, seed: int) -> _Pooled:
+    def of(cls, everything: Features, folds: tuple[Fold, ...], terms: Terms) -> _Pooled:
         """Arrange folds by repeat: a new repeat begins where a row would be held out again."""
         repeats: list[list[Fold]] = []
         seen: set[int] = set()
@@ -235,7 +258,7 @@ class _Pooled:
         split = replace(one, holdout=rows, fold=0)
         groups = None if one.groups is None else one.groups[rows]
         widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
-        resampler = Resampler(len(rows), groups, RESAMPLES[level], seed, widening)
+        resampler = Resampler(len(rows), groups, RESAMPLES[terms.level], terms.seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
 
     def predictions(self, pick: Pick) -> list[Predictions]:
@@ -243,7 +266,7 @@ class _Pooled:
         out = []
         for repeat in self.repeats:
             rows = np.concatenate([f.split.holdout for f in repeat])
-            parts = [f.scorecard.holdout_predictions[name] for f in repeat if (name := pick(f.scorecard)) is not None]
+            parts = [f.found.predictions[name] for f in repeat if (name := pick(f.findings)) is not None]
             out.append(np.concatenate(parts)[np.argsort(rows)])
         return out
 
@@ -251,47 +274,59 @@ class _Pooled:
         """Return each row's prediction, the mean over repeats."""
         return np.asarray(np.mean(self.predictions(pick), axis=0))
 
-    def scored(self, metrics: dict[str, Metric], pick: Pick) -> dict[str, tuple[float, Floats]]:
+    def scored(self, terms: Terms, pick: Pick) -> dict[str, Resampled]:
         """Return each metric of all rows and its resamples, both the mean over repeats."""
-        each = self.predictions(pick)
-        drawn = [self.resampler.distributions(metrics, self.y, p) for p in each]
+        each = [self.resampler.scored(terms.metrics, self.y, p) for p in self.predictions(pick)]
         return {
-            name: (float(np.mean([m.value(self.y, p) for p in each])), np.mean([d[name] for d in drawn], axis=0))
-            for name, m in metrics.items()
+            name: Resampled(
+                float(np.mean([scores[name].value for scores in each])),
+                np.mean([scores[name].draws for scores in each], axis=0),
+            )
+            for name in terms.metrics
         }
 
-    def payoffs(self, frame: pl.DataFrame, rule: Value, pick: Pick) -> tuple[Floats, float | None]:
+    def primary(self, terms: Terms, pick: Pick) -> Resampled:
+        """Return the primary metric only."""
+        return self.scored(replace(terms, metrics={terms.primary: terms.metric}), pick)[terms.primary]
+
+    def payoffs(
+        self, frame: pl.DataFrame, rule: Rule, pick: Pick
+    ) -> tuple[npt.NDArray[np.float64], float | None]:
         """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
         per_row, acted = np.zeros(len(self.split.holdout)), 0.0
         for fold in self.folds:
-            held, own = fold.split.holdout, pick(fold.scorecard)
+            held, own = fold.split.holdout, pick(fold.findings)
             assert own is not None
-            predicted, score = fold.scorecard.holdout_predictions[own], fold.scorecard.score(own)
-            paid, share = value.Payoffs(frame[held], rule).of(predicted, score.threshold)
+            predicted, threshold = fold.found.predictions[own], fold.findings.candidate(own).threshold
+            paid, share = value.Payoffs(frame[held], rule).of(predicted, threshold)
             per_row[np.searchsorted(self.split.holdout, held)] += paid / len(self.repeats)
             acted += (share or 0.0) * len(held) / (len(self.split.holdout) * len(self.repeats))
         return per_row, None if rule.acted is None else acted
 
 
 def _value(
-    plan: Plan,
     frame: pl.DataFrame,
-    chosen: Chosen,
-    champion: str,
+    rule: Rule | None,
+    names: Sequence[str],
     pooled: _Pooled,
-    scores: dict[str, Score],
-) -> dict[str, object] | None:
-    """Return what decisions pay where every fold acts at the threshold of its own valid rows.
+    candidates: Mapping[str, CandidateFacts],
+    chosen: Chosen,
+) -> Value | None:
+    """Return what decisions pay if every fold acts at the threshold of its own valid rows.
 
     The gain is that of the planned comparison: what each fold adapted over what each chose as baseline. What is bundled
     decides at the threshold that is best on all rows, each predicted by the fold that held it out.
+
+    Parameters
+    ----------
+    names
+        The candidates whose decisions are priced.
     """
-    rule = plan.recipe.value
     if rule is None:
         return None
     everything = value.Payoffs(pl.concat([frame[pooled.split.holdout]] * len(pooled.repeats)), rule)
     worths = {}
-    for name in priced(chosen, champion):
+    for name in names:
         per_row, acted = pooled.payoffs(frame, rule, _named(name))
         mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
         threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(_named(name))))
@@ -299,8 +334,8 @@ def _value(
     pick = _baseline if chosen.adapted is None else _adapted
     ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, _baseline))
     gain = value.mean_payoff(ours - theirs, pooled.resampler, rule.per)
-    cpu_seconds = scores[chosen.adapted or chosen.baseline].candidate.cost.cpu_seconds / len(pooled.folds)
-    return value_of(plan, chosen, worths, gain, scores, cpu_seconds)
+    cpu_seconds = candidates[chosen.adapted or chosen.baseline].cpu_seconds / len(pooled.folds)
+    return value.summary(rule, chosen, worths, gain, candidates, cpu_seconds)
 
 
 def _test_to_train(folds: tuple[Fold, ...]) -> float:
@@ -308,91 +343,123 @@ def _test_to_train(folds: tuple[Fold, ...]) -> float:
     return sum(len(f.split.holdout) for f in folds) / sum(len(f.split.before) for f in folds)
 
 
-def _score(name: str, folds: tuple[Fold, ...], pooled: _Pooled, on_holdout: dict[str, tuple[float, Floats]]) -> Score:
-    first = folds[0].scorecard
-    each = [f.scorecard.score(own) for f in folds if (own := _named(name)(f.scorecard))]
-    like = next(s for f in folds for s in f.scorecard.scores if s.candidate.name == name and s.scores)
-    test_to_train = _test_to_train(folds)
-    by_part: dict[str, dict[str, Interval]] = {}
-    for part in PARTS[:2]:
-        by_part[part] = {m: corrected_t([s.scores[part][m].value for s in each], test_to_train) for m in first.metrics}
-    by_part["holdout"] = {m: interval(*on_holdout[m], metric.within) for m, metric in first.metrics.items()}
-    at = {part: by_part[part][first.primary].value for part in PARTS}
-    sign = first.metrics[first.primary].sign
-    costs = [s.candidate.cost for s in each]
-    cost = Cost(sum(c.seconds for c in costs), sum(c.cpu_seconds for c in costs), max(c.peak_mb for c in costs))
-    binary = like.calibration is not None
-    candidate = like.candidate
-    if candidate.members:  # what is bundled: other candidates are those of the first fold
-        candidate = mean_blend(candidate, [s.candidate for s in each])
-    return replace(
-        like,
-        candidate=replace(candidate, cost=cost),
-        scores=by_part,
-        overfit_gap=sign * (at["train"] - at["holdout"]),
-        selection_optimism=sign * (at["valid"] - at["holdout"]),
-        calibration=explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if binary else None,
-        score_cpu_seconds_per_row=float(np.mean([s.score_cpu_seconds_per_row for s in each])),
-    )
+def _candidate(name: str, pooled: _Pooled, on_holdout: Mapping[str, Resampled], terms: Terms) -> CandidateFacts:
+    """Return a candidate's facts over all folds."""
+    folds, metrics, test_to_train = pooled.folds, terms.metrics, _test_to_train(pooled.folds)
+    each = [f.findings.candidate(own) for f in folds if (own := _named(name)(f.findings))]
+    like = next(c for f in folds for c in f.findings.candidates if c.name == name and c.scores)
+    scores: dict[Part, dict[str, Interval]] = {
+        part: {m: corrected_t([c.scores[part][m].value for c in each], test_to_train) for m in metrics}
+        for part in PARTS[:2]
+    }
+    scores["holdout"] = {m: interval(on_holdout[m], metric.within) for m, metric in metrics.items()}
+    calibrated = like.calibration is not None
+    changed = {
+        "scores": scores,
+        **gaps({part: scores[part][terms.primary].value for part in PARTS}, terms.metric),
+        "calibration": explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if calibrated else None,
+        "seconds": sum(c.seconds for c in each),
+        "cpu_seconds": sum(c.cpu_seconds for c in each),
+        "peak_mb": max(c.peak_mb or 0.0 for c in each),
+        "energy_wh": sum(c.energy_wh or 0.0 for c in each),
+        "score_cpu_seconds_per_million": float(np.mean([c.score_cpu_seconds_per_million or 0.0 for c in each])),
+        "cost_per_million": float(np.mean([c.cost_per_million or 0.0 for c in each])),
+    }
+    facts = like.model_copy(update=changed)
+    return _mean_blend(facts, each, folds) if facts.members else facts
 
 
-def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, primary: str, metric: Metric) -> Planned | None:
+def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: tuple[Fold, ...]) -> CandidateFacts:
+    """Return a blend with the mean of the weights that the folds found.
+
+    A member is that of the first fold that gave it weight. A blend that is called adapted keeps its heaviest adapted
+    member, however small its mean weight.
+
+    Parameters
+    ----------
+    blends
+        The blend of each fold; those without weight on a kind of member may be blends of the others.
+    """
+    order = dict.fromkeys(name for blend in (like, *reversed(blends)) for name in blend.members)
+    homes = list(zip(blends, folds, strict=True))
+    members = {
+        name: next(f.findings.candidate(name) for blend, f in homes if name in blend.members) for name in order
+    }
+    adapted = {name for name, c in members.items() if c.kind == "adapted"} if like.kind == "adapted" else set()
+    weights = mean_weights([blend.settings["weights"] for blend in blends], list(members), adapted)
+    proof, settings, notes = described([members[n] for n in weights], weights)
+    note = f"{notes[0]}; the mean of the weights of {len(blends)} outer folds"
+    changed = {
+        "proof": proof.blocks,
+        "trained_parameters": proof.trained_parameters,
+        "total_parameters": proof.total_parameters,
+        "settings": settings,
+        "notes": (note, *notes[1:]),
+        "members": tuple(weights),
+        "weights": {base: w for n in weights for base, w in members[n].weights.items()},
+    }
+    return like.model_copy(update=changed)
+
+
+def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) -> Planned | None:
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
     picks = {alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
     opponents = dict(plan_of(chosen, names))
-    if any(_blended_alone(f.scorecard) != _baseline(f.scorecard) for f in pooled.folds):
+    if any(_blended_alone(f.findings) != _baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
-    ours = pooled.scored({primary: metric}, _adapted)[primary]
+    ours = pooled.primary(terms, _adapted)
     against = (
-        Against(name, role, paired(metric, ours, pooled.scored({primary: metric}, picks[name])[primary])[0])
+        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0])
         for name, role in opponents.items()
     )
-    return Planned(chosen.adapted, primary, tuple(against))
+    return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))
 
 
-def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[Outcome, ...]:
+def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[CheckOutcome, ...]:
     """Return each check as most folds found it, and in how many it failed; too few cases are counted over all."""
     out = []
-    for outcomes in zip(*(f.scorecard.checks for f in folds), strict=True):
+    for outcomes in zip(*(f.findings.checks for f in folds), strict=True):
         failed = [o for o in outcomes if o.outcome == "fail"]
         if outcomes[0].code == "too_few_holdout_cases":
             outcome, message = few_cases(held_out, plan.recipe.task)
-            out.append(replace(outcomes[0], outcome=outcome, message=message))
+            merged = outcomes[0].model_copy(update={"outcome": outcome, "message": message})
         elif 2 * len(failed) >= len(outcomes):
-            out.append(replace(failed[0], message=f"In {len(failed)} of {len(outcomes)} folds: {failed[0].message}"))
+            message = f"In {len(failed)} of {len(outcomes)} folds: {failed[0].message}"
+            merged = failed[0].model_copy(update={"message": message})
         else:
-            kept = next(o for o in outcomes if o.outcome != "fail")
+            other = next(o for o in outcomes if o.outcome != "fail")
             note = f" (It fails in {len(failed)} of {len(outcomes)} folds.)" if failed else ""
-            out.append(replace(kept, message=f"In the first fold: {kept.message}{note}"))
+            merged = other.model_copy(update={"message": f"In the first fold: {other.message}{note}"})
+        out.append(merged)
     return tuple(out)
 
 
-def _importance(folds: tuple[Fold, ...], champion: str) -> tuple[str, list[tuple[str, Interval]]]:
+def _mean_interval(intervals: Sequence[Interval]) -> Interval:
+    """Return the mean of intervals, end by end."""
+    return Interval(*(float(np.mean([getattr(i, end) for i in intervals])) for end in ("value", "low", "high")))
+
+
+def _importance(folds: tuple[Fold, ...], champion: str) -> Importance | None:
     """Return the columns' importance, the mean of the folds whose champion is the one of all, else the first fold's."""
-    those = [f.scorecard.importance[1] for f in folds if f.scorecard.importance[0] == champion]
-    if not those:
-        return folds[0].scorecard.importance
+    measured = [i for f in folds if (i := f.findings.importance) is not None and i.candidate == champion]
+    if not measured:
+        return folds[0].findings.importance
     seen: dict[str, list[Interval]] = {}
-    for columns in those:
-        for name, drop in columns:
-            seen.setdefault(name, []).append(drop)
-    means = [
-        (name, Interval(*(float(np.mean([getattr(d, end) for d in drops])) for end in ("value", "low", "high"))))
-        for name, drops in seen.items()
-    ]
-    return champion, sorted(means, key=lambda entry: -entry[1].value)
+    for importance in measured:
+        for c in importance.columns:
+            seen.setdefault(c.name, []).append(Interval(c.drop, c.low, c.high))
+    means = {name: _mean_interval(drops) for name, drops in seen.items()}
+    columns = [ColumnImportance(name=n, drop=i.value, low=i.low, high=i.high) for n, i in means.items()]
+    return measured[0].model_copy(update={"columns": tuple(sorted(columns, key=lambda c: -c.drop))})
 
 
-def _ablations(folds: tuple[Fold, ...]) -> list[dict[str, object]]:
+def _ablations(folds: tuple[Fold, ...]) -> tuple[Ablation, ...]:
     """Return each ablation with the mean of the folds; the intervals are those of the folds, averaged."""
-    out: list[dict[str, object]] = []
-    for entries in zip(*(f.scorecard.ablations for f in folds), strict=True):
-        merged = dict(entries[0])
-        for key in ("score", "gain"):
-            merged[key] = Interval(
-                *(float(np.mean([getattr(e[key], end) for e in entries])) for end in ("value", "low", "high"))
-            )
-        out.append(merged)
-    return out
+    return tuple(
+        each[0].model_copy(
+            update={"score": _mean_interval([a.score for a in each]), "gain": _mean_interval([a.gain for a in each])}
+        )
+        for each in zip(*(f.findings.ablations for f in folds), strict=True)
+    )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.evaluate.metrics import Case, Floats, Labels, Metric
+from tabkit.result import Interval
 from tabkit.seed import stream
 
 LEVEL = 0.95
@@ -23,13 +25,11 @@ RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
 """Resamples behind an interval, by budget."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95% interval."""
+class Resampled(NamedTuple):
+    """A metric's value on all rows, and on each of the common resamples (resamples,)."""
 
     value: float
-    low: float
-    high: float
+    draws: Floats
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,25 @@ class Resampler:
             drawn = np.stack([np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(size)])
             yield (drawn if unit_of_row is None else drawn[:, unit_of_row]).astype(np.float64)
 
-    def distribution(self, metric: Metric, y: Labels, predicted: Floats) -> Floats:
-        """Return the metric on every resample (resamples,)."""
-        return self.distributions({"": metric}, y, predicted)[""]
-
-    def distributions(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Floats]:
-        """Return several metrics on every resample, drawing the resamples once."""
+    def scored(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Resampled]:
+        """Return several metrics on all rows and on every resample, drawing the resamples once."""
         parts: dict[str, list[Floats]] = {name: [] for name in metrics}
         for w in self.weights():
             case = Case(y, predicted, w)
             for name, metric in metrics.items():
                 parts[name].append(metric.function(case))
-        drawn = {name: np.concatenate(values) for name, values in parts.items()}
-        if self.widening == 1.0:
-            return drawn
-        return {name: self.around(metrics[name].value(y, predicted), values) for name, values in drawn.items()}
+        whole = {name: metric.value(y, predicted) for name, metric in metrics.items()}
+        return {name: Resampled(whole[name], self.around(whole[name], np.concatenate(parts[name]))) for name in metrics}
+
+    def score(self, metric: Metric, y: Labels, predicted: Floats) -> Resampled:
+        """Return one metric on all rows and on every resample."""
+        return self.scored({"": metric}, y, predicted)[""]
+
+    def mean(self, per_row: Floats) -> Resampled:
+        """Return the mean of a number per row (n_rows,) on all rows and on every resample."""
+        whole = float(per_row.mean())
+        drawn = np.concatenate([w @ per_row / w.sum(axis=1) for w in self.weights()])
+        return Resampled(whole, self.around(whole, drawn))
 
 
 def widening_over_folds(n_folds: int, test_to_train: float) -> float:
@@ -128,36 +132,34 @@ def widening_over_folds(n_folds: int, test_to_train: float) -> float:
     return math.sqrt(1 + n_folds * test_to_train)
 
 
-def interval(value: float, distribution: Floats, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
-    """Return ``value`` with the percentile interval of its resamples; undefined resamples are left out.
+def interval(scored: Resampled, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Return a value with the percentile interval of its resamples; undefined resamples are left out.
 
     Parameters
     ----------
     within
         The least and the greatest value there is; a widened interval ends there.
     """
-    defined = distribution[np.isfinite(distribution)]
+    defined = scored.draws[np.isfinite(scored.draws)]
     if defined.size == 0:
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(scored.value, math.nan, math.nan)
     tail = (1 - LEVEL) / 2
     low, high = np.clip(np.quantile(defined, [tail, 1 - tail]), *within)
-    return Interval(value, float(low), float(high))
+    return Interval(scored.value, float(low), float(high))
 
 
-def paired(metric: Metric, a: tuple[float, Floats], b: tuple[float, Floats]) -> tuple[Interval, float]:
-    """Return the gain of a over b (positive is better, whatever the metric) and its two-sided p-value.
+def difference(metric: Metric, a: Resampled, b: Resampled) -> Resampled:
+    """Return the gain of a over b on all rows and on every resample; positive is better, whatever the metric."""
+    return Resampled(metric.sign * (a.value - b.value), metric.sign * (a.draws - b.draws))
 
-    Parameters
-    ----------
-    a, b
-        Each a value and its distribution over the same resamples.
-    """
-    difference = metric.sign * (a[1] - b[1])
-    gain = interval(metric.sign * (a[0] - b[0]), difference)
-    defined = difference[np.isfinite(difference)]
+
+def paired(metric: Metric, a: Resampled, b: Resampled) -> tuple[Interval, float]:
+    """Return the gain of a over b, both over the same resamples, and its two-sided p-value."""
+    gain = difference(metric, a, b)
+    defined = gain.draws[np.isfinite(gain.draws)]
     below, above = (defined <= 0).sum(), (defined >= 0).sum()
     p = min(1.0, 2.0 * (min(below, above) + 1) / (defined.size + 1))
-    return gain, float(p)
+    return interval(gain), float(p)
 
 
 def holm(p_values: list[float]) -> list[float]:

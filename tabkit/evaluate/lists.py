@@ -1,94 +1,58 @@
-"""The harness for lists: plan on valid, open the holdout window once, compare on the same resampled users."""
+"""The harness of lists: open the holdout window once, list for its users, measure, look at slices, lift and margin."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Codes, Events, Truth, as_date
-from tabkit.data.windows import canary, features, kin_features
-from tabkit.errors import count
-from tabkit.evaluate.checks import Outcome
-from tabkit.evaluate.comparison import (
-    Chosen,
-    Exploratory,
-    Planned,
-    Verdict,
-    better_on_valid,
-    compare_planned,
-    decide,
-    explore,
-    over_cutoffs,
-)
-from tabkit.evaluate.intervals import RESAMPLES, Interval, Resampler, interval, paired
-from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.evaluate.proof import against_rule
+from tabkit.data.interactions import Events, Truth, as_date
+from tabkit.evaluate.checks import ListEvidence, run_checks
+from tabkit.evaluate.choice import Terms
+from tabkit.evaluate.comparison import compare_planned
+from tabkit.evaluate.harness import Ground, Judged, Measured, intervals_of, resamplers
+from tabkit.evaluate.intervals import Resampled, Resampler, interval
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.metrics import Floats
 from tabkit.evaluate.ranking import PER_USER, compare_lists
-from tabkit.models.base import Cost
-from tabkit.rankers.base import Contestant, Fitted, Lists, Ranker
-from tabkit.seed import stream
+from tabkit.rankers.base import ListCandidate, Lists, Ranker
+from tabkit.result import Chosen, ListFacts, ListFindings, Slice
+from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
 
-MIN_USERS = 200
-OVERFIT_POINTS = 0.05
-"""A lift over the baseline that is larger by this much where the model was fitted than on the holdout."""
 FEW_BASKETS = 10
-CANARY_PAIRS = 500
+LEAST_SLICE_USERS = 20
+SLICE_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Measured:
+class Question:
+    """What lists are asked for: how many items, of which kind, and by what they are worth."""
+
+    metrics: tuple[str, ...]
+    depth: int
+    new_only: bool
+    margin: float | None = None
+    currency: str = ""
+
+
+@dataclass(frozen=True)
+class ListScores:
     """The lists of one ranker in one window, and what they are worth to each user.
 
-    ``per_user`` holds (n_users,) by metric, in the order of the truth's users; NaN where undefined.
+    ``per_user`` holds (n_users,) by metric, in the order of the truth's users; NaN if undefined.
     """
 
     lists: Lists
     per_user: dict[str, Floats]
     cpu_seconds: float
 
-
-@dataclass(frozen=True)
-class ListScore:
-    """One contestant, measured; ``final`` is its procedure run again on all that was known at the cutoff."""
-
-    contestant: Contestant
-    refused: str | None
-    scores: dict[str, dict[str, Interval]]
-    final: Fitted | None = None
-    cost: Cost | None = None
-    overfit_gap: float | None = None
-    excess_gap: float | None = None
-    selection_optimism: float | None = None
-    score_cpu_seconds_per_row: float = 0.0
-
-
-@dataclass(frozen=True)
-class ListCard:
-    """All that the harness measured."""
-
-    primary: str
-    metrics: dict[str, Metric]
-    scores: tuple[ListScore, ...]
-    chosen: Chosen
-    planned: Planned | None
-    exploratory: tuple[Exploratory, ...]
-    verdict: Verdict
-    checks: tuple[Outcome, ...]
-    slices: list[dict[str, Any]]
-    facts: dict[str, Any]
-    holdout: dict[str, Measured] = field(repr=False)
-    truth: Truth = field(repr=False)
-    opened: int | None
-    resamples: int
-
-    def score(self, name: str) -> ListScore:
-        """Return the score of a contestant by name."""
-        return next(s for s in self.scores if s.contestant.name == name)
+    def mean(self, metric: str) -> float:
+        """Return a metric's mean over the users for whom it is defined."""
+        return float(np.nanmean(self.per_user[metric]))
 
 
 def only_new(truth: Truth) -> Truth:
@@ -107,173 +71,194 @@ def only_among(truth: Truth, among: npt.NDArray[np.bool_]) -> Truth:
     return replace(truth.take(rows), items=items[rows], among=among)
 
 
-def measure(ranker: Ranker, truth: Truth, names: list[str], depth: int, new_only: bool) -> Measured:
-    """List for the users of a truth, and compare."""
-    started = time.process_time()
-    lists = ranker.top(truth.users, depth, new_only, truth.among)
-    spent = time.process_time() - started
-    return worth(lists, ranker, truth, names, new_only, spent)
-
-
-def worth(lists: Lists, ranker: Ranker, truth: Truth, names: list[str], new_only: bool, spent: float = 0.0) -> Measured:
-    """Compare lists with the truth, by the metrics named; those of new items need lists of their own."""
+def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists | None = None) -> ListScores:
+    """List for the users of a truth (or take the lists given), and compare; metrics of new items need lists of their own."""
+    spent = 0.0
+    if lists is None:
+        started = time.process_time()
+        lists = ranker.top(truth.users, question.depth, question.new_only, truth.among)
+        spent = time.process_time() - started
     new = None
-    if any(name.startswith("new_") for name in names):
-        new = lists if new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
+    if any(name.startswith("new_") for name in question.metrics):
+        new = lists if question.new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
     hits = compare_lists(lists, truth, new)
-    return Measured(lists, {name: PER_USER[name](hits) for name in names}, spent)
+    return ListScores(lists, {name: PER_USER[name](hits) for name in question.metrics}, spent)
 
 
-def choose_lists(
-    contestants: tuple[Contestant, ...], on_valid: dict[str, float], metric: Metric
-) -> tuple[Chosen, dict[str, str]]:
-    """Check every proof and choose on valid: the best adapted one, its base, the best baseline; and who was refused."""
-    faults = {c.name: against_rule(c.adapted.proof, c.how, c.base) for c in contestants}
-    refused = {name: fault for name, fault in faults.items() if fault is not None}
-
-    def best(kind: str) -> Contestant | None:
-        those = [c for c in contestants if c.kind == kind and c.name not in refused]
-        return max(those, key=lambda c: metric.sign * on_valid[c.name], default=None)
-
-    adapted, baseline = best("adapted"), best("baseline")
-    assert baseline is not None, "baselines are always in the table"
-    base = next((c for c in contestants if adapted and c.kind == "base" and c.base == adapted.base), None)
-    return Chosen(adapted.name if adapted else None, base.name if base else None, baseline.name), refused
+def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:
+    """Carry out the planned comparison at an earlier cutoff."""
+    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), None, terms)["holdout"]
+    drawn = {name: _scored(found, resampler, terms)[terms.primary] for name, found in scores.items()}
+    planned = compare_planned(chosen, terms, drawn)
+    gains = [] if planned is None else planned.against
+    return Cutoff(
+        cutoff=as_date(truth.start),
+        users=len(truth.users),
+        gains=tuple(CutoffGain(name=a.name, gain=a.gain, low=a.low, high=a.high) for a in gains),
+    )
 
 
-def spread_of(
-    measured: dict[str, Measured], primary: str, metric: Metric, resampler: Resampler
-) -> dict[str, tuple[float, Floats]]:
-    """Return the primary metric of each ranker and its distribution over the common resamples of users."""
+def _scored(found: ListScores, resampler: Resampler, terms: Terms) -> dict[str, Resampled]:
+    """Return each metric asked for and its distribution over the common resamples of users."""
     none = np.zeros(resampler.n_rows, np.int64)
-    out = {}
-    for name, found in measured.items():
-        values = found.per_user[primary]
-        out[name] = (metric.value(none, values), resampler.distribution(metric, none, values))
-    return out
+    return {
+        name: resampler.score(metric, none, found.per_user[name])
+        for name, metric in terms.metrics.items()
+        if name in found.per_user
+    }
 
 
-def evaluate_lists(
-    contestants: tuple[Contestant, ...],
-    finals: dict[str, tuple[Fitted, Cost]],
-    chosen: Chosen,
-    refused: dict[str, str],
-    on_valid: dict[str, Measured],
-    on_train: dict[str, Measured],
-    valid: Truth,
-    opened: tuple[Truth, int | None],
-    past: Events,
-    earlier: list[dict[str, Any]],
-    metrics: dict[str, Metric],
-    depth: int,
-    new_only: bool,
-    worthwhile: float,
-    margin: float | None,
-    currency: str,
-    level: str,
-    seed: int,
-    watch: Callable[[float, str], None] = lambda fraction, note: None,
-    hole: tuple[str, int] | None = None,
-) -> ListCard:
-    """Measure every contestant on the holdout window, now open.
+@dataclass(frozen=True)
+class Prepared:
+    """What was made before the holdout window opened.
 
-    Parameters
+    Attributes
     ----------
     finals
-        Each contestant's procedure run again on ``past``, all that was known at the cutoff.
-    on_valid, on_train
-        What the lists were worth on valid, and in the window that the final model was last fitted to.
-    opened
-        The truth of the holdout window, and how often it was opened before.
+        Each candidate's procedure run again on ``past``, all that was known at the cutoff.
+    on_train, on_valid
+        What lists were worth in the window that the final ranker was last fitted to, and on valid.
     earlier
-        The planned comparison at earlier cutoffs: the verdict is one over all of them.
-    hole
-        Of a refresh: the day on which the parent's events end, and the days without events after it.
+        The planned comparison at earlier cutoffs.
+    parent
+        The bundle that is refreshed, if any.
     """
-    truth, times = opened
-    primary = next(iter(metrics))
-    metric = metrics[primary]
-    resamplers = {
-        part: Resampler(len(t.users), None, RESAMPLES[level] // fewer, seed)
-        for part, t, fewer in (("train", valid, 4), ("valid", valid, 4), ("holdout", truth, 1))
-    }
-    holdout: dict[str, Measured] = {}
-    scores: list[ListScore] = []
-    for done, c in enumerate(contestants):
-        watch(done / len(contestants), f"measuring {c.name}")
-        if c.name in refused:
-            scores.append(ListScore(c, refused[c.name], {}))
-            continue
-        final, cost = finals[c.name]
-        holdout[c.name] = measure(final.ranker, truth, list(metrics), depth, new_only)
-        by_part = {}
-        for part, found in (("train", on_train[c.name]), ("valid", on_valid[c.name]), ("holdout", holdout[c.name])):
-            none = np.zeros(resamplers[part].n_rows, np.int64)
-            by_part[part] = {
-                n: interval(m.value(none, found.per_user[n]), resamplers[part].distribution(m, none, found.per_user[n]))
-                for n, m in metrics.items()
-            }
-        at = {part: by_part[part][primary].value for part in by_part}
-        scores.append(
-            ListScore(
-                c,
-                None,
-                by_part,
-                final,
-                cost,
-                overfit_gap=metric.sign * (at["train"] - at["holdout"]),
-                selection_optimism=metric.sign * (at["valid"] - at["holdout"]),
-                score_cpu_seconds_per_row=holdout[c.name].cpu_seconds / max(1, len(truth.users)),
-            )
+
+    finals: Mapping[str, Ranker]
+    on_train: Mapping[str, ListScores]
+    on_valid: Mapping[str, ListScores]
+    valid: Truth
+    past: Events
+    earlier: tuple[Cutoff, ...] = ()
+    parent: Parent | None = None
+
+
+@dataclass(frozen=True)
+class ListFound:
+    """What was found, and what only the run needs: the champion's lists and the rankers that were measured."""
+
+    findings: ListFindings
+    lists: Lists
+    truth: Truth
+    candidates: tuple[ListCandidate, ...]
+    finals: Mapping[str, Ranker]
+
+
+class OpenWindow:
+    """The holdout window, open: it measures candidates, and tells what else there is to find."""
+
+    def __init__(self, sealed: Sealed[Truth], prepared: Prepared, question: Question, terms: Terms) -> None:
+        self.prepared, self.question, self.terms = prepared, question, terms
+        self.truth, self.opened = sealed.open()
+        n_valid = len(prepared.valid.users)
+        self.resamplers = resamplers(
+            {"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, None, terms
         )
-    gap = next(s.overfit_gap or 0.0 for s in scores if s.contestant.name == chosen.baseline)
-    scores = [s if s.overfit_gap is None else replace(s, excess_gap=s.overfit_gap - gap) for s in scores]
-    watch(1.0, "comparing")
-    spread = spread_of(holdout, primary, metric, resamplers["holdout"])
-    planned = compare_planned(chosen, primary, metric, spread)
-    titles = {c.name: c.title for c in contestants}
-    values = {n: float(np.nanmean(m.per_user[primary])) for n, m in on_valid.items()}
-    sizes = {"train": 0, "valid": 0, "holdout": len(truth.users)}
-    verdict = decide(planned, chosen, values, metric, worthwhile, sizes, {}, titles, unit="user")
-    stay = better_on_valid(chosen, values, metric)
-    verdict = over_cutoffs(verdict, earlier, worthwhile, stay, titles[stay])
-    measured_at = {
-        part: {n: _mean(m.per_user[primary]) for n, m in found.items()}
-        for part, found in (("train", on_train), ("holdout", holdout))
-    }
-    lifts = {n: {part: _lift(at[n], at[chosen.baseline]) for part, at in measured_at.items()} for n in holdout}
-    rivals = [n for n in dict.fromkeys((verdict.champion, chosen.adapted, chosen.base, chosen.baseline)) if n]
-    facts = {
-        "cutoff": as_date(truth.start),
-        "days": truth.end - truth.start,
-        "users": len(truth.users),
-        "truth_mean": _mean(np.diff(truth.items.indptr)),
-        "repeat_share": float(truth.items.multiply(truth.seen > 0).sum() / max(1, truth.items.sum())),
-        "catalogue": int(past.known.sum()),
-        "lifts": lifts,
-        "lists": {n: character(m.lists, past) for n, m in holdout.items()},
-        "cutoffs": earlier,
-        "value": _value(holdout, truth, past, chosen, margin, currency, resamplers["holdout"]),
-    }
-    gain = None
-    if verdict.champion != chosen.baseline:
-        gain = paired(metric, spread[verdict.champion], spread[chosen.baseline])[0]
-    return ListCard(
-        primary,
-        metrics,
-        tuple(scores),
-        chosen,
-        planned,
-        explore(chosen, metric, spread),
-        verdict,
-        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed, hole),
-        _slices(rivals, holdout, truth, past, primary, metric, resamplers["holdout"]),
-        facts,
-        holdout,
-        truth,
-        times,
-        RESAMPLES[level],
-    )
+        self.on_holdout: dict[str, ListScores] = {}
+
+    def measure(self, candidate: ListCandidate) -> Measured:
+        """List for the users of the holdout, and score all windows on their common resamples."""
+        name, prepared = candidate.name, self.prepared
+        found = self.on_holdout[name] = score_lists(prepared.finals[name], self.truth, self.question)
+        by_part = {"train": prepared.on_train[name], "valid": prepared.on_valid[name], "holdout": found}
+        parts = {part: _scored(scores, self.resamplers[part], self.terms) for part, scores in by_part.items()}
+        return Measured(parts, found.cpu_seconds / max(1, len(self.truth.users)))
+
+    def ground(self) -> Ground:
+        """Return what the verdict stands on: users, and the earlier cutoffs."""
+        return Ground({"holdout": len(self.truth.users)}, {}, self.prepared.earlier)
+
+    def findings(self, judged: Judged, candidates: tuple[ListCandidate, ...]) -> ListFound:
+        """Return everything found in the window."""
+        truth, past, prepared, resampler = self.truth, self.prepared.past, self.prepared, self.resamplers["holdout"]
+        chosen, parent = judged.choice.chosen, prepared.parent
+        lifts = self._lifts(chosen.baseline)
+        evidence = ListEvidence(
+            metric=self.terms.metric,
+            champion=judged.champion,
+            baseline=chosen.baseline,
+            champion_gain=judged.champion_gain,
+            opened=self.opened,
+            seed=self.terms.seed,
+            truth=truth,
+            past=past,
+            lifts=lifts,
+            gap=None if parent is None else (parent.events_end, parent.gap_days),
+        )
+        units = {name: metric.unit for name, metric in self.terms.metrics.items()}
+        common = judged.findings(
+            run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.opened, units
+        )
+        facts = ListFacts(
+            cutoff=as_date(truth.start),
+            days=truth.end - truth.start,
+            users=len(truth.users),
+            truth_mean=_mean(np.diff(truth.items.indptr)),
+            repeat_share=float(truth.items.multiply(truth.seen > 0).sum() / max(1, truth.items.sum())),
+            catalogue=int(past.known.sum()),
+            lifts=lifts,
+            lists={n: character(scores.lists, past) for n, scores in self.on_holdout.items()},
+            cutoffs=prepared.earlier,
+            parent=parent,
+            value=self._margin(chosen),
+        )
+        lists = self.on_holdout[judged.champion].lists
+        findings = ListFindings(**dict(common), ranking=facts)
+        return ListFound(findings, lists, truth, candidates, prepared.finals)
+
+    def _lifts(self, baseline: str) -> dict[str, Lift]:
+        primary = self.terms.primary
+        at = {
+            part: {n: _mean(scores.per_user[primary]) for n, scores in found.items()}
+            for part, found in (("train", self.prepared.on_train), ("holdout", self.on_holdout))
+        }
+        return {
+            n: Lift(**{part: _lift(means[n], means[baseline]) for part, means in at.items()}) for n in self.on_holdout
+        }
+
+    def _margin(self, chosen: Chosen) -> ListMargin | None:
+        """Return the margin on items listed and taken, the adapted ranker's less the best baseline's, per user."""
+        past, margin, resampler = self.prepared.past, self.question.margin, self.resamplers["holdout"]
+        if margin is None or chosen.adapted is None or not np.isfinite(past.price).any():
+            return None
+        priced = np.isfinite(past.price)
+        total = np.bincount(past.item[priced], past.price[priced], minlength=past.n_items)
+        price = total / np.maximum(1, np.bincount(past.item[priced], minlength=past.n_items))
+        taken, earned = [], []
+        for name in (chosen.adapted, chosen.baseline):
+            lists = self.on_holdout[name].lists
+            hit = compare_lists(lists, self.truth).hit
+            taken.append(hit.sum(axis=1).astype(float))
+            earned.append((hit * price[lists.items[:, : hit.shape[1]]]).sum(axis=1) * margin)
+        return ListMargin(
+            currency=self.question.currency,
+            margin=margin,
+            extra_items=interval(resampler.mean(taken[0] - taken[1])),
+            extra_margin=interval(resampler.mean(earned[0] - earned[1])),
+        )
+
+    def _slices(self, rivals: Sequence[str]) -> tuple[Slice, ...]:
+        past, users, primary = self.prepared.past, self.truth.users, self.terms.primary
+        baskets = np.bincount(np.unique(np.stack([past.user, past.basket]), axis=1)[0], minlength=past.n_users)[users]
+        quarter = np.searchsorted(np.quantile(baskets, [0.25, 0.5, 0.75]), baskets, side="left")
+        named = [(f"fewer than {FEW_BASKETS} baskets before", baskets < FEW_BASKETS)]
+        named += [(f"activity quartile {q + 1} of 4", quarter == q) for q in range(4)]
+        out = []
+        for name, inside in named:
+            rows = np.flatnonzero(inside)
+            too_few = len(rows) < LEAST_SLICE_USERS
+            few = replace(
+                self.resamplers["holdout"],
+                n_rows=len(rows),
+                resamples=min(SLICE_RESAMPLES, self.resamplers["holdout"].resamples),
+            )
+            none = np.zeros(len(rows), np.int64)
+            scores = {
+                ranker: interval(few.score(self.terms.metric, none, self.on_holdout[ranker].per_user[primary][rows]))
+                for ranker in (() if too_few else rivals)
+            }
+            out.append(Slice(name=name, rows=len(rows), too_few=too_few, scores=scores))
+        return tuple(out)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:
@@ -285,195 +270,23 @@ def _lift(value: float, against: float) -> float:
     return value / against - 1 if against else float("nan")
 
 
-def character(lists: Lists, past: Events) -> dict[str, float]:
+def character(lists: Lists, past: Events) -> ListCharacter:
     """Return what lists are like, whatever is taken from them.
 
-    Returns
-    -------
-    dict
-        ``coverage``, share of the catalogue in a list; ``novelty``, mean self-information in bits (Zhou et al. 2010);
-        ``diversity``, share of pairs within a list that differ in the first attribute (NaN without attributes).
+    Novelty is the mean self-information in bits (Zhou et al. 2010); diversity is NaN without attributes.
     """
     listed = lists.items[lists.items >= 0]
     buyers = np.asarray((past.counts > 0).sum(axis=0)).ravel()
     share = buyers[listed] / max(1, int(past.active.sum()))
-    out = {
-        "coverage": len(np.unique(listed)) / max(1, int(past.known.sum())),
-        "novelty": float(-np.log2(np.clip(share, 1e-9, None)).mean()) if listed.size else float("nan"),
-        "diversity": float("nan"),
-    }
+    diversity = float("nan")
     kinds = [c for c in past.attributes.columns if c not in past.text]
     if kinds:
         codes = past.attributes[kinds[0]].rank("dense").fill_null(0).to_numpy().astype(np.int64)
         of = np.where(lists.items >= 0, codes[lists.items], -np.arange(1, lists.items.shape[1] + 1))
         alike = np.mean([(np.unique(row, return_counts=True)[1] ** 2).sum() for row in of]) - of.shape[1]
-        out["diversity"] = float(1 - alike / max(1, of.shape[1] * (of.shape[1] - 1)))
-    return out
-
-
-def _value(
-    holdout: dict[str, Measured],
-    truth: Truth,
-    past: Events,
-    chosen: Chosen,
-    margin: float | None,
-    currency: str,
-    resampler: Resampler,
-) -> dict[str, Any] | None:
-    """Return the margin on items listed and taken, the adapted ranker's less the best baseline's, per user."""
-    if margin is None or chosen.adapted is None or not np.isfinite(past.price).any():
-        return None
-    priced = np.isfinite(past.price)
-    total = np.bincount(past.item[priced], past.price[priced], minlength=past.n_items)
-    price = total / np.maximum(1, np.bincount(past.item[priced], minlength=past.n_items))
-    found = {}
-    for name in (chosen.adapted, chosen.baseline):
-        lists = holdout[name].lists
-        hit = compare_lists(lists, truth).hit
-        items = lists.items[:, : hit.shape[1]]
-        found[name] = (hit.sum(axis=1).astype(float), (hit * price[items]).sum(axis=1) * margin)
-    out: dict[str, Any] = {"currency": currency, "margin": margin}
-    for key, k in (("extra_items", 0), ("extra_margin", 1)):
-        difference = found[chosen.adapted][k] - found[chosen.baseline][k]
-        drawn = np.concatenate([w @ difference / w.sum(axis=1) for w in resampler.weights()])
-        out[key] = interval(float(difference.mean()), drawn)
-    return out
-
-
-def _slices(
-    rivals: list[str],
-    holdout: dict[str, Measured],
-    truth: Truth,
-    past: Events,
-    primary: str,
-    metric: Metric,
-    resampler: Resampler,
-) -> list[dict[str, Any]]:
-    baskets = np.bincount(np.unique(np.stack([past.user, past.basket]), axis=1)[0], minlength=past.n_users)[truth.users]
-    edges = np.quantile(baskets, [0.25, 0.5, 0.75])
-    quarter = np.searchsorted(edges, baskets, side="left")
-    named: list[tuple[str, npt.NDArray[np.bool_]]] = [
-        (f"fewer than {FEW_BASKETS} baskets before", baskets < FEW_BASKETS)
-    ]
-    named += [(f"activity quartile {q + 1} of 4", quarter == q) for q in range(4)]
-    out: list[dict[str, Any]] = []
-    for name, inside in named:
-        rows = np.flatnonzero(inside)
-        entry: dict[str, Any] = {"name": name, "rows": len(rows), "too_few": len(rows) < 20, "scores": {}}
-        if not entry["too_few"]:
-            few = Resampler(len(rows), None, min(500, resampler.resamples), resampler.seed)
-            none = np.zeros(len(rows), np.int64)
-            for ranker in rivals:
-                values = holdout[ranker].per_user[primary][rows]
-                entry["scores"][ranker] = interval(metric.value(none, values), few.distribution(metric, none, values))
-        out.append(entry)
-    return out
-
-
-LIST_CHECKS: dict[str, tuple[str, Literal["error", "warning", "info"], str]] = {
-    "too_few_users": ("Too few evaluated users", "warning", "Can the holdout window tell rankers apart?"),
-    "clock": ("Global clock", "error", "Did any model see the window that it is tested on?"),
-    "feature_canary": ("Features of the future", "error", "Does a feature change with events after its day?"),
-    "history_gap": ("Gap after the parent's events", "warning", "Do the new events begin where the parent's end?"),
-    "lift_pair": ("Lift where fitted and on the holdout", "warning", "Does the lift over the baseline survive?"),
-    "unseen_items": ("Items never seen", "info", "How much of the truth could no model list?"),
-    "holdout_reopened": ("Holdout opened before", "warning", "Has this window been looked at before?"),
-    "under_baseline": ("Champion under baseline", "error", "Is the champion proven worse than a baseline?"),
-}
-"""The checks of lists: title, severity, question."""
-
-
-def _checks(
-    truth: Truth,
-    past: Events,
-    lifts: dict[str, dict[str, float]],
-    champion: str,
-    baseline: str,
-    gain: Interval | None,
-    metric: Metric,
-    times: int | None,
-    seed: int,
-    hole: tuple[str, int] | None,
-) -> tuple[Outcome, ...]:
-    found: dict[str, tuple[Literal["pass", "fail", "not_applicable"], str]] = {}
-    n = len(truth.users)
-    text = f"{n:,} users have history before {as_date(truth.start)} and take something within {truth.end - truth.start} days"
-    found["too_few_users"] = (
-        (
-            "fail",
-            f"{text}; under {MIN_USERS} no ranker can be told from another. Take an earlier cutoff, a longer window or more users.",
-        )
-        if n < MIN_USERS
-        else ("pass", f"{text} ({MIN_USERS} or more are wanted).")
+        diversity = float(1 - alike / max(1, of.shape[1] * (of.shape[1] - 1)))
+    return ListCharacter(
+        coverage=len(np.unique(listed)) / max(1, int(past.known.sum())),
+        novelty=float(-np.log2(np.clip(share, 1e-9, None)).mean()) if listed.size else float("nan"),
+        diversity=diversity,
     )
-    last = int(past.day.max())
-    found["clock"] = (
-        ("fail", f"Models saw events until {as_date(last)}, past the first day of the holdout, {as_date(truth.start)}.")
-        if last >= truth.start
-        else ("pass", f"Models saw events until {as_date(last)}; the holdout begins on {as_date(truth.start)}.")
-    )
-    leaks = _canary(truth, past, seed)
-    found["feature_canary"] = (
-        ("fail", f"Events planted on the very day change these features: {', '.join(leaks)}.")
-        if leaks
-        else ("pass", f"Of {CANARY_PAIRS} pairs bought once more on the day itself, no as-of feature changed.")
-    )
-    if hole is None:
-        found["history_gap"] = ("not_applicable", "No bundle is refreshed.")
-    elif hole[1]:
-        found["history_gap"] = (
-            "fail",
-            f"The parent's events end on {hole[0]}, and the new ones begin {count(hole[1], 'day')} later. Unless nothing was sold then, histories have a hole: give all events from {hole[0]} on.",
-        )
-    else:
-        found["history_gap"] = ("pass", f"The new events begin on {hole[0]}, where the parent's end.")
-    lost = {
-        k: v["train"] - v["holdout"]
-        for k, v in lifts.items()
-        if np.isfinite(v["train"]) and np.isfinite(v["holdout"]) and (v["train"] > 0 or k == baseline)
-    }
-    worst = max(lost, key=lambda k: lost[k])
-    pair = f"{worst}: {lifts[worst]['train']:+.1%} over {baseline} in the last window that models were fitted to or chosen on, {lifts[worst]['holdout']:+.1%} on the holdout"
-    found["lift_pair"] = (
-        ("fail", f"{pair}. That much of the lift was fitted to its window.")
-        if lost[worst] > OVERFIT_POINTS
-        else ("pass", f"The largest difference is that of {pair}.")
-    )
-    if truth.among is None:
-        taken = truth.items.tocoo()
-        unseen = float(np.mean(~past.known[taken.col])) if taken.nnz else 0.0
-        found["unseen_items"] = (
-            "pass",
-            f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
-        )
-    else:
-        found["unseen_items"] = (
-            "not_applicable",
-            f"Lists are of the {int(truth.among.sum()):,} items first sold in the window, among themselves.",
-        )
-    if times is None:
-        found["holdout_reopened"] = (
-            "not_applicable",
-            "The ledger of holdout openings could not be written, so earlier ones are unknown.",
-        )
-    elif times > 1:
-        found["holdout_reopened"] = (
-            "fail",
-            f"This window has been opened {times} times on this machine. Choices made after looking make its numbers optimistic: use a later cutoff for the final word.",
-        )
-    else:
-        found["holdout_reopened"] = ("pass", "This window was opened for the first time on this machine.")
-    if gain is None:
-        found["under_baseline"] = ("not_applicable", f"The champion, {champion}, is the best baseline itself.")
-    else:
-        text = f"The champion, {champion}, gains {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] {metric.called} on the best baseline, {baseline}"
-        found["under_baseline"] = ("fail", f"{text}: it is proven worse.") if gain.high < 0 else ("pass", f"{text}.")
-    return tuple(Outcome(code, title, severity, *found[code]) for code, (title, severity, _) in LIST_CHECKS.items())
-
-
-def _canary(truth: Truth, past: Events, seed: int) -> list[str]:
-    rng = stream(seed, "canary")
-    users: Codes = rng.choice(truth.users, CANARY_PAIRS).astype(np.int32)
-    items: Codes = rng.choice(np.flatnonzero(past.known), CANARY_PAIRS).astype(np.int32)
-    leaks = canary(features, past, truth.start, users, items)
-    return leaks if truth.among is None else leaks + canary(kin_features, past, truth.start, users, items)

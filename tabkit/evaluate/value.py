@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from tabkit.evaluate.intervals import Interval, Resampler, interval
+from tabkit.evaluate.intervals import Resampled, Resampler, interval
 from tabkit.evaluate.metrics import Floats
-from tabkit.recipe import Recipe, Value
+from tabkit.recipe import Value as Rule
+from tabkit.result import CandidateFacts, Chosen, Interval, Value
+from tabkit.result.tables import Payoff, PayoffGain
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Payoffs:
     """What each row pays: acted upon or left (n_rows,); for regression the payoff depends on the prediction."""
 
     frame: pl.DataFrame
-    rule: Value
+    rule: Rule
 
     def of(self, predicted: Floats, threshold: float | None) -> tuple[Floats, float | None]:
         """Return the payoff per row, and the share of rows acted upon."""
@@ -71,97 +74,86 @@ def worth(name: str, payoffs: Payoffs, predicted: Floats, threshold: float | Non
     return Worth(name, threshold, mean_payoff(per_row, resampler, payoffs.rule.per), share, per_row)
 
 
-def gain(a: Worth, b: Worth, resampler: Resampler, per: int) -> Interval:
-    """Return what a pays above b per ``per`` decisions, on the same resamples."""
-    return mean_payoff(a.per_row - b.per_row, resampler, per)
-
-
 def mean_payoff(per_row: Floats, resampler: Resampler, per: int) -> Interval:
-    """Return the payoff of ``per`` decisions."""
-    means = np.concatenate([(w @ per_row) / w.sum(axis=1) for w in resampler.weights()])
-    value = float(per_row.mean())
-    return interval(value * per, resampler.around(value, means) * per)
+    """Return the payoff of ``per`` decisions; of a difference of payoffs, the gain."""
+    mean = resampler.mean(per_row)
+    return interval(Resampled(mean.value * per, mean.draws * per))
 
 
-def cost_of(cpu_seconds: float, rule: Value) -> float:
+def cost_of(cpu_seconds: float, rule: Rule) -> float:
     """Return the price of CPU seconds, in the value's unit."""
     return cpu_seconds / 3600 * rule.cpu_hour_cost
 
 
+def priced(chosen: Chosen, champion: str) -> tuple[str, ...]:
+    """Return the candidates whose decisions are priced: those of the planned comparison, the champion, and the prior."""
+    return tuple(dict.fromkeys((*chosen.names, champion, "prior")))
+
+
 def summary(
-    recipe: Recipe,
-    worths: dict[str, Worth],
-    candidate: str,
-    baseline: str,
-    difference: Interval,
+    rule: Rule,
+    chosen: Chosen,
+    worths: Mapping[str, Worth],
+    gain: Interval,
+    candidates: Mapping[str, CandidateFacts],
     cpu_seconds: float,
-    score_cpu_per_row: dict[str, float],
-    titles: dict[str, str],
-) -> dict[str, object]:
-    """Return the value block of ``result.json``: payoffs, gain, costs, and whether it was worth it.
+) -> Value:
+    """Return payoffs, gain, costs, and whether it was worth it.
 
     Parameters
     ----------
-    difference
-        What the candidate pays above the baseline per ``per`` decisions.
+    gain
+        What the candidate (the adapted one, if any) pays above the best baseline per ``per`` decisions.
     cpu_seconds
         What it takes to make the candidate once.
     """
-    rule = recipe.value
-    assert rule is not None
+    name, baseline = chosen.adapted or chosen.baseline, chosen.baseline
+    per_row = {n: (candidates[n].score_cpu_seconds_per_million or 0.0) / 1e6 for n in (name, baseline)}
     adapt_cost = cost_of(cpu_seconds, rule)
-    score_cost = cost_of(score_cpu_per_row[candidate], rule)
-    extra = cost_of(score_cpu_per_row[candidate] - score_cpu_per_row[baseline], rule)
-    yearly = rule.decisions_per_year
+    extra = cost_of(per_row[name] - per_row[baseline], rule)
 
     def net(per_many: float) -> float:
-        return (per_many / rule.per - extra) * yearly - adapt_cost
+        return (per_many / rule.per - extra) * rule.decisions_per_year - adapt_cost
 
-    worth_it = candidate != baseline and net(difference.low) > 0
-    unit = rule.unit
-    if candidate == baseline:
-        sentence = f"{titles[candidate]} earns {worths[candidate].payoff.value:,.0f} {unit} per {rule.per:,} decisions."
+    worth_it = name != baseline and net(gain.low) > 0
+    title, against = candidates[name].title, candidates[baseline].title
+    if name == baseline:
+        sentence = f"{title} earns {worths[name].payoff.value:,.0f} {rule.unit} per {rule.per:,} decisions."
     else:
         sentence = (
-            f"{titles[candidate]} changes the result by {difference.value:+,.0f} {unit} per {rule.per:,} decisions against "
-            f"{titles[baseline]} [{difference.low:+,.0f}, {difference.high:+,.0f}], at "
-            f"{f'{adapt_cost:,.2f}' if adapt_cost >= 0.005 else 'under 0.01'} {unit} of computing to adapt: "
+            f"{title} changes the result by {gain.value:+,.0f} {rule.unit} per {rule.per:,} decisions against "
+            f"{against} [{gain.low:+,.0f}, {gain.high:+,.0f}], at "
+            f"{f'{adapt_cost:,.2f}' if adapt_cost >= 0.005 else 'under 0.01'} {rule.unit} of computing to adapt: "
             + ("worth it." if worth_it else "not shown to be worth it.")
         )
-    return {
-        "unit": unit,
-        "per": rule.per,
-        "action": rule.action,
-        "threshold": worths[candidate].threshold,
-        "assumptions": rule.assumptions,
-        "candidates": [
-            {
-                "name": w.name,
-                "value": w.payoff.value,
-                "low": w.payoff.low,
-                "high": w.payoff.high,
-                "acted_share": w.acted_share,
-                "threshold": w.threshold,
-            }
+    return Value(
+        unit=rule.unit,
+        per=rule.per,
+        action=rule.action,
+        threshold=worths[name].threshold,
+        assumptions=rule.assumptions,
+        candidates=tuple(
+            Payoff(
+                name=w.name,
+                value=w.payoff.value,
+                low=w.payoff.low,
+                high=w.payoff.high,
+                acted_share=w.acted_share,
+                threshold=w.threshold,
+            )
             for w in worths.values()
-        ],
-        "gain": {
-            "candidate": candidate,
-            "against": baseline,
-            "value": difference.value,
-            "low": difference.low,
-            "high": difference.high,
-        },
-        "adapt_cost": adapt_cost,
-        "score_cost_per_1000": score_cost * 1000,
-        "decisions_per_year": yearly,
-        "net_gain_per_year": net(difference.value),
-        "worth_it": worth_it,
-        "sentence": sentence,
-    }
+        ),
+        gain=PayoffGain(candidate=name, against=baseline, value=gain.value, low=gain.low, high=gain.high),
+        adapt_cost=adapt_cost,
+        score_cost_per_1000=cost_of(per_row[name], rule) * 1000,
+        decisions_per_year=rule.decisions_per_year,
+        net_gain_per_year=net(gain.value),
+        worth_it=worth_it,
+        sentence=sentence,
+    )
 
 
-def _acts(p: Floats, threshold: float, rule: Value) -> np.ndarray:
+def _acts(p: Floats, threshold: float, rule: Rule) -> np.ndarray:
     return p < threshold if rule.act_when == "below" else p > threshold
 
 

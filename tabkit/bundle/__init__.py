@@ -1,0 +1,32 @@
+"""A bundle: the champion in a folder that answers new rows anywhere. No pickle; every file with its hash."""
+
+from tabkit.bundle.bundles import (
+    CHUNK_ROWS,
+    Bundle,
+    Contents,
+    ListBundle,
+    Scores,
+    TableBundle,
+    count_rows,
+    load_bundle,
+    save_bundle,
+    saving_ranker,
+)
+from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, verify
+
+__all__ = [
+    "CHUNK_ROWS",
+    "MANIFEST",
+    "SEAL",
+    "Bundle",
+    "Contents",
+    "ListBundle",
+    "Manifest",
+    "Scores",
+    "TableBundle",
+    "count_rows",
+    "load_bundle",
+    "save_bundle",
+    "saving_ranker",
+    "verify",
+]

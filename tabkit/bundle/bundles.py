@@ -1,0 +1,372 @@
+"""A bundle: the champion in a folder that answers new rows anywhere. No pickle; every file with its hash.
+
+Bundles of tables and of lists are one :class:`Bundle` to whoever scores: columns it needs, rows in, answers out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of, verify
+from tabkit.data.conform import conform
+from tabkit.data.derive import derive, matches
+from tabkit.data.encode import Encoder
+from tabkit.data.frames import as_given
+from tabkit.data.interactions import arrivals, load_events, save_events, vocabulary_json
+from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
+from tabkit.data.target import band
+from tabkit.data.validate import needed_columns
+from tabkit.errors import BundleError, DataError, TabkitError, nearest
+from tabkit.files import whole_folder
+from tabkit.models.base import Model
+from tabkit.models.parts.bagged import read_model
+from tabkit.rankers.base import RECENT_DAYS, Ranker, popularity, ranker_class
+from tabkit.recipe import Plan, Recipe
+from tabkit.result import CandidateFacts, Result, to_json
+from tabkit.schema import Schema
+from tabkit.strict import parse_toml
+
+CHUNK_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle beside recipe, schema and result.
+
+    Attributes
+    ----------
+    candidate
+        The candidate inside.
+    save
+        Writes its model into an empty folder.
+    encoder
+        JSON text: the encoder of a table, or the vocabularies of events.
+    threshold, half_width, events_end
+        See :class:`Manifest`.
+    """
+
+    candidate: CandidateFacts
+    save: Callable[[Path], None]
+    encoder: str
+    threshold: float | None = None
+    half_width: float | None = None
+    events_end: str | None = None
+
+
+def saving_ranker(ranker: Ranker) -> tuple[Callable[[Path], None], str]:
+    """Return how a ranker is saved, with the events that it looks at, and its vocabularies."""
+
+    def save(folder: Path) -> None:
+        ranker.save(folder)
+        save_events(ranker.past, folder)
+
+    return save, vocabulary_json(ranker.past)
+
+
+def save_bundle(folder: Path, plan: Plan, contents: Contents, result: Result, card: str) -> None:
+    """Write a bundle, whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        Must not exist yet.
+    card
+        The model card, Markdown.
+    """
+    candidate = contents.candidate
+    with whole_folder(folder) as place:
+        (place / "model").mkdir()
+        contents.save(place / "model")
+        (place / "recipe.toml").write_bytes(plan.path.read_bytes())
+        (place / "schema.toml").write_bytes(plan.schema_path.read_bytes())
+        for name, text in (("encoder.json", contents.encoder), ("scorecard.json", to_json(result)), ("CARD.md", card)):
+            (place / name).write_text(text, encoding="utf-8", newline="\n")
+        manifest = Manifest(
+            tabkit=result.tabkit,
+            created=result.created,
+            recipe=result.recipe,
+            task=result.task,
+            classes=result.classes,
+            champion=candidate.name,
+            model=candidate.base,
+            how=candidate.how,
+            bases=candidate.weights,
+            decision=result.verdict.decision,
+            trained_on=result.bundle.train_on,
+            threshold=contents.threshold,
+            half_width=contents.half_width,
+            events_end=contents.events_end,
+            data_fingerprint=result.data_fingerprint,
+            versions=result.versions,
+            files=files_of(place),
+        )
+        (place / MANIFEST).write_text(to_json(manifest), encoding="utf-8", newline="\n")
+        (place / SEAL).write_text(sha256_of(place / MANIFEST) + "\n", encoding="ascii", newline="\n")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a batch of rows became: answers, and a line for each cell (or row) that did not fit.
+
+    ``n_scored`` and ``n_rejected`` count rows of the batch; lists have several answers for each.
+    """
+
+    answers: pl.DataFrame
+    rejects: pl.DataFrame
+    n_scored: int
+    n_rejected: int
+
+
+@dataclass(frozen=True)
+class Bundle(ABC):
+    """A loaded bundle, verified file by file."""
+
+    plan: Plan
+    manifest: Manifest
+    seal: str
+
+    @abstractmethod
+    def _needed(self) -> list[str]:
+        """Return the columns that scoring needs."""
+
+    @abstractmethod
+    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+        """Answer typed rows in scope; ``rows`` are their numbers in the input."""
+
+    @abstractmethod
+    def empty(self) -> pl.DataFrame:
+        """Return the columns of the answers, without a row."""
+
+    def columns_of(self, source: Input) -> list[str]:
+        """Return the input's columns that scoring needs: those behind the features, the scope and the id.
+
+        Raises
+        ------
+        DataError
+            One is missing.
+        """
+        needed = self._needed()
+        for column in needed:
+            if column not in source.columns:
+                raise DataError(
+                    f"{source.name}: column '{column}' is missing, and the model needs it.{nearest(column, source.columns)} "
+                    f"It needs: {', '.join(needed)}."
+                )
+        return needed
+
+    def score(self, batch: RawBatch, columns: list[str], decimal: str) -> Scores:
+        """Score a batch: every row has its answer, or its reason."""
+        fitted = conform(batch, self.plan.schema, columns, decimal)
+        frame, rows, outside = self._in_scope(fitted.frame, fitted.rows)
+        bad = [batch.malformed, fitted.rejects, _rejected(batch, outside, self.plan.recipe.where)]
+        rejects = pl.concat(bad).sort("row", maintain_order=True)
+        answers = self.answer(frame, rows) if frame.height else self.empty()
+        n_in, n_bad = len(batch.rows) + count_rows(batch.malformed), count_rows(rejects)
+        if n_in != frame.height + n_bad:
+            raise AssertionError(f"a chunk of {n_in} rows gave {frame.height} scores and {n_bad} rejects")
+        return Scores(answers, rejects, frame.height, n_bad)
+
+    def _in_scope(
+        self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]
+    ) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the rows that the recipe is about, with derived columns, their numbers, and those of the others."""
+        return frame, rows, rows[:0]
+
+    def predict(self, frame: DataLike) -> Any:
+        """Answer every row of a table.
+
+        Parameters
+        ----------
+        frame
+            A polars or pandas frame, a pyarrow table, or a path.
+
+        Returns
+        -------
+        frame
+            Of the kind given (polars for a path), with the columns of ``tabkit score``.
+
+        Raises
+        ------
+        DataError
+            A column is missing, or a row does not fit; ``tabkit.score`` sets such rows apart instead.
+        """
+        source = open_input(frame, self.plan.schema.dialect)
+        columns, answers = self.columns_of(source), [self.empty()]
+        for batch in source.batches(CHUNK_ROWS):
+            scores = self.score(batch, columns, source.decimal)
+            if scores.n_rejected:
+                first = scores.rejects.row(0, named=True)
+                where = f"column '{first['column']}', {first['value']!r}: " if first["column"] else ""
+                raise DataError(
+                    f"{source.name}, row {first['row']}: {where}{first['reason']}. {scores.n_rejected:,} rows do not fit. "
+                    "Fix them, or use tabkit.score, which writes them to a file with their reasons."
+                )
+            answers.append(scores.answers)
+        return as_given(pl.concat(answers, how="vertical_relaxed"), frame)
+
+
+@dataclass(frozen=True)
+class TableBundle(Bundle):
+    """A bundle that predicts the rows of a table."""
+
+    encoder: Encoder
+    model: Model
+
+    def _needed(self) -> list[str]:
+        return needed_columns(self.plan, for_target=False, features=self.encoder.inputs)
+
+    def _in_scope(
+        self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]
+    ) -> tuple[pl.DataFrame, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        frame = derive(frame, self.plan.recipe)
+        if self.plan.recipe.where is None:
+            return frame, rows, rows[:0]
+        inside = matches(frame, self.plan.recipe.where, "where")
+        at = inside.to_numpy()
+        return frame.filter(inside), rows[at], rows[~at]
+
+    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+        """Predict rows: key, prediction, and its interval or the probability of each class."""
+        recipe, classes = self.plan.recipe, self.encoder.classes
+        predicted = self.model.predict(self.encoder.encode(frame.drop(recipe.target, strict=False)))
+        key = frame[recipe.id].alias(recipe.id) if recipe.id is not None else pl.Series("row", rows, dtype=pl.Int64)
+        if recipe.task == "regression":
+            assert self.manifest.half_width is not None
+            low, high = band(recipe.scale, predicted, self.manifest.half_width)
+            columns = (("prediction", predicted), ("prediction_low", low), ("prediction_high", high))
+            return pl.DataFrame([key, *(pl.Series(name, values) for name, values in columns)])
+        if recipe.task == "binary":
+            assert self.manifest.threshold is not None
+            chosen = (predicted[:, 1] >= self.manifest.threshold).astype(np.int64)
+        else:
+            chosen = predicted.argmax(axis=1)
+        names = pl.Series("prediction", np.array(classes, dtype=object)[chosen].tolist(), dtype=pl.String)
+        probabilities = (pl.Series(f"probability_{c}", predicted[:, k]) for k, c in enumerate(classes))
+        return pl.DataFrame([key, names, *probabilities])
+
+    def empty(self) -> pl.DataFrame:
+        """Return the columns of the answers, without a row."""
+        recipe = self.plan.recipe
+        if recipe.id is None:
+            key = pl.Series("row", [], dtype=pl.Int64)
+        else:
+            field = self.plan.schema.field(recipe.id)
+            assert field is not None
+            dtype = {"integer": pl.Int64, "number": pl.Float64}.get(field.type, pl.String)
+            key = pl.Series(recipe.id, [], dtype=dtype)
+        numbers = [f"probability_{c}" for c in self.encoder.classes]
+        first = pl.Series("prediction", [], dtype=pl.String)
+        if recipe.task == "regression":
+            first, numbers = pl.Series("prediction", [], dtype=pl.Float64), ["prediction_low", "prediction_high"]
+        return pl.DataFrame([key, first, *(pl.Series(name, [], dtype=pl.Float64) for name in numbers)])
+
+
+@dataclass(frozen=True)
+class ListBundle(Bundle):
+    """A bundle that lists items for the users whose history it holds."""
+
+    ranker: Ranker
+
+    def _needed(self) -> list[str]:
+        return [str(self.plan.recipe.id)]
+
+    @property
+    def among(self) -> npt.NDArray[np.bool_] | None:
+        """Items that may be listed: those that arrived in the last window, if the recipe is about such; else all."""
+        ranking, past = self.plan.recipe.ranking, self.ranker.past
+        assert ranking is not None
+        return arrivals(past, past.end - ranking.days, past.end) if ranking.cold_items else None
+
+    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+        """List for users, a row per user and rank; those without history get what is popular now, marked ``cold``."""
+        recipe, past = self.plan.recipe, self.ranker.past
+        assert recipe.id is not None and recipe.ranking is not None
+        asked, k = frame[recipe.id], recipe.ranking.length
+        places = pl.Series(range(past.n_users), dtype=pl.Int32)
+        code = asked.replace_strict(past.users, places, default=None, return_dtype=pl.Int32).fill_null(-1).to_numpy()
+        warm = (code >= 0) & past.active[code]
+        items = np.full((len(code), k), -1, np.int32)
+        scores = np.zeros((len(code), k), np.float32)
+        if warm.any():
+            lists = self.ranker.top(code[warm].astype(np.int32), k, recipe.ranking.new_only, self.among)
+            items[warm], scores[warm] = lists.items, lists.scores
+        popular = popularity(past, RECENT_DAYS)
+        if self.among is not None:
+            popular = np.where(self.among, popular, 0.0)
+        best = np.argsort(-popular, kind="stable")[:k]
+        best = best[popular[best] > 0]
+        items[np.ix_(~warm, range(len(best)))] = best
+        scores[np.ix_(~warm, range(len(best)))] = popular[best]
+        row, rank = np.nonzero(items >= 0)
+        listed = past.items.gather(items[row, rank].astype(np.int64))
+        return pl.DataFrame(
+            [
+                asked.gather(row).alias(recipe.id),
+                pl.Series("rank", rank + 1, dtype=pl.Int32),
+                listed.alias(recipe.target),
+                pl.Series("score", scores[row, rank], dtype=pl.Float32),
+                pl.Series("cold", ~warm[row]),
+            ]
+        )
+
+    def empty(self) -> pl.DataFrame:
+        """Return the columns of the answers, without a row."""
+        users = self.ranker.past.users[:0].alias(str(self.plan.recipe.id))
+        return self.answer(pl.DataFrame([users]), np.zeros(0, np.int64))
+
+
+def count_rows(rejects: pl.DataFrame) -> int:
+    """Return the number of rows that rejects speak of: a row may fail in several cells."""
+    return int(rejects["row"].n_unique()) if rejects.height else 0
+
+
+def _rejected(batch: RawBatch, rows: npt.NDArray[np.int64], where: str | None) -> pl.DataFrame:
+    n, reason = len(rows), f"outside the recipe's rows ({where})"
+    return pl.DataFrame(
+        {"file": [batch.file] * n, "row": rows, "column": [""] * n, "value": [""] * n, "reason": [reason] * n},
+        schema=REJECTS,
+    )
+
+
+def load_bundle(folder: str | Path) -> TableBundle | ListBundle:
+    """Load a bundle after checking size and hash of every file.
+
+    Raises
+    ------
+    BundleError
+        A file is missing, changed or cut short, or the format is another version.
+    """
+    folder = Path(folder)
+    manifest, seal = verify(folder)
+    try:
+        plan, text = _plan(folder), (folder / "encoder.json").read_text(encoding="utf-8")
+        if manifest.task == "ranking":
+            events = load_events(folder / "model", text)
+            return ListBundle(plan, manifest, seal, ranker_class(manifest.model).load(folder / "model", events))
+        return TableBundle(
+            plan, manifest, seal, Encoder.from_json(text), read_model(manifest.model, folder / "model")
+        )
+    except BundleError:
+        raise
+    except TabkitError as problem:
+        raise BundleError(
+            f"Bundle {folder} needs another version of tabkit (made by {manifest.tabkit}): {problem}"
+        ) from None
+    except ModuleNotFoundError as problem:
+        raise BundleError(
+            f"Bundle {folder} needs the package '{problem.name}', which is not installed here; install it."
+        ) from None
+
+
+def _plan(folder: Path) -> Plan:
+    recipe = parse_toml((folder / "recipe.toml").read_text(encoding="utf-8"), Recipe, str(folder / "recipe.toml"))
+    schema = parse_toml((folder / "schema.toml").read_text(encoding="utf-8"), Schema, str(folder / "schema.toml"))
+    return Plan(recipe, schema, folder / "recipe.toml", folder / "schema.toml")

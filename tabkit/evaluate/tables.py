@@ -1,0 +1,364 @@
+"""The harness of tables: open the holdout once, measure every candidate on it, look at slices, columns and value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tabkit.data.encode import Features
+from tabkit.data.split import Split
+from tabkit.data.target import band, on_scale, to_scale
+from tabkit.evaluate import explain, value
+from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
+from tabkit.evaluate.choice import Terms
+from tabkit.evaluate.fidelity import fidelity
+from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
+from tabkit.evaluate.intervals import Resampler, difference, interval, paired
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.metrics import Metric
+from tabkit.learner import Predictions, candidate_name, folds_of
+from tabkit.models.base import TableCandidate
+from tabkit.models.blend import Blend
+from tabkit.recipe import Plan
+from tabkit.result import Ablation, Chosen, Importance, Interval, Part, Slice, TableFindings, Value
+from tabkit.result.tables import Curve, CurvePoint, PredictionInterval
+from tabkit.seed import stream
+
+INTERVAL_LEVEL = 0.9
+"""Share of new rows that a regression's intervals are made to hold."""
+LEAST_SLICE_ROWS = 20
+SLICE_RESAMPLES = 500
+
+Groups = dict[str, dict[str, tuple[float, int]]]
+"""By sensitive column and group: the champion's score, and the group's rows."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rows of a table by part; the holdout is sealed. ``source`` is what bases were pretrained on."""
+
+    train: Features
+    valid: Features
+    holdout: Sealed[Features]
+    frame: pl.DataFrame
+    split: Split
+    source: Features | None = None
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What adaptation ran for the harness without the holdout: learning curve, ablations, the control on shuffled labels."""
+
+    curve: list[tuple[int, dict[str, Predictions]]]
+    ablations: tuple[tuple[str, TableCandidate, tuple[str, ...]], ...]
+    """Name, the baseline without the columns, the columns."""
+    shuffled: tuple[Predictions, ...]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows held out, as a table and encoded, with each candidate's predictions and the common resamples."""
+
+    frame: pl.DataFrame
+    rows: Features
+    predictions: Mapping[str, Predictions]
+    resampler: Resampler
+
+
+@dataclass(frozen=True)
+class TableFound:
+    """What was found on a split (or over folds), and what only the run needs: predictions, and the candidates themselves.
+
+    ``candidates`` is empty if the split was measured by another process, or before an interruption.
+    """
+
+    findings: TableFindings
+    predictions: dict[str, Predictions] = field(repr=False)
+    candidates: tuple[TableCandidate, ...] = ()
+
+
+class OpenTable:
+    """A table whose holdout is open: it measures candidates, and tells what else there is to find."""
+
+    def __init__(self, plan: Plan, parts: Parts, terms: Terms) -> None:
+        self.plan, self.parts, self.terms = plan, parts, terms
+        self.holdout, self.opened = parts.holdout.open()
+        split = parts.split
+        rows: dict[Part, npt.NDArray[np.int64]] = {
+            "train": split.train,
+            "valid": split.valid,
+            "holdout": split.holdout,
+        }
+        codes = split.groups
+        groups = None if codes is None else {part: codes[at] for part, at in rows.items()}
+        self.resamplers = resamplers({part: len(at) for part, at in rows.items()}, groups, terms)
+        rule = plan.recipe.value
+        self._paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule)
+        self.predictions: dict[str, Predictions] = {}
+        self._seconds: dict[str, float] = {}
+
+    def measure(self, candidate: TableCandidate) -> Measured:
+        """Predict the holdout, and score all parts on their common resamples."""
+        start = time.process_time()
+        model, spent = candidate.adapted.model, 0.0
+        if candidate.members and isinstance(model, Blend):  # put together of its members' predictions and seconds
+            predicted = model.combine(self.predictions)
+            spent = sum(self._seconds.get(member.name, 0.0) for member in candidate.members)
+        else:
+            predicted = model.predict(self.holdout)
+        seconds = spent + (time.process_time() - start) / max(1, len(self.holdout))
+        self.predictions[candidate.name], self._seconds[candidate.name] = predicted, seconds
+        by_part: dict[Part, tuple[Features, Predictions]] = {
+            "train": (self.parts.train, candidate.train),
+            "valid": (self.parts.valid, candidate.valid),
+            "holdout": (self.holdout, predicted),
+        }
+        binary, paid = self.plan.recipe.task == "binary", self._paid_on_valid
+        return Measured(
+            {part: self.resamplers[part].scored(self.terms.metrics, r.labels, p) for part, (r, p) in by_part.items()},
+            seconds,
+            explain.calibration(self.holdout.labels, predicted[:, 1]) if binary else None,
+            None if paid is None else value.best_threshold(paid, candidate.valid),
+        )
+
+    def ground(self, controls: Controls, chosen: Chosen) -> Ground:
+        """Return what the verdict stands on: rows, and whether the gain shrinks as rows grow."""
+        adapted, sign, points = chosen.adapted, self.terms.metric.sign, self._curve(controls)
+        opponents = [name for name in (chosen.base, chosen.baseline) if name and adapted]
+        gains = {
+            name: [(n, sign * (by[str(adapted)] - by[name])) for n, by in points if {adapted, name} <= by.keys()]
+            for name in opponents
+        }
+        return Ground(self.parts.split.sizes(), gains)
+
+    def findings(
+        self,
+        judged: Judged,
+        controls: Controls,
+        candidates: tuple[TableCandidate, ...],
+        taught: tuple[TableCandidate, int] | None = None,
+    ) -> TableFound:
+        """Return everything found on this split.
+
+        Parameters
+        ----------
+        taught
+            A student of the champion and the rows without a label that it learned on. It is measured beside the others,
+            after everything is decided, and takes no part in any choice.
+        """
+        recipe, parts, terms = self.plan.recipe, self.parts, self.terms
+        resampler = self.resamplers["holdout"]
+        held = HeldOut(parts.frame[parts.split.holdout], self.holdout, self.predictions, resampler)
+        champion = next(c for c in candidates if c.name == judged.champion)
+        groups, slices = slices_of(self.plan, held, judged.rivals, terms.metric)
+        importance = explain.importance(
+            champion.adapted.model, parts.train, parts.valid, self.holdout, terms.metric, resampler
+        )
+        checks = run_checks(self._evidence(judged, controls, candidates, groups))
+        worth = self._value(judged)
+        half_width = (
+            conformal_half_width(parts.valid.labels, champion.valid, recipe.scale)
+            if recipe.task == "regression"
+            else None
+        )
+        units = {name: unit_of(metric, self.plan) for name, metric in terms.metrics.items()}
+        intervals = intervals_of(resampler, "row" if resampler.groups is None else "group")
+        common = judged.findings(checks, slices, intervals, self.opened, units)
+        points = [CurvePoint(rows=n, scores=by) for n, by in self._curve(controls)]
+        findings = TableFindings(
+            **dict(common),
+            curve=Curve(metric=terms.primary, points=tuple(points)) if points else None,
+            value=worth,
+            importance=Importance(candidate=judged.champion, metric=terms.primary, columns=tuple(importance)),
+            ablations=tuple(self._ablation(*each, judged) for each in controls.ablations),
+            interval_coverage=_coverage(
+                self.holdout.labels, self.predictions[champion.name], half_width, recipe.scale
+            ),
+            prediction_interval=interval_facts(half_width, recipe.scale),
+        )
+        if taught is not None:
+            findings = self._with_student(findings, judged, *taught)
+        return TableFound(findings, self.predictions, candidates if taught is None else (*candidates, taught[0]))
+
+    def _curve(self, controls: Controls) -> list[tuple[int, dict[str, float]]]:
+        y = self.parts.valid.labels
+        return [(n, {name: self.terms.metric.value(y, p) for name, p in by.items()}) for n, by in controls.curve]
+
+    def _evidence(
+        self, judged: Judged, controls: Controls, candidates: tuple[TableCandidate, ...], groups: Groups
+    ) -> TableEvidence:
+        parts, terms = self.parts, self.terms
+        learned, tried = _apart(parts.train, parts.valid, parts.split, terms.seed)
+        prior = next(c for c in candidates if c.name == "prior").valid
+        y, on_valid = parts.valid.labels, self.resamplers["valid"]
+        known = on_valid.score(terms.metric, y, prior)
+        return TableEvidence(
+            metric=terms.metric,
+            champion=judged.champion,
+            baseline=judged.choice.chosen.baseline,
+            champion_gain=judged.champion_gain,
+            opened=self.opened,
+            seed=terms.seed,
+            plan=self.plan,
+            frame=parts.frame,
+            split=parts.split,
+            train=learned,
+            valid=tried,
+            holdout=self.holdout,
+            scores=judged.scores(),
+            kinds={c.name: c.kind for c in candidates},
+            shuffled=tuple(
+                paired(terms.metric, on_valid.score(terms.metric, y, p), known)[0] for p in controls.shuffled
+            ),
+            calibration=next(c.calibration for c in judged.candidates if c.name == judged.champion),
+            envelopes={
+                c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(parts.train))
+            },
+            groups=groups,
+            source=parts.source,
+        )
+
+    def _ablation(
+        self, name: str, candidate: TableCandidate, dropped: tuple[str, ...], judged: Judged
+    ) -> Ablation:
+        full, metric = candidate_name(candidate.base, candidate.how), self.terms.metric
+        predicted = candidate.adapted.model.predict(self.holdout.without(list(dropped)))
+        own = self.resamplers["holdout"].score(metric, self.holdout.labels, predicted)
+        gain = interval(difference(metric, own, judged.on_holdout[full]))
+        return Ablation(name=name, drop=dropped, candidate=full, score=interval(own), gain=gain)
+
+    def _value(self, judged: Judged) -> Value | None:
+        rule, chosen, resampler = self.plan.recipe.value, judged.choice.chosen, self.resamplers["holdout"]
+        if rule is None:
+            return None
+        payoffs = value.Payoffs(self.parts.frame[self.parts.split.holdout], rule)
+        facts = {c.name: c for c in judged.candidates}
+        worths = {
+            name: value.worth(name, payoffs, self.predictions[name], facts[name].threshold, resampler)
+            for name in value.priced(chosen, judged.champion)
+        }
+        ours = chosen.adapted or chosen.baseline
+        gain = value.mean_payoff(worths[ours].per_row - worths[chosen.baseline].per_row, resampler, rule.per)
+        return value.summary(rule, chosen, worths, gain, facts, facts[ours].cpu_seconds)
+
+    def _with_student(
+        self, findings: TableFindings, judged: Judged, student: TableCandidate, n_unlabelled: int
+    ) -> TableFindings:
+        measured = self.measure(student)
+        (*_, facts) = with_excess(
+            [*findings.candidates, facts_of(student, measured, None, self.terms)], findings.chosen.baseline
+        )
+        ours = measured.parts["holdout"][self.terms.primary]
+        teacher = findings.candidate(judged.champion)
+        told = fidelity(
+            (facts, self.predictions[facts.name]),
+            (teacher, self.predictions[teacher.name]),
+            paired(self.terms.metric, ours, judged.on_holdout[teacher.name])[0],
+            threshold_of(teacher.name, findings.value),
+            n_unlabelled,
+            findings.metrics,
+        )
+        return findings.model_copy(update={"candidates": (*findings.candidates, facts), "student": told})
+
+
+def unit_of(metric: Metric, plan: Plan) -> str:
+    """Return a metric's unit for people: the target's own is what the schema says."""
+    if metric.unit != "target":
+        return metric.unit
+    spec = plan.schema.field(plan.recipe.target)
+    return spec.unit if spec else ""
+
+
+def threshold_of(name: str, worth: Value | None) -> float:
+    """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
+    threshold = None if worth is None else worth.threshold_of(name)
+    return 0.5 if threshold is None else threshold
+
+
+def interval_facts(half_width: float | None, scale: str | None) -> PredictionInterval | None:
+    """Return what is reported of a regression's intervals; None for other tasks."""
+    if half_width is None:
+        return None
+    return PredictionInterval(level=INTERVAL_LEVEL, half_width=half_width, scale=scale)
+
+
+def conformal_half_width(
+    y: npt.NDArray[np.float64], predicted: Predictions, scale: str | None = None, level: float = INTERVAL_LEVEL
+) -> float:
+    """Return the split-conformal half-width, on the target's scale: the residual that covers ``level`` of new rows.
+
+    Source: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018.
+    """
+    residuals = np.sort(np.abs(to_scale(scale, y) - on_scale(scale, predicted)))
+    rank = int(np.ceil(level * (len(residuals) + 1))) - 1
+    return float(residuals[min(rank, len(residuals) - 1)])
+
+
+def _coverage(
+    y: npt.NDArray[np.float64], predicted: Predictions, half_width: float | None, scale: str | None
+) -> float | None:
+    if half_width is None:
+        return None
+    low, high = band(scale, predicted, half_width)
+    return float(np.mean((low <= y) & (y <= high)))
+
+
+def _apart(train: Features, valid: Features, split: Split, seed: int) -> tuple[Features, Features]:
+    """Return train and valid without a row in both, for checks that learn from the one and try on the other."""
+    if split.inner is None:
+        return train, valid
+    fold = folds_of(train, split.inner, stream(seed, "inner folds"))
+    return train.take(np.flatnonzero(fold != 0)), train.take(np.flatnonzero(fold == 0))
+
+
+def slices_of(plan: Plan, held: HeldOut, shown: Sequence[str], metric: Metric) -> tuple[Groups, tuple[Slice, ...]]:
+    """Score the recipe's slices and the groups of sensitive fields; the latter also as the fairness check wants them.
+
+    Parameters
+    ----------
+    shown
+        The candidates scored, the champion first.
+    """
+    groups: Groups = {}
+    out = []
+    for name, inside, sensitive in _named_slices(plan, held.frame):
+        part = _slice(name, np.flatnonzero(inside), held, shown, metric)
+        if sensitive is not None and not part.too_few:
+            groups.setdefault(sensitive, {})[name.split(": ", 1)[1]] = (part.scores[shown[0]].value, part.rows)
+        out.append(part)
+    return {column: values for column, values in groups.items() if len(values) > 1}, tuple(out)
+
+
+def _named_slices(plan: Plan, frame: pl.DataFrame) -> list[tuple[str, npt.NDArray[np.bool_], str | None]]:
+    """Return each slice's name, its rows, and the sensitive column whose group it is."""
+    named: list[tuple[str, npt.NDArray[np.bool_], str | None]] = [
+        (s.name, explain.in_slice(frame, s.where), None) for s in plan.recipe.slices
+    ]
+    for column, spec in plan.schema.fields.items():
+        if spec.sensitive and column in frame.columns and column != plan.recipe.target:
+            values = sensitive_groups(frame, column)
+            for group in values.drop_nulls().unique().sort():
+                inside = (values == group).fill_null(False).to_numpy()
+                if inside.sum() >= MIN_GROUP_ROWS:
+                    named.append((f"{column}: {group}", inside, column))
+    return named
+
+
+def _slice(
+    name: str, rows: npt.NDArray[np.int64], held: HeldOut, shown: Sequence[str], metric: Metric
+) -> Slice:
+    y, resampler = held.rows.labels[rows], held.resampler
+    enough = len(rows) >= LEAST_SLICE_ROWS and (held.rows.layout.task == "regression" or len(np.unique(y)) > 1)
+    scores: dict[str, Interval] = {}
+    if enough:
+        groups = None if resampler.groups is None else resampler.groups[rows]
+        few = replace(
+            resampler, n_rows=len(rows), groups=groups, resamples=min(SLICE_RESAMPLES, resampler.resamples)
+        )
+        scores = {c: interval(few.score(metric, y, held.predictions[c][rows]), metric.within) for c in shown}
+    return Slice(name=name, rows=len(rows), too_few=not enough, scores=scores)

@@ -1,0 +1,224 @@
+"""Score new rows with a bundle: streamed, in bounded memory, each row accounted for.
+
+Rows in = rows scored + rows rejected, always. Every chunk is written as a part beside the output; the parts
+become the output in one rename at the end, so a kill leaves nothing half-written and ``resume`` goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from tabkit.bundle import CHUNK_ROWS, Bundle, Scores, count_rows, load_bundle
+from tabkit.data.source import REJECTS, DataLike, Input, open_input
+from tabkit.errors import DataError, UsageError
+from tabkit.files import whole_file, write_text
+
+_ENDINGS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring did; ``ignored`` are the input's columns that the model does not need."""
+
+    out: Path
+    rejects: Path | None
+    rows_in: int
+    rows_scored: int
+    rows_rejected: int
+    ignored: tuple[str, ...]
+
+
+def score(
+    bundle: str | Path,
+    data: DataLike,
+    out: str | Path,
+    *,
+    rejects: str | Path | None = None,
+    resume: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    watch: Callable[[int], None] = lambda rows: None,
+) -> Scored:
+    """Score every row of ``data`` and write ``out`` (CSV or Parquet, by its ending).
+
+    Parameters
+    ----------
+    rejects
+        Where rows that do not fit go, with their reason; ``OUT.rejects.csv`` where None. Written only if any.
+    resume
+        Go on after an interruption, from the parts it left.
+    chunk_rows
+        Rows held in memory at a time; the result does not depend on it.
+    watch
+        Called with the number of rows done.
+
+    Raises
+    ------
+    BundleError
+        The bundle is broken.
+    DataError
+        The file as a whole does not fit: a needed column is missing.
+    UsageError
+        The output cannot be written, or there is nothing to resume.
+    """
+    loaded = load_bundle(bundle)
+    target = Path(out)
+    if target.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"--out {target}: the ending decides the format. Expected .csv or .parquet.")
+    rejects_path = Path(rejects) if rejects is not None else target.with_name(f"{target.name}.rejects.csv")
+    if rejects_path.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"--rejects {rejects_path}: the ending decides the format. Expected .csv or .parquet.")
+    source = open_input(data, loaded.plan.schema.dialect)
+    _check_places(target, rejects_path, source, Path(bundle))
+    columns = loaded.columns_of(source)
+    parts = _Parts.open(target, rejects_path, loaded, source, chunk_rows, resume)
+
+    totals = parts.totals()
+    done = 0
+    try:
+        for number, batch in enumerate(source.batches(chunk_rows)):
+            done += len(batch.rows) + count_rows(batch.malformed)
+            if number >= parts.finished:
+                scores = loaded.score(batch, columns, source.decimal)
+                totals = {
+                    "scored": totals["scored"] + scores.n_scored,
+                    "rejected": totals["rejected"] + scores.n_rejected,
+                }
+                parts.add(number, scores, totals)
+            watch(done)
+    except DataError:
+        parts.discard()  # a file that has to be mended is another job: its parts could never be resumed
+        raise
+    if totals["scored"] + totals["rejected"] != done:
+        raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
+    parts.finish(totals, loaded.empty())
+    ignored = tuple(c for c in source.columns if c not in columns)
+    wrote = rejects_path if totals["rejected"] else None
+    return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored)
+
+
+def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
+    """Check, before any work, that the outputs can be written and that nothing else is lost by it."""
+    taken = {file.resolve(): f"the input {file}" for file in source.files}
+    for flag, path in (("--out", out), ("--rejects", rejects)):
+        place = path.resolve()
+        if place in taken:
+            raise UsageError(f"{flag} {path} is {taken[place]} as well, which would be lost. Choose another name.")
+        taken[place] = f"{flag} {path}"
+        if place.is_relative_to(bundle.resolve()):
+            raise UsageError(f"{flag} {path} lies inside the bundle, which must not change. Choose another folder.")
+        if path.is_dir():
+            raise UsageError(f"{flag} {path} is a folder. Expected the name of a file to write.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as problem:
+            raise UsageError(
+                f"{flag} {path} cannot be written ({problem.strerror}). Choose a folder you may write to."
+            ) from None
+
+
+@dataclass
+class _Parts:
+    """Finished chunks on disk, beside the output; ``state.json`` says what they are parts of."""
+
+    folder: Path
+    out: Path
+    rejects: Path
+    state: dict[str, Any]
+    finished: int
+
+    @classmethod
+    def open(
+        cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool
+    ) -> _Parts:
+        folder = out.with_name(f".{out.name}.parts")
+        files = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
+        job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
+        state_file = folder / "state.json"
+        try:
+            if resume:
+                if not state_file.is_file():
+                    raise UsageError(f"There is nothing to resume: {folder} holds no parts. Run without --resume.")
+                state = json.loads(state_file.read_text(encoding="utf-8"))
+                if state["job"] != job:
+                    raise UsageError(
+                        f"{folder} holds parts of another job (bundle, input or chunk size changed). Run without --resume."
+                    )
+                return cls(folder, out, rejects, state, state["finished"])
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            parts = cls(folder, out, rejects, {"job": job, "finished": 0, "scored": 0, "rejected": 0}, 0)
+            parts._save_state()
+            return parts
+        except OSError as problem:
+            raise UsageError(
+                f"--out {out} cannot be written ({problem.strerror}: {problem.filename}). Choose another place."
+            ) from None
+
+    def totals(self) -> dict[str, int]:
+        return {"scored": self.state["scored"], "rejected": self.state["rejected"]}
+
+    def add(self, number: int, scores: Scores, totals: dict[str, int]) -> None:
+        """Write one chunk; it counts once ``state.json`` says so."""
+        scores.answers.write_parquet(self.folder / f"{number:06d}.scored.parquet")
+        scores.rejects.write_parquet(self.folder / f"{number:06d}.rejects.parquet")
+        self.state = {**self.state, "finished": number + 1, **totals}
+        self._save_state()
+
+    def _save_state(self) -> None:
+        write_text(self.folder / "state.json", json.dumps(self.state))
+
+    def finish(self, totals: dict[str, int], empty: pl.DataFrame) -> None:
+        """Turn the parts into the output and the rejects, each in one rename, and remove them."""
+        n = self.state["finished"]
+        try:
+            _join(self.out, (pl.read_parquet(self.folder / f"{i:06d}.scored.parquet") for i in range(n)), empty)
+            if totals["rejected"]:
+                bad = (pl.read_parquet(self.folder / f"{i:06d}.rejects.parquet") for i in range(n))
+                _join(self.rejects, bad, pl.DataFrame(schema=REJECTS))
+            else:
+                self.rejects.unlink(missing_ok=True)  # those of an earlier scoring would be taken for this one's
+        except OSError as problem:
+            raise UsageError(
+                f"{self.out} cannot be written ({problem}). The parts are kept: go on with --resume."
+            ) from None
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _join(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
+    with whole_file(path) as temporary:
+        if path.suffix.lower() != ".csv":
+            _write_parquet(temporary, frames, empty)
+            return
+        with temporary.open("wb") as file:
+            empty.write_csv(file)
+            for frame in frames:
+                frame.write_csv(file, include_header=False)
+
+
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:
+    writer: pq.ParquetWriter | None = None
+    try:
+        for frame in frames:
+            arrow = frame.to_arrow()
+            writer = writer or pq.ParquetWriter(path, arrow.schema)
+            writer.write_table(arrow)
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is None:
+        empty.write_parquet(path)
+

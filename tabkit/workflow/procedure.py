@@ -1,0 +1,165 @@
+"""The whole procedure on one split of a table: encode, adapt, choose on valid, and only then open the holdout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import polars as pl
+
+from tabkit.adapt import Runtime, Wanted, Watch
+from tabkit.adapt import tables as adapt
+from tabkit.adapt.controls import learning_curve, shuffled, without_columns
+from tabkit.adapt.student import teach
+from tabkit.data.encode import Encoder, Features, fit_compression, fit_encoder
+from tabkit.data.split import Split
+from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
+from tabkit.evaluate.harness import Ground, Judged
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.tables import Controls, OpenTable, Parts, TableFound
+from tabkit.learner import Budget, Predictions
+from tabkit.models.base import Model, TableCandidate
+from tabkit.recipe import Plan
+from tabkit.result import CandidateFacts
+from tabkit.workflow.reading import TableRows
+from tabkit.workflow.spine import Arm, find
+
+MOST_SHUFFLES = 8
+"""Most tries of the shuffled control. With a few coarse columns, one shuffle in two agrees with the real labels by
+chance, and plainly so; that all of them do has a chance of 1 in 256."""
+
+
+def encoder_of(plan: Plan, rows: TableRows, split: Split) -> Encoder:
+    """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
+    columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
+    train = rows.labelled.frame[split.train].select(columns)
+    known = train if rows.source is None else pl.concat([train, rows.source.select(columns)])
+    spectra = []
+    for spectrum in plan.recipe.spectra:
+        bands = tuple(c for c in columns if fnmatchcase(c, spectrum.columns))
+        if bands:
+            spectra.append(fit_compression(known, spectrum.name, bands, spectrum.components, spectrum.normalise))
+    return fit_encoder(known, columns, plan.recipe.task, plan.recipe.target, rows.classes, tuple(spectra))
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """All that a run does on a split, but for the split: over folds, it is the same in every one.
+
+    ``budget`` is that of one split. ``blends`` is whether candidates are blended: in every fold or in none, or folds could
+    not be compared.
+    """
+
+    plan: Plan
+    rows: TableRows
+    todo: tuple[Wanted, ...]
+    opened: Mapping[str, Model]
+    terms: Terms
+    budget: Budget
+    blends: bool
+
+    def on(self, split: Split, watch: Watch, *, distill: bool = False) -> TableArm:
+        """Return the procedure on one split."""
+        return TableArm(self, split, encoder_of(self.plan, self.rows, split), watch, distill=distill)
+
+    def find(self, split: Split, watch: Watch) -> TableFound:
+        """Carry out everything on one split."""
+        return find(self.on(split, watch))
+
+
+class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
+    """A procedure on one split."""
+
+    def __init__(
+        self, procedure: Procedure, split: Split, encoder: Encoder, watch: Watch, *, distill: bool = False
+    ) -> None:
+        self.procedure, self.split, self.encoder = procedure, split, encoder
+        self.terms, self.watch, self._distill = procedure.terms, watch, distill
+        rows, scale = procedure.rows, procedure.plan.recipe.target_scale
+        frame = rows.labelled.frame
+        train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
+        source = None if rows.source is None else encoder.encode(rows.source)
+        self._unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
+        # What adapts holds train and valid, and no way to the holdout.
+        self.train, self.valid = train, valid
+        self.runtime = Runtime(procedure.terms.seed, procedure.budget, watch)
+        lessons = adapt.Lessons(train, source, self._unlabelled, scale, split.inner)
+        self.origins = adapt.Origins(lessons, procedure.opened, self.runtime)
+        self._parts = Parts(train, valid, Sealed(holdout, self._key()), frame, split, source)
+
+    def _key(self) -> str:
+        recipe = self.procedure.plan.recipe
+        table = json.dumps([self.procedure.rows.table.fingerprint, recipe.target, recipe.where]).encode()
+        return hashlib.sha256(table + self.split.holdout.tobytes()).hexdigest()
+
+    def candidates(self) -> tuple[TableCandidate, ...]:
+        """Adapt every candidate, and blend those whose proof holds."""
+        candidates = adapt.make_all(self.procedure.todo, self.origins, self.train, self.valid)
+        if self.procedure.blends:
+            refused = refusals(candidates)
+            sound = tuple(c for c in candidates if c.name not in refused)
+            candidates += adapt.blend_all(sound, self.valid, self.terms.seed)
+        return candidates
+
+    def choose(self, candidates: tuple[TableCandidate, ...]) -> Choice:
+        """Check every proof, and choose on valid."""
+        return choose_on_valid(candidates, self.valid, self.terms.metric)
+
+    def prepare(self, accepted: tuple[TableCandidate, ...], choice: Choice) -> Controls:
+        """Run what the harness measures beside the candidates, on train and valid only."""
+        by_name = {c.name: c for c in accepted}
+        baseline = by_name[choice.chosen.baseline]
+        self.watch("controls", 0.0, "shuffled labels")
+        shuffles = self._shuffled(baseline, by_name["prior"])
+        ablations = []
+        columns = self.train.layout.columns
+        for ablation in self.procedure.plan.recipe.ablations:
+            dropped = tuple(c for c in ablation.drop if c in columns)
+            if dropped and len(dropped) < len(columns):
+                self.watch("controls", 0.5, ablation.name)
+                fitted = without_columns(dropped, baseline, self.train, self.valid, self.runtime)
+                ablations.append((ablation.name, fitted, dropped))
+        self.watch("controls", 1.0, "")
+        # Over folds, the first one's curve stands for all: its points cost as much as the candidates themselves.
+        rivals = tuple(by_name[name] for name in choice.chosen.names)
+        curve = learning_curve(rivals, self.train, self.valid, self.runtime) if self.split.fold == 0 else []
+        return Controls(curve, tuple(ablations), shuffles)
+
+    def _shuffled(self, baseline: TableCandidate, prior: TableCandidate) -> tuple[Predictions, ...]:
+        """Train on labels shuffled anew until that once scores no better than the prior; a leak survives every shuffle."""
+        out: list[Predictions] = []
+        metric, y = self.terms.metric, self.valid.labels
+        for again in range(MOST_SHUFFLES):
+            out.append(shuffled(baseline, self.train, self.valid, self.terms.seed + again, self.procedure.budget))
+            if metric.sign * (metric.value(y, out[-1]) - metric.value(y, prior.valid)) <= 0:
+                break
+        return tuple(out)
+
+    def open(self, prepared: Controls) -> OpenTable:
+        """Break the seal."""
+        return OpenTable(self.procedure.plan, self._parts, self.terms)
+
+    def ground(self, opened: OpenTable, prepared: Controls, choice: Choice) -> Ground:
+        """Return rows, and how the gain goes with them."""
+        return opened.ground(prepared, choice.chosen)
+
+    def findings(
+        self, opened: OpenTable, prepared: Controls, judged: Judged, accepted: tuple[TableCandidate, ...]
+    ) -> TableFound:
+        """Look at everything else; teach a student, if one was asked for."""
+        taught = None
+        if self._distill:  # after everything is decided: it can change nothing
+            self.watch("harness", 1.0, f"student of {judged.champion}")
+            champion = next(c for c in accepted if c.name == judged.champion)
+            student = teach(champion, (self.train, self.valid, self._unlabelled), self.origins)
+            taught = (student, 0 if self._unlabelled is None else len(self._unlabelled))
+        return opened.findings(judged, prepared, accepted, taught)
+
+    def fitted(self, candidate: CandidateFacts, budget: Budget) -> Model:
+        """Run a candidate's procedure on all labelled rows, with the settings found."""
+        everything = self.encoder.encode(self.procedure.rows.labelled.frame)
+        return adapt.rerun(candidate, self.origins, everything, budget)
