@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tabkit.models.parts.icl_net import class_probabilities, random_draw
 
 from tabkit.models.icl import PREDICT_ROWS, read_weights
-from tabkit.models.icl_net import class_probabilities, random_draw
 
 
 def answer(cached: bool, n_context: int, n_queries: int, n_columns: int) -> tuple[float, float, np.ndarray]:

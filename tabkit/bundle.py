@@ -18,8 +18,8 @@ import numpy.typing as npt
 from tabkit.data.encode import Encoder
 from tabkit.data.interactions import arrivals, load_events, save_events, vocabulary_json
 from tabkit.errors import BundleError, TabkitError
-from tabkit.models.bagged_model import read_model
 from tabkit.models.base import Model
+from tabkit.models.parts.bagged import read_model
 from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.recipe import Plan, Recipe
 from tabkit.schema import Schema

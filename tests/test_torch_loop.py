@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_features
+from tabkit.learner import BUDGETS, Adapted
 from torch import nn
 
 from tabkit.data.encode import Features
-from tabkit.models.base import BUDGETS, Adapted, loss
+from tabkit.models.base import loss
+from tabkit.models.parts.torch_loop import Pace, fit, in_parallel, one_thread, stages
 from tabkit.models.tabnet import TabNet
-from tabkit.models.torch_loop import Pace, fit, in_parallel, one_thread, stages
 
 BUDGET = replace(BUDGETS["quick"], epochs=6)
 PACE = Pace(learning_rate=0.05, decay=0.5, pull=0.0, batch_rows=32, patience=3)

@@ -18,7 +18,8 @@ from tabkit.data.encode import Features
 from tabkit.errors import count
 from tabkit.evaluate.intervals import Interval, holm, paired
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Candidate, Kind, Predictions, candidate_name, folds_of
+from tabkit.learner import Kind, Predictions, candidate_name
+from tabkit.models.base import TableCandidate, folds_of
 from tabkit.models.blend import FOLDS
 
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
@@ -81,7 +82,7 @@ class Verdict:
 
 
 def choose(
-    candidates: tuple[Candidate, ...], on_valid: dict[str, float], metric: Metric, picking: Mapping[Kind, float]
+    candidates: tuple[TableCandidate, ...], on_valid: dict[str, float], metric: Metric, picking: Mapping[Kind, float]
 ) -> Chosen:
     """Choose on valid alone: the best adapted candidate, its base, and the best baseline.
 
@@ -98,11 +99,11 @@ def choose(
         The primary metric of :func:`picked_on_valid`, by kind.
     """
 
-    def rank(c: Candidate) -> tuple[float, int]:
+    def rank(c: TableCandidate) -> tuple[float, int]:
         # Ties go to the candidate with fewer trained parameters.
         return metric.sign * _or_worst(on_valid[c.name], metric), -c.adapted.proof.trained_parameters
 
-    def best(kind: Kind) -> Candidate | None:
+    def best(kind: Kind) -> TableCandidate | None:
         those = [c for c in candidates if c.kind == kind]
         single = max((c for c in those if c.base != "blend"), key=rank, default=None)
         blend = max((c for c in those if c.base == "blend"), key=rank, default=None)
@@ -116,7 +117,7 @@ def choose(
     return Chosen(adapted.name if adapted else None, base.name if base else None, baseline.name)
 
 
-def picked_on_valid(candidates: Sequence[Candidate], valid: Features, metric: Metric) -> Predictions:
+def picked_on_valid(candidates: Sequence[TableCandidate], valid: Features, metric: Metric) -> Predictions:
     """Predict each row of valid by the candidate that is best on the folds without it."""
     fold = folds_of(valid, FOLDS, np.random.default_rng(0))
     out = np.zeros_like(candidates[0].valid)

@@ -24,7 +24,7 @@ from tabkit.evaluate.comparison import Against, Chosen, Planned, decide, explore
 from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, interval, paired, widening_over_folds
 from tabkit.evaluate.metrics import Floats, Metric
-from tabkit.models.base import Cost, Predictions, candidate_name
+from tabkit.learner import Cost, Predictions, candidate_name
 from tabkit.models.blend import mean_blend
 from tabkit.recipe import Plan, Value
 

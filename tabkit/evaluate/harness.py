@@ -31,7 +31,8 @@ from tabkit.evaluate.intervals import RESAMPLES, Interval, Resampler, interval, 
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import Candidate, Kind, Predictions, candidate_name, folds_of
+from tabkit.learner import Kind, Predictions, candidate_name
+from tabkit.models.base import TableCandidate, folds_of
 from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
 from tabkit.seed import stream
@@ -62,7 +63,7 @@ class Extras:
     """What else adaptation ran for the harness: learning curve, ablations, and the control on labels shuffled anew."""
 
     curve: list[tuple[int, dict[str, Predictions]]]
-    ablations: tuple[tuple[Candidate, list[str]], ...]
+    ablations: tuple[tuple[TableCandidate, list[str]], ...]
     shuffled: tuple[Predictions, ...]
 
 
@@ -73,14 +74,14 @@ class Choice:
     chosen: Chosen
     on_valid: dict[str, float]
     refused: dict[str, str]
-    accepted: tuple[Candidate, ...]
+    accepted: tuple[TableCandidate, ...]
 
 
 @dataclass(frozen=True)
 class Score:
     """One candidate, measured."""
 
-    candidate: Candidate
+    candidate: TableCandidate
     refused: str | None
     scores: dict[str, dict[str, Interval]]
     overfit_gap: float | None = None
@@ -151,13 +152,13 @@ class Scorecard:
         return next(s for s in self.scores if s.candidate.name == name)
 
 
-def refusals(candidates: tuple[Candidate, ...]) -> dict[str, str]:
+def refusals(candidates: tuple[TableCandidate, ...]) -> dict[str, str]:
     """Return the candidates whose proof contradicts their ``how``, and why."""
     faults = {c.name: contradiction(c.adapted, c.base) for c in candidates}
     return {name: fault for name, fault in faults.items() if fault is not None}
 
 
-def choose_on_valid(candidates: tuple[Candidate, ...], valid: Features, metric: Metric) -> Choice:
+def choose_on_valid(candidates: tuple[TableCandidate, ...], valid: Features, metric: Metric) -> Choice:
     """Check every proof and choose on valid; nothing here sees the holdout."""
     assert valid.y is not None
     refused = refusals(candidates)
@@ -173,7 +174,7 @@ def choose_on_valid(candidates: tuple[Candidate, ...], valid: Features, metric: 
 
 def evaluate(
     plan: Plan,
-    candidates: tuple[Candidate, ...],
+    candidates: tuple[TableCandidate, ...],
     choice: Choice,
     parts: Parts,
     extras: Extras,
@@ -181,7 +182,7 @@ def evaluate(
     level: str,
     seed: int,
     watch: Callable[[float, str], None] = lambda fraction, note: None,
-    distil: Callable[[Candidate], Candidate] | None = None,
+    distil: Callable[[TableCandidate], TableCandidate] | None = None,
 ) -> Scorecard:
     """Open the holdout and measure everything.
 
@@ -220,7 +221,7 @@ def evaluate(
     spread: dict[str, tuple[float, Floats]] = {}
     predictions: dict[str, Predictions] = {}
 
-    def measure(candidate: Candidate) -> Score:
+    def measure(candidate: TableCandidate) -> Score:
         predicted, cpu_per_row = _timed_predict(candidate, holdout, predictions, scores)
         predictions[candidate.name] = predicted
         by_part = {}
@@ -375,7 +376,7 @@ def with_excess(score: Score, baseline_gap: float) -> Score:
 
 
 def _timed_predict(
-    candidate: Candidate, rows: Features, known: dict[str, Predictions], scores: list[Score]
+    candidate: TableCandidate, rows: Features, known: dict[str, Predictions], scores: list[Score]
 ) -> tuple[Predictions, float]:
     """Predict, and return CPU seconds per row; a blend is put together of its members' predictions and seconds."""
     start = time.process_time()
@@ -440,7 +441,7 @@ def _gain_curve(
 
 
 def _against_prior(
-    shuffled: Predictions, candidates: tuple[Candidate, ...], valid: Features, metric: Metric, resampler: Resampler
+    shuffled: Predictions, candidates: tuple[TableCandidate, ...], valid: Features, metric: Metric, resampler: Resampler
 ) -> Interval:
     prior = next(c for c in candidates if c.name == "prior").valid
     assert valid.y is not None

@@ -29,8 +29,8 @@ from tabkit.evaluate.intervals import RESAMPLES, Interval, Resampler, interval, 
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.evaluate.proof import against_rule
 from tabkit.evaluate.ranking import PER_USER, compare_lists
-from tabkit.models.base import Cost
-from tabkit.rankers.base import Contestant, Fitted, Lists, Ranker
+from tabkit.learner import Adapted, Cost
+from tabkit.rankers.base import ListCandidate, Lists, Ranker
 from tabkit.seed import stream
 
 MIN_USERS = 200
@@ -56,10 +56,10 @@ class Measured:
 class ListScore:
     """One contestant, measured; ``final`` is its procedure run again on all that was known at the cutoff."""
 
-    contestant: Contestant
+    contestant: ListCandidate
     refused: str | None
     scores: dict[str, dict[str, Interval]]
-    final: Fitted | None = None
+    final: Adapted[Ranker] | None = None
     cost: Cost | None = None
     overfit_gap: float | None = None
     excess_gap: float | None = None
@@ -125,13 +125,13 @@ def worth(lists: Lists, ranker: Ranker, truth: Truth, names: list[str], new_only
 
 
 def choose_lists(
-    contestants: tuple[Contestant, ...], on_valid: dict[str, float], metric: Metric
+    contestants: tuple[ListCandidate, ...], on_valid: dict[str, float], metric: Metric
 ) -> tuple[Chosen, dict[str, str]]:
     """Check every proof and choose on valid: the best adapted one, its base, the best baseline; and who was refused."""
     faults = {c.name: against_rule(c.adapted.proof, c.how, c.base) for c in contestants}
     refused = {name: fault for name, fault in faults.items() if fault is not None}
 
-    def best(kind: str) -> Contestant | None:
+    def best(kind: str) -> ListCandidate | None:
         those = [c for c in contestants if c.kind == kind and c.name not in refused]
         return max(those, key=lambda c: metric.sign * on_valid[c.name], default=None)
 
@@ -154,8 +154,8 @@ def spread_of(
 
 
 def evaluate_lists(
-    contestants: tuple[Contestant, ...],
-    finals: dict[str, tuple[Fitted, Cost]],
+    contestants: tuple[ListCandidate, ...],
+    finals: dict[str, tuple[Adapted[Ranker], Cost]],
     chosen: Chosen,
     refused: dict[str, str],
     on_valid: dict[str, Measured],
@@ -205,7 +205,7 @@ def evaluate_lists(
             scores.append(ListScore(c, refused[c.name], {}))
             continue
         final, cost = finals[c.name]
-        holdout[c.name] = measure(final.ranker, truth, list(metrics), depth, new_only)
+        holdout[c.name] = measure(final.model, truth, list(metrics), depth, new_only)
         by_part = {}
         for part, found in (("train", on_train[c.name]), ("valid", on_valid[c.name]), ("holdout", holdout[c.name])):
             none = np.zeros(resamplers[part].n_rows, np.int64)

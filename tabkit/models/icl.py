@@ -1,7 +1,7 @@
 """The in-context base: tabkit's own pretrained transformer, which answers from the rows in its context.
 
 Untouched, nothing is trained on the table: train rows become the context, and a row is answered by weights over them
-(:mod:`tabkit.models.icl_net`). Adapting trains on episodes: rows drawn from train, part of them context and part
+(:mod:`tabkit.models.parts.icl_net`). Adapting trains on episodes: rows drawn from train, part of them context and part
 queries, by the one training loop.
 
 - **Context.** A forward pass reads at most ``context_rows`` rows. Where train has more, each member of the ensemble
@@ -39,21 +39,19 @@ from torch.nn import functional
 
 from tabkit.data.encode import Features
 from tabkit.errors import UsageError
-from tabkit.models.base import (
-    Adapted,
-    Block,
-    Budget,
-    Model,
-    Predictions,
-    Proof,
-    Settings,
-    Step,
-    Weights,
-    cells_of,
-    loss,
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step, Weights
+from tabkit.models.base import Model, cells_of, loss
+from tabkit.models.parts.icl_net import (
+    Adapters,
+    Context,
+    Draw,
+    IclConfig,
+    IclNet,
+    class_probabilities,
+    crps,
+    random_draw,
 )
-from tabkit.models.icl_net import Adapters, Context, Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
-from tabkit.models.torch_loop import Fitted, Pace, fit, in_parallel, seeded
+from tabkit.models.parts.torch_loop import Fitted, Pace, fit, in_parallel, seeded
 
 MAX_COLUMNS = 60
 """Columns a member reads; more than the base was pretrained with, and as far as it was found to carry."""
@@ -164,7 +162,7 @@ class Icl(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt a copy by one of ``hows``. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"icl knows {sorted(self.hows)}, not {how!r}")
@@ -192,7 +190,7 @@ class Icl(Model):
 
     def _beside_source(
         self, train: Features, valid: Features | None, effort: Effort, settings: Settings | None
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Choose on valid how many rows of the source stand in the context beside the target's."""
         if self.source_ is None:
             raise ValueError("icl context needs a source table")

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import MISSING, Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, n_threads
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step, n_threads
+from tabkit.models.base import Model, loss
 
 PATIENCE = 50
 """Rounds without a better valid loss before growing stops."""
@@ -64,6 +65,7 @@ class LightGBM(Model):
         "student": "student",
     }
     needs_source = frozenset({"as_is", "refit", "continue"})
+    baselines = {"scratch": 30, "tuned": 40}
 
     def __init__(self, booster: lgb.Booster | None = None, task: str = "binary") -> None:
         self.booster_ = booster
@@ -89,9 +91,9 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Grow, tune, keep, refit or continue. See :meth:`Model.adapt`."""
-        ways: dict[str, Callable[..., Adapted]] = {
+        ways: dict[str, Callable[..., Adapted[Model]]] = {
             "scratch": self._scratch,
             "tuned": self._tuned,
             "as_is": self._as_is,
@@ -113,7 +115,7 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         grown = _grow(train, valid, dict(settings or DEFAULTS), budget, _seed(rng))
         return self._whole(grown, train, "scratch")
 
@@ -124,7 +126,7 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         seed = _seed(rng)
         if settings is not None:
             return self._whole(_grow(train, None, dict(settings), budget, seed), train, "tuned")
@@ -140,11 +142,11 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         grown = _grow(train, valid, dict(settings or STUDENT), budget, _seed(rng))
         return self._whole(grown, train, "student")
 
-    def _whole(self, grown: _Grown, train: Features, how: str) -> Adapted:
+    def _whole(self, grown: _Grown, train: Features, how: str) -> Adapted[Model]:
         _, leaves, n_splits = _anatomy(grown.booster)
         total = leaves.size + n_splits
         proof = Proof((Block("trees", total, total, float(np.linalg.norm(leaves))),))
@@ -158,7 +160,7 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         assert self.booster_ is not None
         _, leaves, n_splits = _anatomy(self.booster_)
         return Adapted(self, "as_is", Proof((Block("trees", leaves.size + n_splits, 0, 0.0),)))
@@ -170,7 +172,7 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         base = self.booster_
         assert base is not None and train.y is not None
         matrix = _matrix(train)
@@ -206,7 +208,7 @@ class LightGBM(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         base = self.booster_
         assert base is not None
         seed = _seed(rng)

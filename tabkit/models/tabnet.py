@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tabkit.data.encode import MISSING, Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, prior_of
-from tabkit.models.torch_loop import Pace, fit, one_thread, seeded
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
+from tabkit.models.base import Model, prior_of
+from tabkit.models.parts.torch_loop import Pace, fit, one_thread, seeded
 
 SIZE: Mapping[str, Any] = {"n_d": 8, "n_a": 8, "n_steps": 3, "gamma": 1.3, "n_independent": 2, "n_shared": 2}
 """Width, steps and relaxation of the network: the paper's small setting."""
@@ -89,7 +90,7 @@ class TabNet(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt a copy by one of ``hows``. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"tabnet knows {sorted(self.hows)}, not {how!r}")

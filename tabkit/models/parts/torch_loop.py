@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from tabkit.learner import Block, Budget, Proof, Step
 from torch import Tensor, nn
-
-from tabkit.models.base import Block, Budget, Proof, Step
 
 ALPHAS = (0.25, 0.5, 0.75)
 """Shares of the way from base to tuned that are tried, beside all of it and none."""
