@@ -18,7 +18,8 @@ from tabkit import adapt
 from tabkit.data.encode import Features, fit_encoder
 from tabkit.evaluate.comparison import picked_on_valid
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models.base import BUDGETS, Predictions, candidate_parts, installed, loss, model_class
+from tabkit.learner import BUDGETS, Predictions, candidate_parts
+from tabkit.models.base import installed, loss, model_class
 from tabkit.models.blend import Blend
 
 CANDIDATES = ("prior", "linear", "lgbm", "lgbm_tuned", "catboost", "icl_as_is")

@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.encode import Features, fit_encoder
-from tabkit.models.base import BUDGETS, installed, loss, model_class, one_hot
+from tabkit.learner import BUDGETS
+from tabkit.models.base import installed, loss, model_class, one_hot
 
 TABLES = (
     ("survival", "mgus2", "death", ("id", "ptime", "pstat", "futime")),

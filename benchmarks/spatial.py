@@ -18,7 +18,8 @@ import polars as pl
 from tabkit.data.encode import Features, fit_compression, fit_encoder
 from tabkit.data.split import split_rows
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models.base import BUDGETS, model_class
+from tabkit.learner import BUDGETS
+from tabkit.models.base import model_class
 from tabkit.recipe import Plan, Recipe, load_recipe
 from tabkit.samples import load_sample
 from tabkit.seed import stream

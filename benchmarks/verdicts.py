@@ -21,7 +21,8 @@ from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import choose_on_valid
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models.base import BUDGETS, loss
+from tabkit.learner import BUDGETS
+from tabkit.models.base import loss
 
 CANDIDATES = (
     Wanted("prior", "scratch", "baseline"),

@@ -19,28 +19,13 @@ import numpy.typing as npt
 from tabkit.data.encode import Features
 from tabkit.data.target import to_scale
 from tabkit.errors import UsageError, count, nearest
-from tabkit.models.bagged_model import Bagged
-from tabkit.models.base import (
-    Adapted,
-    Budget,
-    Candidate,
-    Cost,
-    Kind,
-    Model,
-    Predictions,
-    Weights,
-    candidate_name,
-    installed,
-    model_class,
-    model_names,
-)
+from tabkit.learner import Adapted, Budget, Cost, Kind, Predictions, Weights, candidate_name
+from tabkit.models.base import Model, TableCandidate, baselines, installed, model_class, model_names
 from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
-from tabkit.models.target_scale import OnScale
+from tabkit.models.parts.bagged import Bagged
+from tabkit.models.parts.target_scale import OnScale
 from tabkit.recipe import Recipe, TargetScale
 from tabkit.seed import stream
-
-BASELINES = (("prior", "scratch"), ("linear", "scratch"), ("lgbm", "scratch"), ("lgbm", "tuned"))
-"""Always in the table. CatBoost joins them where it is installed and the recipe does not leave it out."""
 
 CURVE_SHARES = {"quick": (0.5,), "standard": (0.125, 0.25, 0.5), "thorough": (0.0625, 0.125, 0.25, 0.5)}
 """Shares of the train rows at which the learning curve is measured, by budget."""
@@ -71,9 +56,7 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     UsageError
         An unknown base or strategy, one that does not fit the task, or one that needs a source table.
     """
-    out = [Wanted(base, how, "baseline") for base, how in BASELINES]
-    if "catboost" not in recipe.candidates.without and installed(model_class("catboost")):
-        out.append(Wanted("catboost", "scratch", "baseline"))
+    out = [Wanted(base, how, "baseline") for base, how in baselines(recipe.candidates.without, where)]
     for base, hows in recipe.candidates.adapt.items():
         if base not in model_names():
             raise UsageError(
@@ -162,7 +145,7 @@ def adapt_all(
     opened: Mapping[str, Model] | None = None,
     scale: TargetScale | None = None,
     inner: int | None = None,
-) -> tuple[Candidate, ...]:
+) -> tuple[TableCandidate, ...]:
     """Make every candidate, each from its own stream of random numbers, so that none depends on the others.
 
     Parameters
@@ -232,14 +215,16 @@ class Origins:
         return scaled if self._inner is None else Bagged(scaled, self._inner, self.seed)
 
 
-def make_all(todo: tuple[Wanted, ...], origins: Origins, train: Features, valid: Features) -> tuple[Candidate, ...]:
+def make_all(
+    todo: tuple[Wanted, ...], origins: Origins, train: Features, valid: Features
+) -> tuple[TableCandidate, ...]:
     """Make every candidate from its origin; see :func:`adapt_all`."""
     return tuple(
         _make(w, origins.of(w.base, w.kind), train, valid, origins.seed, origins.budget, origins.watch) for w in todo
     )
 
 
-def with_origin(candidate: Candidate, origins: Origins) -> Candidate:
+def with_origin(candidate: TableCandidate, origins: Origins) -> TableCandidate:
     """Return a candidate, and the members of a blend, with the models that they were adapted from."""
     members = tuple(with_origin(member, origins) for member in candidate.members)
     if not members:
@@ -256,7 +241,7 @@ def _behind(scale: TargetScale | None, model: Model) -> Model:
 
 def _make(
     item: Wanted, origin: Model, train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
-) -> Candidate:
+) -> TableCandidate:
     own = replace(budget, progress=_part_of(watch, item.name))
     with measured() as cost:
         adapted = origin.adapt(train, valid, item.how, stream(seed, "adapt", item.name), own)
@@ -264,10 +249,10 @@ def _make(
         adapted = replace(adapted, notes=(*adapted.notes, licence_note(origin.opened_from)))
     on_train, on_valid = adapted.model.predict_train(train), adapted.predict_valid(valid)
     watch(item.name, 1.0, "")
-    return Candidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
+    return TableCandidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
 
 
-def blend_all(candidates: tuple[Candidate, ...], valid: Features, seed: int) -> tuple[Candidate, ...]:
+def blend_all(candidates: tuple[TableCandidate, ...], valid: Features, seed: int) -> tuple[TableCandidate, ...]:
     """Blend the candidates made already: baselines alone, with untouched bases, and with adapted ones too.
 
     What adapting adds to a blend is the last against the others, so it is made only where an adapted candidate has
@@ -279,7 +264,7 @@ def blend_all(candidates: tuple[Candidate, ...], valid: Features, seed: int) -> 
     candidates
         Those whose proof was accepted.
     """
-    out: list[Candidate] = []
+    out: list[TableCandidate] = []
     if len(valid) < LEAST_ROWS:
         return ()
     for how, kind in Blend.hows.items():
@@ -299,7 +284,7 @@ def blend_all(candidates: tuple[Candidate, ...], valid: Features, seed: int) -> 
         spent = [own[0], *(c.cost for c in pool)]
         cost = Cost(sum(s.seconds for s in spent), sum(s.cpu_seconds for s in spent), max(s.peak_mb for s in spent))
         name = candidate_name("blend", how)
-        out.append(Candidate(name, "blend", how, kind, origin, adapted, cost, on_train, adapted.on_valid, members))
+        out.append(TableCandidate(name, "blend", how, kind, origin, adapted, cost, on_train, adapted.on_valid, members))
     # Without weight on a base, this blend is that of the baselines; it stays only as the opponent of an adapted one.
     needed = any(c.kind == "adapted" for c in out)
     return tuple(c for c in out if c.kind != "base" or needed or any(m.kind == "base" for m in c.members))
@@ -317,18 +302,18 @@ def _part_of(watch: Watch, stage: str) -> Callable[[float, str], None]:
     return lambda fraction, note: watch(stage, fraction, note)
 
 
-def again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Model:
+def again(candidate: TableCandidate, rows: Features, seed: int, budget: Budget) -> Model:
     """Run a candidate's procedure again on other rows with the settings found; nothing is chosen anew."""
     return _adapted_again(candidate, rows, seed, budget).model
 
 
-def _adapted_again(candidate: Candidate, rows: Features, seed: int, budget: Budget) -> Adapted:
+def _adapted_again(candidate: TableCandidate, rows: Features, seed: int, budget: Budget) -> Adapted[Model]:
     rng = stream(seed, "adapt", candidate.name)
     return candidate.origin.adapt(rows, None, candidate.how, rng, budget, candidate.adapted.settings)
 
 
 def student(
-    teacher: Candidate,
+    teacher: TableCandidate,
     train: Features,
     valid: Features,
     unlabelled: Features | None,
@@ -336,7 +321,7 @@ def student(
     budget: Budget,
     watch: Watch = lambda *_: None,
     scale: TargetScale | None = None,
-) -> Candidate:
+) -> TableCandidate:
     """Distil a candidate into LightGBM: it learns the teacher's answers, never the labels.
 
     The teacher answers train rows context-safe, as it would answer new ones; its answers of valid stop the growing.
@@ -348,7 +333,7 @@ def student(
         adapted = origin.adapt(soft, valid.with_y(teacher.valid), item.how, stream(seed, "adapt", item.name), own)
     notes = (*adapted.notes, f"learned the answers of {teacher.name} on {count(len(soft), 'row')}")
     model = adapted.model
-    return Candidate(
+    return TableCandidate(
         item.name,
         item.base,
         item.how,
@@ -362,7 +347,7 @@ def student(
 
 
 def student_again(
-    pupil: Candidate, teacher: Model, rows: Features, unlabelled: Features | None, seed: int, budget: Budget
+    pupil: TableCandidate, teacher: Model, rows: Features, unlabelled: Features | None, seed: int, budget: Budget
 ) -> Model:
     """Distil a teacher that was trained on ``rows`` into a student of the size found before."""
     soft = _answers(teacher, rows.with_y(teacher.predict_train(rows)), unlabelled)
@@ -373,7 +358,7 @@ def _answers(teacher: Model, rows: Features, unlabelled: Features | None) -> Fea
     return rows if unlabelled is None else rows.stack(unlabelled.with_y(teacher.predict(unlabelled)))
 
 
-def shuffled(candidate: Candidate, train: Features, valid: Features, seed: int, budget: Budget) -> Predictions:
+def shuffled(candidate: TableCandidate, train: Features, valid: Features, seed: int, budget: Budget) -> Predictions:
     """Run the procedure on shuffled labels and predict valid: a pipeline without a leak now knows nothing."""
     assert train.y is not None
     labels = stream(seed, "shuffle").permutation(train.y)
@@ -381,8 +366,14 @@ def shuffled(candidate: Candidate, train: Features, valid: Features, seed: int, 
 
 
 def without_columns(
-    name: str, columns: list[str], candidate: Candidate, train: Features, valid: Features, seed: int, budget: Budget
-) -> Candidate:
+    name: str,
+    columns: list[str],
+    candidate: TableCandidate,
+    train: Features,
+    valid: Features,
+    seed: int,
+    budget: Budget,
+) -> TableCandidate:
     """Fit a baseline again without some columns, its search included."""
     item = Wanted(candidate.base, candidate.how, candidate.kind)
     made = _make(item, candidate.origin, train.without(columns), valid.without(columns), seed, budget, lambda *_: None)
@@ -390,7 +381,7 @@ def without_columns(
 
 
 def learning_curve(
-    candidates: tuple[Candidate, ...], train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
+    candidates: tuple[TableCandidate, ...], train: Features, valid: Features, seed: int, budget: Budget, watch: Watch
 ) -> list[tuple[int, dict[str, Predictions]]]:
     """Predict valid after training on nested shares of train, choices included; the last point is all of train."""
     assert train.y is not None
@@ -402,7 +393,7 @@ def learning_curve(
     by_name = {member.name: member for c in candidates for member in c.members or (c,)}
     for done, share in enumerate(shares):
         rows = np.sort(order[: max(2, round(share * len(train)))])
-        fitted: dict[str, Adapted] = {}
+        fitted: dict[str, Adapted[Model]] = {}
         for name in alone:  # once each, however many blends they are members of
             watch("learning curve", done / len(shares), f"{name} on {len(rows):,} rows")
             rng, candidate = stream(seed, "adapt", name), by_name[name]
@@ -417,7 +408,7 @@ def learning_curve(
     return [*points, (len(train), {c.name: c.valid for c in candidates})]
 
 
-def _on_valid(adapted: Adapted, rows: npt.NDArray[np.int64], valid: Features) -> Predictions:
+def _on_valid(adapted: Adapted[Model], rows: npt.NDArray[np.int64], valid: Features) -> Predictions:
     """Predict valid; where it is train itself (inner folds), ``rows`` of it were learned from and are predicted out of fold."""
     if not isinstance(adapted.model, Bagged):
         return adapted.predict_valid(valid)

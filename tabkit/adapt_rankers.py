@@ -13,25 +13,10 @@ import numpy as np
 from tabkit.adapt import Wanted, Watch, measured
 from tabkit.data.interactions import Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
-from tabkit.models.base import Budget, Cost
-from tabkit.rankers.base import Contestant, Fitted, Judge, Ranker, ranker_class, ranker_names
+from tabkit.learner import Adapted, Budget, Cost
+from tabkit.rankers.base import Judge, ListCandidate, Ranker, baselines, ranker_class, ranker_names, refresh_baselines
 from tabkit.recipe import Ranking, Recipe
 from tabkit.seed import stream
-
-BASELINES = (
-    ("counts", "popular"),
-    ("counts", "recent"),
-    ("counts", "frequency"),
-    ("counts", "decay"),
-    ("tifu", "scratch"),
-    ("itemknn", "scratch"),
-    ("als", "scratch"),
-    ("ease", "scratch"),
-    ("bpr", "scratch"),
-)
-"""Always in the table, but for those that the recipe leaves out; BPR, slow and weak, from the standard budget on."""
-BASELINES_COLD = (("counts", "popular"), ("content", "affinity"))
-"""Of items that nobody has taken, what was taken says nothing: the first is the floor, the second counts their kinds."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +101,9 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
     UsageError
         An unknown base or strategy.
     """
-    without = set(recipe.candidates.without) | ({"bpr"} if level == "quick" else set())
     assert recipe.ranking is not None
-    baselines = BASELINES_COLD if recipe.ranking.cold_items else BASELINES
-    out = [Wanted(base, how, "baseline") for base, how in baselines if base not in without]
+    always = baselines(recipe.candidates.without, level, cold_items=recipe.ranking.cold_items, where=where)
+    out = [Wanted(base, how, "baseline") for base, how in always]
     for base, hows in recipe.candidates.adapt.items():
         if base not in ranker_names():
             raise UsageError(
@@ -139,8 +123,7 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
 def wanted_on_top(base: str, cold_items: bool) -> tuple[Wanted, ...]:
     """Return the rankers of a refresh: plain counts, the parent, and its adaptations short of fitting it again."""
     known = ranker_class(base).hows
-    plain = BASELINES_COLD if cold_items else [("counts", how) for how in ("popular", "recent", "frequency")]
-    out = [Wanted(each, how, "baseline") for each, how in plain]
+    out = [Wanted(each, how, "baseline") for each, how in refresh_baselines(cold_items=cold_items)]
     out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
     return tuple(out)
 
@@ -156,7 +139,7 @@ def adapt_rankers(
     budget: Budget,
     watch: Watch,
     made: Mapping[str, Ranker],
-) -> tuple[Contestant, ...]:
+) -> tuple[ListCandidate, ...]:
     """Make every ranker on what was known before valid, and list for the users of valid.
 
     Parameters
@@ -185,13 +168,13 @@ def adapt_rankers(
         origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
         with measured() as cost:
             fitted = origin.adapt(past, judge, item.how, stream(seed, "adapt", item.name), own)
-        lists = fitted.ranker.top(valid.users, depth, new_only, valid.among)
-        out.append(Contestant(item.name, item.base, item.how, item.kind, origin, fitted, cost[0], lists))
+        lists = fitted.model.top(valid.users, depth, new_only, valid.among)
+        out.append(ListCandidate(item.name, item.base, item.how, item.kind, origin, fitted, cost[0], lists))
         watch(item.name, 1.0, "")
     return tuple(out)
 
 
-def again_on(contestant: Contestant, past: Events, seed: int, budget: Budget) -> tuple[Fitted, Cost]:
+def again_on(contestant: ListCandidate, past: Events, seed: int, budget: Budget) -> tuple[Adapted[Ranker], Cost]:
     """Run a contestant's procedure again on a later past, with the settings found; nothing is chosen anew."""
     rng = stream(seed, "adapt", contestant.name)
     with measured() as cost:

@@ -26,7 +26,7 @@ from tabkit.errors import inside
 from tabkit.evaluate.comparison import Exploratory, Planned
 from tabkit.evaluate.harness import INTERVAL_LEVEL, PARTS, WATTS_PER_CORE, Fidelity, Score, Scorecard
 from tabkit.evaluate.lists import ListCard, ListScore
-from tabkit.models.base import Predictions
+from tabkit.learner import Predictions
 from tabkit.recipe import Plan
 
 FORMAT = 1

@@ -18,7 +18,8 @@ from tabkit.data.validate import Table
 from tabkit.evaluate.harness import Choice, Extras, Parts, Scorecard, choose_on_valid, evaluate, refusals
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric
-from tabkit.models.base import Budget, Candidate, Model, Predictions
+from tabkit.learner import Budget, Predictions
+from tabkit.models.base import Model, TableCandidate
 from tabkit.recipe import Plan
 
 Watch = Callable[[str, float, str], None]
@@ -88,7 +89,7 @@ class Procedure:
         choice = choose_on_valid(candidates, parts.valid, primary)
         extras = self._extras(choice, primary, parts, watch)
 
-        def student(champion: Candidate) -> Candidate:
+        def student(champion: TableCandidate) -> TableCandidate:
             return adapt.student(
                 champion, parts.train, parts.valid, unlabelled, seed, budget, watch, recipe.target_scale
             )
@@ -106,7 +107,7 @@ class Procedure:
             student if distill else None,
         )
 
-    def with_origin(self, candidate: Candidate, split: Split, encoder: Encoder, watch: Watch) -> Candidate:
+    def with_origin(self, candidate: TableCandidate, split: Split, encoder: Encoder, watch: Watch) -> TableCandidate:
         """Return a candidate that another process made with the model that it was adapted from, made again."""
         parts = self._parts(split, encoder)
         return adapt.with_origin(candidate, self._origins(split, parts, self._unlabelled(encoder), watch))
@@ -144,7 +145,7 @@ class Procedure:
         rivals = tuple(by_name[name] for name in (chosen.adapted, chosen.base, chosen.baseline) if name)
         watch("controls", 0.0, "shuffled labels")
         shuffled = self._shuffled(baseline, by_name["prior"], primary, parts)
-        ablations: list[tuple[Candidate, list[str]]] = []
+        ablations: list[tuple[TableCandidate, list[str]]] = []
         for ablation in self.plan.recipe.ablations:
             dropped = [c for c in ablation.drop if c in parts.train.layout.columns]
             if dropped and len(dropped) < len(parts.train.layout.columns):
@@ -158,7 +159,7 @@ class Procedure:
         return Extras(curve, tuple(ablations), shuffled)
 
     def _shuffled(
-        self, baseline: Candidate, prior: Candidate, primary: Metric, parts: Parts
+        self, baseline: TableCandidate, prior: TableCandidate, primary: Metric, parts: Parts
     ) -> tuple[Predictions, ...]:
         """Train on labels shuffled anew until that once scores no better than the prior; a leak survives every shuffle."""
         out: list[Predictions] = []

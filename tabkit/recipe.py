@@ -91,7 +91,7 @@ class Candidates(Strict):
     """Which bases to adapt, and how. The baselines are always in the table, but for those in ``without``."""
 
     adapt: dict[str, list[str]] = {"tabnet": ["head", "gradual", "full"]}
-    without: list[Literal["catboost", "blend", "tifu", "itemknn", "als", "ease", "bpr"]] = []
+    without: list[str] = []
 
 
 class Ranking(Strict):

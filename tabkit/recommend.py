@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabkit import bundle, report
 from tabkit import assembled as result
+from tabkit import bundle, report
 from tabkit.adapt_rankers import Clock, adapt_rankers, again_on, clock_of, wanted_on_top, wanted_rankers
 from tabkit.data.interactions import Names, Truth, arrivals, as_date, events_of, truth_of
 from tabkit.data.validate import Table
@@ -37,8 +37,8 @@ from tabkit.evaluate.lists import (
     worth,
 )
 from tabkit.evaluate.metrics import Metric
-from tabkit.models.base import Budget, Cost
-from tabkit.rankers.base import Contestant, Fitted, Ranker
+from tabkit.learner import Adapted, Budget, Cost
+from tabkit.rankers.base import ListCandidate, Ranker
 from tabkit.recipe import Plan, Ranking
 from tabkit.refresh import Taken, take_on
 
@@ -106,12 +106,12 @@ def recommend(
     contestants = adapt_rankers(
         todo, clock, windows.valid, judge, depth, ranking.new_only, seed, allowance, watch, made
     )
-    on_valid = {c.name: worth(c.valid, c.adapted.ranker, windows.valid, names, ranking.new_only) for c in contestants}
+    on_valid = {c.name: worth(c.valid, c.adapted.model, windows.valid, names, ranking.new_only) for c in contestants}
     values = {name: float(np.nanmean(m.per_user[primary])) for name, m in on_valid.items()}
     chosen, refused = choose_lists(contestants, values, metrics[primary])
 
     past = clock.at(clock.cutoff)
-    finals: dict[str, tuple[Fitted, Cost]] = {}
+    finals: dict[str, tuple[Adapted[Ranker], Cost]] = {}
     for done, contestant in enumerate(contestants):
         watch("to the cutoff", done / len(contestants), contestant.name)
         finals[contestant.name] = again_on(contestant, past, seed, allowance)
@@ -219,16 +219,16 @@ def _truth(clock: Clock, start: int, ranking: Ranking) -> Truth:
 
 
 def _where_fitted(
-    final: Fitted, windows: _Windows, names: list[str], depth: int, ranking: Ranking, on_valid: Measured
+    final: Adapted[Ranker], windows: _Windows, names: list[str], depth: int, ranking: Ranking, on_valid: Measured
 ) -> Measured:
     """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
     clock = windows.clock
-    there = final.ranker.looking_at(clock.at(clock.cutoff - clock.days))
+    there = final.model.looking_at(clock.at(clock.cutoff - clock.days))
     return on_valid if there is None else measure(there, windows.valid, names, depth, ranking.new_only)
 
 
 def _earlier(
-    by_name: dict[str, Contestant],
+    by_name: dict[str, ListCandidate],
     chosen: Chosen,
     clock: Clock,
     ranking: Ranking,
@@ -251,7 +251,7 @@ def _earlier(
         truth, past = _truth(clock, day, ranking), clock.at(day)
         found = {
             n: measure(
-                again_on(by_name[n], past, seed, budget)[0].ranker,
+                again_on(by_name[n], past, seed, budget)[0].model,
                 truth,
                 [primary],
                 depth,
@@ -280,8 +280,8 @@ def _champion(plan: Plan, card: ListCard, clock: Clock, seed: int, budget: Budge
     score = card.score(card.verdict.champion)
     assert score.final is not None
     if plan.recipe.bundle.train_on == "train":
-        return score.final.ranker
-    return again_on(score.contestant, clock.events, seed, budget)[0].ranker
+        return score.final.model
+    return again_on(score.contestant, clock.events, seed, budget)[0].model
 
 
 def _write(
@@ -296,7 +296,7 @@ def _write(
         _lists(card, clock, plan).write_parquet(temporary / "holdout_predictions.parquet")
         if table.rejects.height:
             table.rejects.write_csv(temporary / "rejects.csv")
-        champion: Contestant = card.score(card.verdict.champion).contestant
+        champion: ListCandidate = card.score(card.verdict.champion).contestant
         facts = {
             "tabkit": document["tabkit"],
             "created": document["created"],

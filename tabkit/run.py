@@ -30,8 +30,9 @@ from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.evaluate.folds import pool
 from tabkit.evaluate.harness import Scorecard, conformal_half_width, threshold_of
 from tabkit.evaluate.metrics import resolve
+from tabkit.learner import BUDGETS, Budget
 from tabkit.measure import Data, Procedure, Watch
-from tabkit.models.base import BUDGETS, Budget, Model
+from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan, Source, load_recipe
 from tabkit.recommend import recommend

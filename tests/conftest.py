@@ -116,7 +116,8 @@ BINARY = (
 def hold_public_base(name: str, place: Path, task: str, folder: Path, licence: str) -> None:
     """Hold a public base to the contract: rows for themselves, nothing trained, bit-equal after a reload, no pickle."""
     from tabkit.evaluate.proof import contradiction
-    from tabkit.models.base import BUDGETS, model_class
+    from tabkit.learner import BUDGETS
+    from tabkit.models.base import model_class
 
     base = model_class(name).open_weights(place, task)
     train, valid = make_features(task, 90, seed=1), make_features(task, 40, seed=2)
@@ -142,7 +143,8 @@ def hold_public_base(name: str, place: Path, task: str, folder: Path, licence: s
 
 def hold_context_safe(name: str, place: Path) -> None:
     """Hold a public base to this: a train row's own label changes its own score by nothing, and others' by something."""
-    from tabkit.models.base import BUDGETS, model_class
+    from tabkit.learner import BUDGETS
+    from tabkit.models.base import model_class
 
     base = model_class(name).open_weights(place, "binary")
     train = make_features("binary", 80)

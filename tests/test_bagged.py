@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 import tabkit
+from tabkit import learner
 from tabkit.data.encode import Features
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.proof import contradiction
-from tabkit.models import base
-from tabkit.models.bagged_model import Bagged, read_model
-from tabkit.models.base import BUDGETS, Adapted, folds_of, model_class
-from tabkit.models.target_scale import OnScale
+from tabkit.learner import BUDGETS, Adapted
+from tabkit.models.base import Model, folds_of, model_class
+from tabkit.models.parts.bagged import Bagged, read_model
+from tabkit.models.parts.target_scale import OnScale
 from tabkit.recipe import Recipe, load_recipe
 from tabkit.seed import stream
 
@@ -32,7 +33,7 @@ INNER = "[split]\ninner = 3\n"
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", BUDGET)
+    monkeypatch.setitem(learner.BUDGETS, "quick", BUDGET)
 
 
 def bag(name: str, rows: Features, how: str = "scratch", n_folds: int = 3) -> Adapted:
@@ -40,7 +41,7 @@ def bag(name: str, rows: Features, how: str = "scratch", n_folds: int = 3) -> Ad
     return Bagged(inner, n_folds, 0).adapt(rows, rows, how, np.random.default_rng(0), BUDGET)
 
 
-def members(adapted: Adapted) -> tuple[base.Model, ...]:
+def members(adapted: Adapted) -> tuple[Model, ...]:
     assert isinstance(adapted.model, Bagged)
     return adapted.model.members_
 

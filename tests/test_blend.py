@@ -12,27 +12,15 @@ import pytest
 from conftest import BINARY, holds_pickle, make_features, signal_table, write_recipe
 
 import tabkit
-from tabkit import adapt
+from tabkit import adapt, learner
 from tabkit.data.encode import Features
 from tabkit.errors import UsageError
 from tabkit.evaluate.comparison import Chosen, compare_planned, decide, plan_of
 from tabkit.evaluate.harness import refusals
 from tabkit.evaluate.metrics import METRICS
 from tabkit.evaluate.proof import contradiction
-from tabkit.models import base
-from tabkit.models.base import (
-    BUDGETS,
-    Adapted,
-    Block,
-    Candidate,
-    Cost,
-    Kind,
-    Model,
-    Proof,
-    candidate_parts,
-    loss,
-    model_class,
-)
+from tabkit.learner import BUDGETS, Adapted, Block, Cost, Kind, Proof, candidate_parts
+from tabkit.models.base import Model, TableCandidate, loss, model_class
 from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mean_blend, mix
 from tabkit.recipe import load_recipe
 
@@ -128,7 +116,7 @@ def test_noise_among_the_candidates_does_not_lower_what_new_rows_get() -> None:
     assert np.mean(lost) < 0.005
 
 
-def made(task: str, *names: str) -> tuple[tuple[Candidate, ...], Features, Features]:
+def made(task: str, *names: str) -> tuple[tuple[TableCandidate, ...], Features, Features]:
     """Candidates adapted for real, on small tables."""
     train, valid = make_features(task, 240, seed=1), make_features(task, 160, seed=2)
     source = make_features(task, 400, seed=3)
@@ -241,7 +229,7 @@ def test_no_blend_on_a_handful_of_valid_rows() -> None:
     assert adapt.blend_all(made_, make_features("binary", 160, seed=2), 0) != ()
 
 
-def fake(name: str, kind: Kind, y: np.ndarray, knows: float, seed: int) -> Candidate:
+def fake(name: str, kind: Kind, y: np.ndarray, knows: float, seed: int) -> TableCandidate:
     rng = np.random.default_rng(seed)
     p = columns(1 / (1 + np.exp(-(knows * (2 * y - 1) + rng.normal(size=len(y))))))
     base_name, how = candidate_parts(name)
@@ -249,7 +237,7 @@ def fake(name: str, kind: Kind, y: np.ndarray, knows: float, seed: int) -> Candi
     if how == "continue":
         blocks = (Block("base_trees", 5, 0, 0.0), Block("new_trees", 4, 4, 1.0))
     adapted = Adapted(model_class(base_name)(), how, Proof(blocks))
-    return Candidate(name, base_name, how, kind, model_class(base_name)(), adapted, Cost(1, 1, 1), p, p)
+    return TableCandidate(name, base_name, how, kind, model_class(base_name)(), adapted, Cost(1, 1, 1), p, p)
 
 
 class TestWhenABlendCountsAsAdapted:
@@ -258,7 +246,7 @@ class TestWhenABlendCountsAsAdapted:
     rows = make_features("binary", 400, seed=5)
     good = (0.8, 0.8, 0.8, 0.9)
 
-    def blends(self, linear: float, lgbm: float, untouched: float, continued: float) -> dict[str, Candidate]:
+    def blends(self, linear: float, lgbm: float, untouched: float, continued: float) -> dict[str, TableCandidate]:
         y = self.rows.labels
         pool = (
             fake("linear", "baseline", y, linear, 1),
@@ -377,7 +365,7 @@ def run(folder: Path, frame: pl.DataFrame, recipe: str, out: str = "run", **more
 
 @pytest.fixture
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", BUDGET)
+    monkeypatch.setitem(learner.BUDGETS, "quick", BUDGET)
 
 
 def curved_table(n_rows: int) -> pl.DataFrame:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import tabkit
 from tabkit.errors import UsageError
+from tabkit.learner import Weights
 from tabkit.models import icl
-from tabkit.models.base import Weights
-from tabkit.models.icl import open_folder
-from tabkit.models.icl_net import IclConfig, IclNet
+from tabkit.models.parts.icl_net import IclConfig, IclNet
+from tabkit.models.parts.icl_weights import open_folder
 from tabkit.pretrain import Continuation, continue_icl
 from tabkit.pretrain import continuation as module
 

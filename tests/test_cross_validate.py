@@ -15,13 +15,13 @@ import pytest
 from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
+from tabkit import learner
 from tabkit.cross_validate import measure_folds
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
 from tabkit.evaluate.harness import Scorecard
 from tabkit.evaluate.keep import kept
 from tabkit.measure import Procedure
-from tabkit.models import base
 
 LIGHT = BINARY + "[split]\nfolds = 3\n[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
 RECIPE = LIGHT.replace("tabnet = ['full']", "icl = ['head']") + "[[ablations]]\nname = 'without x0'\ndrop = ['x0']\n"
@@ -30,7 +30,7 @@ TIMES = ("seconds", "cpu_seconds", "peak_mb", "created", "command", "holdout_ope
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=2, trees=20))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, epochs=2, trees=20))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_jobs_without_folds_are_refused(tmp_path: Path) -> None:
 class EndsItsProcess:
     """Stands for a procedure whose process is ended from outside, as for want of memory."""
 
-    budget = base.BUDGETS["quick"]
+    budget = learner.BUDGETS["quick"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)

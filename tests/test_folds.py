@@ -19,14 +19,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 import tabkit
-from tabkit import adapt
+from tabkit import adapt, learner
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.comparison import Chosen
 from tabkit.evaluate.folds import _blended_alone, _named, corrected_t, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
-from tabkit.models import base
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Recipe, load_recipe
 
@@ -35,7 +34,7 @@ FAST = "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['ful
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=3, trees=30))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, epochs=3, trees=30))
 
 
 def recipe(task: str = "binary", group: str | None = None, time: str | None = None, **split: object) -> Recipe:

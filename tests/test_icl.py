@@ -10,9 +10,10 @@ import torch
 from conftest import make_features
 
 from tabkit.data.encode import Features
+from tabkit.learner import BUDGETS
 from tabkit.models import icl
-from tabkit.models.base import BUDGETS, loss
-from tabkit.models.icl_net import Draw, IclConfig, IclNet
+from tabkit.models.base import loss
+from tabkit.models.parts.icl_net import Draw, IclConfig, IclNet
 
 SMALL = icl.Effort(members=2, context_rows=200, epochs=3, episodes=3, episode_rows=128)
 QUICK = BUDGETS["quick"]

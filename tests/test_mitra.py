@@ -10,7 +10,8 @@ import pytest
 from conftest import hold_context_safe, hold_public_base, make_features
 
 from tabkit.errors import UsageError
-from tabkit.models.base import BUDGETS, model_class
+from tabkit.learner import BUDGETS
+from tabkit.models.base import model_class
 
 pytest.importorskip("autogluon.tabular", reason="AutoGluon is not installed (extra mitra)")
 pytest.importorskip("einx", reason="AutoGluon is installed without its extra mitra")

@@ -11,7 +11,8 @@ from conftest import holds_pickle, make_features
 
 from tabkit.data.encode import Features
 from tabkit.evaluate.proof import contradiction
-from tabkit.models.base import BUDGETS, Adapted, Block, Budget, Model, Proof, model_class, model_names
+from tabkit.learner import BUDGETS, Adapted, Block, Budget, Proof
+from tabkit.models.base import Model, model_class, model_names
 from tabkit.models.blend import Blend, Member
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=40)

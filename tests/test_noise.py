@@ -11,14 +11,14 @@ import pytest
 from conftest import BINARY, noise_table, write_recipe
 
 import tabkit
-from tabkit.models import base
+from tabkit import learner
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_pure_noise_is_never_adapted_to(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=3, epochs=8, trees=60))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=3, epochs=8, trees=60))
     frame = noise_table(500, seed)
     path = write_recipe(tmp_path, frame, BINARY + "[candidates]\nwithout = ['catboost']\n")
     frame.write_parquet(tmp_path / "d.parquet")

@@ -15,9 +15,9 @@ import pytest
 from conftest import BINARY, make_features, signal_table, write_recipe
 
 import tabkit
+from tabkit import learner
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.checks import CHECKS
-from tabkit.models import base
 from tabkit.recipe import load_recipe
 
 LINES = '[candidates]\nwithout = ["catboost"]\n[candidates.adapt]\nlinear = ["pool"]\n'
@@ -26,7 +26,7 @@ REGRESSION = 'task = "regression"\ntarget = "y"\n[metrics]\nprimary = "rmse"\nre
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=3, trees=30))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, epochs=3, trees=30))
 
 
 def numbers(n_rows: int, seed: int = 0) -> pl.DataFrame:

@@ -10,8 +10,9 @@ from conftest import make_features
 
 from tabkit.adapt import adapt_all, open_weights, wanted
 from tabkit.data.encode import Features
+from tabkit.learner import BUDGETS, Adapted
 from tabkit.models import icl
-from tabkit.models.base import BUDGETS, Adapted, Model, model_class
+from tabkit.models.base import Model, model_class
 from tabkit.models.linear import Linear, _design
 from tabkit.recipe import Recipe, TargetScale
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from tabkit.errors import UsageError
-from tabkit.models.icl_net import IclConfig, class_probabilities, crps
-from tabkit.models.icl_prior import draw
+from tabkit.models.parts.icl_net import IclConfig, class_probabilities, crps
+from tabkit.models.parts.icl_prior import draw
 from tabkit.pretrain import Plan, pretrain_icl
 from tabkit.pretrain.loop import VALID_TABLES
 from tabkit.pretrain.muon import orthogonal

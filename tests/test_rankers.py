@@ -16,13 +16,13 @@ from tabkit.errors import DataError
 from tabkit.evaluate.lists import only_among
 from tabkit.evaluate.proof import against_rule
 from tabkit.evaluate.ranking import compare_lists
-from tabkit.models.base import BUDGETS, Block, Proof
+from tabkit.learner import BUDGETS, Adapted, Block, Proof
 from tabkit.rankers.als import Als
-from tabkit.rankers.base import Fitted, Ranker, best_of, ranker_class, ranker_names
+from tabkit.rankers.base import Ranker, best_of, ranker_class, ranker_names
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
-from tabkit.rankers.item_text import Texts, embedded
 from tabkit.rankers.itemknn import ItemKnn
+from tabkit.rankers.parts.item_text import Texts, embedded
 from tabkit.rankers.tifu import GROUP_SIZE, Tifu
 
 QUICK = BUDGETS["quick"]
@@ -39,7 +39,7 @@ def arrivals() -> Events:
     return coded(arriving(habits()))
 
 
-def fit(name: str, how: str, events: Events, seed: int = 0) -> Fitted:
+def fit(name: str, how: str, events: Events, seed: int = 0) -> Adapted[Ranker]:
     past = events.before(events.end - 28)
     truth = truth_of(events, events.end - 28, events.end)
     kind = ranker_class(name)
@@ -57,7 +57,7 @@ def fit(name: str, how: str, events: Events, seed: int = 0) -> Fitted:
 def test_contract(name: str, how: str, arrivals: Events, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = arrivals
     fitted = fit(name, how, events)
-    ranker, past = fitted.ranker, events.before(events.end - 28)
+    ranker, past = fitted.model, events.before(events.end - 28)
     assert against_rule(fitted.proof, how, name) is None
     users = np.arange(events.n_users, dtype=np.int32)
     lists = ranker.top(users, 10)
@@ -68,7 +68,7 @@ def test_contract(name: str, how: str, arrivals: Events, tmp_path: Path, monkeyp
     new = ranker.top(users, 10, new_only=True)
     seen = past.counts.toarray() > 0
     assert not any(seen[u, i] for u in users for i in new.items[u] if i >= 0)
-    again = fit(name, how, events).ranker.top(users, 10)
+    again = fit(name, how, events).model.top(users, 10)
     np.testing.assert_array_equal(lists.items, again.items)
     # Saved and loaded, in blocks of one user, in another order: the same lists.
     ranker.save(tmp_path)
@@ -192,7 +192,7 @@ def test_refresh_and_warm_start_beat_the_stale_parent() -> None:
     truth = truth_of(events, events.end - 28, events.end)
 
     def value(name: str, how: str) -> float:
-        ranker = fit(name, how, events).ranker
+        ranker = fit(name, how, events).model
         return float(np.nanmean(compare_lists(ranker.top(truth.users, 20), truth).ndcg(10)))
 
     assert value("counts", "refresh") > value("counts", "as_is") + 0.1
@@ -206,7 +206,7 @@ def test_content_tells_items_that_nobody_has_taken(arrivals: Events) -> None:
     truth = only_among(truth_of(arrivals, start, arrivals.end), fresh)
 
     def value(name: str, how: str) -> float:
-        lists = fit(name, how, arrivals).ranker.top(truth.users, 20, among=truth.among)
+        lists = fit(name, how, arrivals).model.top(truth.users, 20, among=truth.among)
         assert fresh[lists.items[lists.items >= 0]].all()
         return float(np.nanmean(compare_lists(lists, truth).ndcg(10)))
 

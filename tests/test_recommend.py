@@ -16,7 +16,7 @@ import tabkit
 from tabkit.bundle import load_lists, save_lists
 from tabkit.data.interactions import events_of
 from tabkit.errors import BundleError, DataError, UsageError
-from tabkit.models.base import BUDGETS
+from tabkit.learner import BUDGETS
 from tabkit.rankers.base import ranker_class
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
@@ -320,11 +320,11 @@ def test_refreshed_counts_are_those_counted_from_scratch(parents: tuple[Path, pl
     taken = take_on(load_lists(folder / "counts"), events_of(new, NAMES))
     settings = {"half_life": 60, "pull": 0.0}
     rng = np.random.default_rng(0)
-    fresh = taken.ranker.adapt(taken.clock.events, None, "refresh", rng, BUDGETS["quick"], settings).ranker
+    fresh = taken.ranker.adapt(taken.clock.events, None, "refresh", rng, BUDGETS["quick"], settings).model
     scratch = Counts(60)._count(events_of(pl.concat([past, new]), NAMES))
     users = np.arange(scratch.past.n_users, dtype=np.int32)
     np.testing.assert_array_equal(fresh.top(users, 20).items, scratch.top(users, 20).items)
-    stale = taken.ranker.adapt(taken.clock.events, None, "as_is", rng, BUDGETS["quick"]).ranker
+    stale = taken.ranker.adapt(taken.clock.events, None, "as_is", rng, BUDGETS["quick"]).model
     assert (stale.top(users, 20).items != scratch.top(users, 20).items).any()
 
 

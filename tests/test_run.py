@@ -13,9 +13,9 @@ import pytest
 from conftest import BINARY, noise_table, signal_table, write_recipe
 
 import tabkit
+from tabkit import learner
 from tabkit.draft import new
 from tabkit.errors import DataError, UsageError
-from tabkit.models import base
 
 NO_ADAPTATION = "[candidates]\nadapt = {}\nwithout = ['catboost']\n"
 SMALL_NET = "[candidates]\nadapt = { tabnet = ['head'] }\nwithout = ['catboost']\n"
@@ -23,7 +23,7 @@ SMALL_NET = "[candidates]\nadapt = { tabnet = ['head'] }\nwithout = ['catboost']
 
 @pytest.fixture(autouse=True)
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=3, epochs=4, trees=60))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=3, epochs=4, trees=60))
 
 
 def run(folder: Path, frame: pl.DataFrame, recipe: str, out: str = "run", seed: int = 0, **more: object):
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TABKIT_LEDGER", str(folder / "ledger.jsonl"))
-        patch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=3, epochs=4, trees=60))
+        patch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=3, epochs=4, trees=60))
         return run(folder, signal_table(700), BINARY + SMALL_NET)
 
 
@@ -271,8 +271,8 @@ def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(lgbm, "DEFAULTS", greedy)
     real = lgbm._grow
 
-    def grow(train, valid, params, *rest, **more):
-        grown = real(train, None if "trees" in params else valid, params, *rest, **more)
+    def grow(*given, **more):
+        grown = real(*given, **more)
         return replace(grown, loss=1.0) if np.isnan(grown.loss) else grown
 
     monkeypatch.setattr(lgbm, "_grow", grow)

@@ -16,8 +16,8 @@ from conftest import BINARY, holds_pickle, signal_table, write_recipe
 from polars.testing import assert_frame_equal
 
 import tabkit
+from tabkit import learner
 from tabkit.errors import BundleError, DataError, UsageError
-from tabkit.models import base
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.write_parquet(folder / "data.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TABKIT_LEDGER", str(folder / "ledger.jsonl"))
-        patch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=3, trees=60))
+        patch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=3, trees=60))
         return tabkit.run(str(path), data=folder / "data.parquet", out=folder / "run", budget="quick").folder / "bundle"
 
 

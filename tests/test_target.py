@@ -15,8 +15,9 @@ from tabkit.data.derive import outcome
 from tabkit.data.target import band, check_scale, from_scale, smearing_factor, to_scale
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.harness import conformal_half_width
-from tabkit.models.base import BUDGETS, model_class
-from tabkit.models.target_scale import OnScale, wrapped
+from tabkit.learner import BUDGETS
+from tabkit.models.base import model_class
+from tabkit.models.parts.target_scale import OnScale, wrapped
 from tabkit.recipe import Plan, Recipe, load_recipe
 
 QUICK = BUDGETS["quick"]

@@ -13,10 +13,10 @@ import pytest
 from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
+from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.value import Payoffs, best_threshold, gain, worth
-from tabkit.models import base
 from tabkit.recipe import Value, load_recipe
 
 
@@ -64,7 +64,7 @@ def test_regression_payoff_sees_the_prediction() -> None:
 
 def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Money booked for what is predicted, and a penalty for what goes beyond: the prior books the mean for all."""
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, trees=30))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, trees=30))
     rng = np.random.default_rng(0)
     x = rng.normal(size=300)
     frame = pl.DataFrame({"x": x, "y": 50 + 10 * x + rng.normal(size=300)})
@@ -89,7 +89,7 @@ def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkey
 
 
 def test_over_folds_each_fold_decides_at_its_own_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, trees=30))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, trees=30))
     frame = signal_table(240)
     frame.write_parquet(tmp_path / "d.parquet")
     money = "[value]\nunit = 'EUR'\nper = 10\nact_when = 'above'\nacted = \"CASE WHEN y = 'yes' THEN 3 ELSE -1 END\"\n"

@@ -13,10 +13,10 @@ import torch
 from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
-from tabkit import adapt
+from tabkit import adapt, learner
 from tabkit.errors import UsageError
-from tabkit.models import base, icl
-from tabkit.models.icl_net import IclConfig, IclNet
+from tabkit.models import icl
+from tabkit.models.parts.icl_net import IclConfig, IclNet
 from tabkit.pretrain.loop import write_weights
 from tabkit.recipe import load_recipe
 
@@ -28,7 +28,7 @@ ICL = "[candidates]\nadapt = { icl = [] }\nwithout = ['catboost']\n"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", replace(base.BUDGETS["quick"], trials=2, epochs=2, trees=30))
+    monkeypatch.setitem(learner.BUDGETS, "quick", replace(learner.BUDGETS["quick"], trials=2, epochs=2, trees=30))
     monkeypatch.setitem(icl.EFFORTS, "quick", icl.Effort(1, 100, 1, 1, 64))
 
 

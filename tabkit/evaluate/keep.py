@@ -22,23 +22,15 @@ from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, Ve
 from tabkit.evaluate.harness import Fidelity, Score, Scorecard
 from tabkit.evaluate.intervals import Interval
 from tabkit.evaluate.metrics import METRICS, Metric
-from tabkit.models.base import (
-    Adapted,
-    Block,
-    Candidate,
-    Cost,
-    Model,
-    Proof,
-    Step,
-    Weights,
-)
+from tabkit.learner import Adapted, Block, Cost, Proof, Step, Weights
+from tabkit.models.base import Model, TableCandidate
 
 _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Scorecard, Score, Fidelity, Interval, Outcome),
         *(Chosen, Planned, Against, Exploratory, Verdict),
-        *(Candidate, Adapted, Proof, Block, Step, Cost, Weights),
+        *(TableCandidate, Adapted, Proof, Block, Step, Cost, Weights),
     )
 }
 """What a file may ask to be made, and nothing else."""
@@ -59,7 +51,7 @@ class Kept(Model):
         self.__dict__.update(facts)
         self.needs_source = frozenset(facts["needs_source"])  # type: ignore[misc]
 
-    def adapt(self, *_: Any, **__: Any) -> Adapted:
+    def adapt(self, *_: Any, **__: Any) -> Adapted[Model]:
         """Refuse: only what was measured is kept."""
         raise TypeError("of a fold that was measured, what it measured is kept, and no model")
 
@@ -101,8 +93,8 @@ def _plain(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, Model):
         facts = {"title": value.title, "hows": dict(value.hows), "needs_source": tuple(sorted(value.needs_source))}
         return {_TAG: "model", "of": _plain({**facts, "opened_from": value.opened_from}, arrays)}
-    if isinstance(value, (Candidate, Adapted)):
-        gone = {"train": _NOTHING, "valid": _NOTHING} if isinstance(value, Candidate) else {"on_valid": None}
+    if isinstance(value, (TableCandidate, Adapted)):
+        gone = {"train": _NOTHING, "valid": _NOTHING} if isinstance(value, TableCandidate) else {"on_valid": None}
         value = replace(value, **gone)
     if is_dataclass(value):
         own = {field.name: _plain(getattr(value, field.name), arrays) for field in fields(value)}

@@ -6,146 +6,36 @@ A model is one file of this folder; its file name is its name, and :func:`model_
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import os
-import pkgutil
-import re
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import MISSING, Features
-from tabkit.errors import UsageError, nearest
-
-Kind = Literal["baseline", "base", "adapted", "student"]
-Predictions = npt.NDArray[np.float64]
-"""Classification: probabilities (n_rows, n_classes), rows sum to 1. Regression: (n_rows,), the target's unit."""
-
-Settings = Mapping[str, Any]
-"""What a search found, as JSON values: enough to run the same procedure again without choosing anything."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much may be spent on one candidate. It bounds the search, never the honesty.
-
-    ``trials``, ``epochs`` and ``trees`` decide in practice, so that a seed gives the same model everywhere.
-    ``seconds`` is the ceiling that keeps a promise of time on a slow machine; a candidate that hits it says so.
-    """
-
-    level: str
-    seconds: float
-    trials: int
-    epochs: int
-    trees: int
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    progress: Callable[[float, str], None] = field(default=lambda fraction, note: None, repr=False, compare=False)
-
-    def deadline(self) -> float:
-        """Return the moment, on ``time.monotonic``'s clock, after which no new step is begun."""
-        return time.monotonic() + self.seconds
+from tabkit.errors import UsageError
+from tabkit.learner import (
+    Adapted,
+    Budget,
+    Candidate,
+    Learner,
+    Predictions,
+    Settings,
+    Weights,
+    check_without,
+    discover,
+    in_order,
+    named,
+)
 
 
-BUDGETS: dict[str, Budget] = {
-    "quick": Budget("quick", seconds=20, trials=15, epochs=24, trees=500),
-    "standard": Budget("standard", seconds=120, trials=50, epochs=150, trees=2000),
-    "thorough": Budget("thorough", seconds=600, trials=200, epochs=400, trees=5000),
-}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A named part of a model: its parameters, how many of them training moved, and by how much.
-
-    ``trained`` counts the parameters that an optimiser (or a tree learner) was given and that moved at any
-    time. ``change`` is the L2 norm of returned minus base weights; 0.0 says the block is bit-equal to the base.
-    """
-
-    name: str
-    total: int
-    trained: int
-    change: float
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What adaptation touched, block by block, measured on the weights themselves."""
-
-    blocks: tuple[Block, ...]
-
-    @property
-    def trained_parameters(self) -> int:
-        """Number of parameters that training moved."""
-        return sum(block.trained for block in self.blocks)
-
-    @property
-    def total_parameters(self) -> int:
-        """Number of parameters in the model returned."""
-        return sum(block.total for block in self.blocks)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One point of a learning curve: losses after ``step`` epochs or trees. Step 0 is the untouched base."""
-
-    step: int
-    train_loss: float | None
-    valid_loss: float
-    stage: str = ""
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A model ready to predict, and how it came to be."""
-
-    model: Model
-    how: str
-    proof: Proof
-    settings: Settings = field(default_factory=dict)
-    history: tuple[Step, ...] = ()
-    notes: tuple[str, ...] = ()
-    on_valid: Predictions | None = field(default=None, repr=False, compare=False)
-    """Predictions of valid to judge by, where ``model.predict(valid)`` would look too good: see ``blend``."""
-
-    def predict_valid(self, valid: Features) -> Predictions:
-        """Return the predictions of valid that the model is judged by."""
-        return self.model.predict(valid) if self.on_valid is None else self.on_valid
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The pretrained weights that a base was opened from.
-
-    Attributes
-    ----------
-    source
-        ``shipped``, or the file or folder they were read from.
-    sha256
-        Of the file that holds them, hex.
-    licence
-        Under which they may be used; ``not stated`` where nothing says.
-    tables
-        Fingerprints of the real tables that they were trained on, as far as they say so.
-    """
-
-    source: str
-    sha256: str
-    licence: str
-    tables: tuple[str, ...] = ()
-
-
-class Model(ABC):
+class Model(Learner):
     """A tabular model. Subclasses state ``hows`` (how -> kind of candidate) and ``tasks``."""
 
-    title: ClassVar[str]
-    hows: ClassVar[Mapping[str, Kind]]
     tasks: ClassVar[frozenset[str]] = frozenset({"binary", "multiclass", "regression"})
     needs_package: ClassVar[str | None] = None
     """An optional package without which the model cannot be used."""
@@ -203,7 +93,7 @@ class Model(ABC):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt a copy of this model to ``train``; choose only on ``valid``.
 
         With ``settings`` (those of an earlier result), nothing is chosen and ``valid`` may be None: the same
@@ -229,46 +119,33 @@ class Model(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote; a model around another is read by ``bagged_model.read_model`` instead."""
+        """Read what :meth:`save` wrote; a model around another is read by ``parts.bagged.read_model`` instead."""
         raise NotImplementedError(f"{cls.__name__} cannot be read without the class of the model inside")
 
     def envelope(self, train: Features) -> str | None:
         """Return why ``train`` lies outside what this base was made for, or None."""
         return None
 
+    def called(self, how: str) -> str:
+        """Return what the model is called in a sentence. See :meth:`Learner.called`."""
+        # A model that is adapted without a source too says so if it was not: "TabNet" alone would be any of them.
+        ways = [way for way, kind in self.hows.items() if kind == "adapted" and way not in self.needs_source]
+        return f"{self.title} (from scratch)" if how == "scratch" and ways else super().called(how)
+
 
 def stand_in(outer: Model, inner: Model) -> None:
     """Let a model around another answer what the harness asks of the one inside."""
-    for name in ("title", "hows", "needs_source", "importance_rows", "has_weights", "opened_from"):
+    for name in ("title", "hows", "how_titles", "needs_source", "importance_rows", "has_weights", "opened_from"):
         outer.__dict__[name] = getattr(inner, name)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What making a candidate took on this machine."""
+class TableCandidate(Candidate[Model]):
+    """A candidate with its predictions of the parts it may see."""
 
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An adapted model in the harness: named, with its cost and its predictions of the parts it may see.
-
-    ``origin`` is the model that was adapted, untouched: the procedure can be run again from it.
-    """
-
-    name: str
-    base: str
-    how: str
-    kind: Kind
-    origin: Model
-    adapted: Adapted
-    cost: Cost
     train: Predictions
     valid: Predictions
-    members: tuple[Candidate, ...] = ()
+    members: tuple[TableCandidate, ...] = ()
     """The candidates a blend gives weight to; empty for all others."""
 
     @property
@@ -277,67 +154,40 @@ class Candidate:
         behind = self.members or (self,)
         return {c.base: c.origin.opened_from for c in behind if c.origin.opened_from is not None}
 
-    @property
-    def title(self) -> str:
-        """What the candidate is called in a sentence: ``LightGBM (tuned)``."""
-        # A model that is adapted without a source too says so where it was not: "TabNet" alone would be any of them.
-        origin = self.origin
-        ways = [how for how, kind in origin.hows.items() if kind == "adapted" and how not in origin.needs_source]
-        adaptable = self.how == "scratch" and bool(ways)
-        how = "from scratch" if adaptable else HOW_TITLES[self.how]
-        return f"{self.origin.title} ({how})" if how else self.origin.title
 
-
-HOW_TITLES = {
-    "scratch": "",
-    "tuned": "tuned",
-    "as_is": "untouched base",
-    "head": "head only",
-    "gradual": "unfrozen step by step",
-    "lora": "low-rank adapters",
-    "full": "all weights",
-    "context": "source rows in its context",
-    "pool": "source rows pooled in",
-    "refit": "leaf values refitted",
-    "continue": "trees continued",
-    "student": "student of the champion",
-    "baselines": "of baselines",
-    "bases": "with untouched bases",
-    "all": "with adapted members",
-}
-"""What each strategy is called in a sentence."""
+def _known() -> Mapping[str, Callable[[], type[Model]]]:
+    return discover("tabkit.models", Model, "tabkit.models")
 
 
 def model_names() -> list[str]:
-    """Return the names of all models: the files of this folder that define one; a part of a model has an underscore."""
-    here = [info.name for info in pkgutil.iter_modules(importlib.import_module("tabkit.models").__path__)]
-    return sorted(name for name in here if name != "base" and "_" not in name)
+    """Return the names of all models: the files of this folder, and entry points of other packages."""
+    return list(_known())
 
 
 def model_class(name: str) -> type[Model]:
-    """Return the model class of ``models/<name>.py``.
+    """Return the model of a name, ``models/<name>.py`` for those of tabkit.
 
     Raises
     ------
     UsageError
-        No such model, or the optional package it needs is not installed.
+        There is none.
     """
-    if name not in model_names():
-        raise UsageError(f"Unknown model '{name}'.{nearest(name, model_names())} See: tabkit list models.")
-    module = importlib.import_module(f"tabkit.models.{name}")
-    found: list[type[Model]] = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Model) and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"tabkit/models/{name}.py must define exactly one Model, found {found}"
-    return found[0]
+    return named(name, _known(), "model")
 
 
-def n_threads() -> int:
-    """Return how many threads a library may use: ``OMP_NUM_THREADS`` where it is set, else the cores, at most 8."""
-    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" is for nested regions
-    return min(8, int(stated) if stated.isdecimal() and int(stated) else os.cpu_count() or 1)
+def baselines(without: Collection[str], where: str) -> list[tuple[str, str]]:
+    """Return (base, how) of the baselines of every table, in order, but for those the recipe leaves out.
+
+    A baseline whose optional package is not installed is left out too.
+
+    Raises
+    ------
+    UsageError
+        ``without`` names what cannot be left out.
+    """
+    kinds = {name: model_class(name) for name in model_names()}
+    check_without(without, kinds, where)
+    return in_order({n: kind.baselines for n, kind in kinds.items() if n not in without and installed(kind)})
 
 
 def installed(model: type[Model]) -> bool:
@@ -348,26 +198,6 @@ def installed(model: type[Model]) -> bool:
         return importlib.util.find_spec(model.needs_package) is not None
     except ModuleNotFoundError:  # of a package inside another, where the other is not there either
         return False
-
-
-def candidate_name(base: str, how: str) -> str:
-    """Return the name of a candidate in tables and files.
-
-    >>> candidate_name("lgbm", "scratch"), candidate_name("tabnet", "gradual")
-    ('lgbm', 'tabnet_gradual')
-    """
-    assert re.fullmatch(r"[a-z0-9]+", base), base
-    return base if how == "scratch" else f"{base}_{how}"
-
-
-def candidate_parts(name: str) -> tuple[str, str]:
-    """Return (base, how) of a candidate's name: what :func:`candidate_name` put together.
-
-    >>> candidate_parts("lgbm"), candidate_parts("icl_as_is")
-    (('lgbm', 'scratch'), ('icl', 'as_is'))
-    """
-    base, _, how = name.partition("_")
-    return base, how or "scratch"
 
 
 def loss(features: Features, predicted: Predictions) -> float:

@@ -23,19 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
-from tabkit.models.bagged_model import read_model
-from tabkit.models.base import (
-    Adapted,
-    Block,
-    Budget,
-    Candidate,
-    Model,
-    Predictions,
-    Proof,
-    Settings,
-    candidate_parts,
-    folds_of,
-)
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, candidate_parts
+from tabkit.models.base import Model, TableCandidate, folds_of
+from tabkit.models.parts.bagged import read_model
 
 STEPS = 20
 """Additions per selection: weights are then multiples of .05 or coarser."""
@@ -68,7 +58,7 @@ class Part:
     """A candidate that may become a member: what it is, and its predictions of valid."""
 
     name: str
-    adapted: Adapted
+    adapted: Adapted[Model]
     valid: Predictions
 
 
@@ -81,6 +71,7 @@ class Blend(Model):
 
     title = "Blend"
     hows = {"baselines": "baseline", "bases": "base", "all": "adapted"}
+    optional = True
 
     def __init__(self, members: Sequence[Member] = ()) -> None:
         self.members_ = tuple(members)
@@ -95,7 +86,7 @@ class Blend(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt every member its own way, then find the weights. See :meth:`Model.adapt`.
 
         With ``settings``, members run again with theirs, and the weights are kept.
@@ -150,7 +141,7 @@ class Blend(Model):
         return cls([Member(name, weight, models[name]) for name, weight in weights.items()])
 
 
-def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generator) -> Adapted:
+def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generator) -> Adapted[Model]:
     """Find weights on valid and return the blend, with the predictions of valid that it may be judged by.
 
     Parameters
@@ -179,7 +170,7 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
     return replace(blended(how, parts, weights), on_valid=on_valid)
 
 
-def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Adapted:
+def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Adapted[Model]:
     """Return the blend of ``parts`` with these weights: its members, and their proofs block by block."""
     kept = [part for part in parts if part.name in weights]
     members = [Member(p.name, weights[p.name], p.adapted.model) for p in kept]
@@ -194,7 +185,7 @@ def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Ad
     return Adapted(Blend(members), how, Proof(tuple(blocks)), settings, (), notes)
 
 
-def member_proofs(adapted: Adapted) -> dict[str, Adapted]:
+def member_proofs(adapted: Adapted[Model]) -> dict[str, Adapted[Model]]:
     """Return each member's part of a blend's proof, as that member's own, for whoever checks it."""
     blocks: dict[str, list[Block]] = {name: [] for name in adapted.settings["weights"]}
     for block in adapted.proof.blocks:
@@ -250,7 +241,7 @@ def _without_small(weights: Floats, kept: npt.NDArray[np.bool_] | bool = False) 
     return np.asarray(large / large.sum())
 
 
-def mean_blend(like: Candidate, blends: Sequence[Candidate]) -> Candidate:
+def mean_blend(like: TableCandidate, blends: Sequence[TableCandidate]) -> TableCandidate:
     """Return a blend with the mean of the weights that several folds found.
 
     A member is that of the first fold that gave it weight. A blend that is called adapted keeps its heaviest adapted

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, n_threads
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step, n_threads
+from tabkit.models.base import Model
 
 PATIENCE = 50
 """Trees without a better valid loss before growing stops."""
@@ -26,6 +27,8 @@ class CatBoost(Model):
 
     title = "CatBoost"
     hows = {"scratch": "baseline"}
+    baselines = {"scratch": 50}
+    optional = True
     needs_package = "catboost"
 
     def __init__(self, text: str = "", task: str = "binary") -> None:
@@ -42,7 +45,7 @@ class CatBoost(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Grow trees until valid stops improving, or as many as ``settings`` say. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"catboost knows {sorted(self.hows)}, not {how!r}")

@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, one_hot
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step
+from tabkit.models.base import Model, loss, one_hot
 
 STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """L2 penalties tried (scikit-learn's 1/C, and ridge's alpha), strongest first; valid chooses."""
@@ -44,6 +45,7 @@ class Linear(Model):
     title = "Linear"
     hows = {"scratch": "baseline", "as_is": "base", "pool": "adapted"}
     needs_source = frozenset({"as_is", "pool"})
+    baselines = {"scratch": 20}
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Linear(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Fit one model per penalty, or per weight of the source, and keep the best on valid. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"linear knows {sorted(self.hows)}, not {how!r}")
@@ -101,7 +103,7 @@ class Linear(Model):
         )
         return Adapted(best, how, Proof(blocks), {"strength": strength}, history if valid is not None else ())
 
-    def _pool(self, train: Features, valid: Features | None, settings: Settings | None) -> Adapted:
+    def _pool(self, train: Features, valid: Features | None, settings: Settings | None) -> Adapted[Model]:
         """Fit the rows of source and target together; the source's weight is chosen on valid."""
         assert self.source_ is not None
         both = self.source_.stack(train)

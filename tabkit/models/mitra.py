@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.errors import UsageError, count
-from tabkit.models.base import Predictions, Weights, installed
-from tabkit.models.public_base import CONTEXT_SEED, NetBase, Table
+from tabkit.learner import Predictions, Weights
+from tabkit.models.base import installed
+from tabkit.models.parts.public_base import CONTEXT_SEED, NetBase, Table
 
 VARIABLE = "TABKIT_MITRA_WEIGHTS"
 REPOSITORIES = {"CLASSIFICATION": "autogluon/mitra-classifier", "REGRESSION": "autogluon/mitra-regressor"}

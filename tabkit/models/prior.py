@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, prior_of
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
+from tabkit.models.base import Model, prior_of
 
 
 class Prior(Model):
@@ -17,6 +18,7 @@ class Prior(Model):
 
     title = "Prior"
     hows = {"scratch": "baseline"}
+    baselines = {"scratch": 10}
 
     def __init__(self, values: Predictions | None = None, regression: bool = False) -> None:
         self.values_ = values
@@ -30,7 +32,7 @@ class Prior(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Count. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"prior knows {sorted(self.hows)}, not {how!r}")

@@ -13,7 +13,8 @@ from scipy.spatial.distance import cdist
 from sklearn.svm import SVR
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, Step, loss, one_hot
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step
+from tabkit.models.base import Model, loss, one_hot
 
 COSTS = (1.0, 10.0, 100.0)
 WIDTHS = (0.1, 0.3, 1.0)
@@ -53,7 +54,7 @@ class Svm(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Fit one machine per setting and keep the best on valid. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"svm knows {sorted(self.hows)}, not {how!r}")

@@ -19,8 +19,9 @@ from typing import Any, Self
 import numpy as np
 
 from tabkit.errors import UsageError
-from tabkit.models.base import Weights, installed
-from tabkit.models.public_base import NetBase, Table
+from tabkit.learner import Weights
+from tabkit.models.base import installed
+from tabkit.models.parts.public_base import NetBase, Table
 
 VARIABLE = "TABKIT_TABICL_WEIGHTS"
 REPOSITORY = "jingang/TabICL"

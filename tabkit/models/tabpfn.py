@@ -21,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 
 from tabkit.errors import UsageError
-from tabkit.models.base import Weights, installed
-from tabkit.models.public_base import PublicBase, Table, quiet
+from tabkit.learner import Weights
+from tabkit.models.base import installed
+from tabkit.models.parts.public_base import PublicBase, Table, quiet
 
 VARIABLE = "TABKIT_TABPFN_WEIGHTS"
 

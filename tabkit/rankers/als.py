@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,28 +17,24 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from tabkit.data.interactions import Codes, Events, Joined
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import Judge, Ranker, Scores, contest
 
 ITERATIONS = 15
-WARM = {"quick": (1, 2), "standard": (1, 2, 3)}
+WARM = {"quick": (1, 2), "standard": (1, 2, 3), "thorough": (1, 2, 3)}
 """Iterations of a warm start that are tried. One reaches what fifteen reach from random factors."""
-PULLS = {"quick": (0.0, 0.5), "standard": (0.0, 0.25, 0.5)}
+PULLS = {"quick": (0.0, 0.5), "standard": (0.0, 0.25, 0.5), "thorough": (0.0, 0.25, 0.5)}
 """Shares of the parent's factors kept after a warm start; the best on valid is returned."""
-ALPHAS = {"quick": (1.0, 10.0), "standard": (1.0, 3.0, 10.0, 40.0)}
+ALPHAS = {"quick": (1.0, 10.0), "standard": (1.0, 3.0, 10.0, 40.0), "thorough": (1.0, 3.0, 10.0, 40.0)}
 
 
 class Als(Ranker):
     """Matrix factorisation of implicit feedback."""
 
     title = "ALS"
-    hows: ClassVar[Mapping[str, Kind]] = {
-        "scratch": "baseline",
-        "as_is": "base",
-        "fold_in": "adapted",
-        "warm": "adapted",
-        "full": "adapted",
-    }
+    hows = {"scratch": "baseline", "as_is": "base", "fold_in": "adapted", "warm": "adapted", "full": "adapted"}
+    baselines = {"scratch": 70}
+    optional = True
     user_factors: npt.NDArray[np.float32]
     item_factors: npt.NDArray[np.float32]
 
@@ -62,7 +58,7 @@ class Als(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Adapt the factors; ``fold_in`` solves the users on ``past`` and leaves the items as they are.
 
         ``warm`` goes on from the parent's factors for one to three iterations, ``full`` for fifteen; shrinkage to
@@ -81,7 +77,7 @@ class Als(Ranker):
                 n: self._with(past, self.user_factors, self.item_factors).fit(past, n)
                 for n in _steps(how, found, budget)
             }
-            pulls = [found["pull"]] if "pull" in found else PULLS.get(budget.level, PULLS["standard"])
+            pulls = [found["pull"]] if "pull" in found else PULLS[budget.level]
             tried = []
             for n, tuned in warm.items():
                 for pull in pulls:
@@ -90,7 +86,7 @@ class Als(Ranker):
                     tried.append((value, {"iterations": n, "pull": pull}, ranker))
                     history.append(Step(len(tried), None, 1 - value, f"{n} iterations, {pull:g} of the parent kept"))
             _, found, made = max(tried, key=lambda t: t[0])
-        return Fitted(made, how, made._proof(self), found, tuple(history) if judge is not None else ())
+        return Adapted(made, how, made._proof(self), found, tuple(history) if judge is not None else ())
 
     def _pulled(self, tuned: Als, pull: float) -> Als:
         if not pull:
@@ -103,19 +99,15 @@ class Als(Ranker):
 
     def _scratch(
         self, past: Events, judge: Judge | None, rng: np.random.Generator, budget: Budget, settings: Settings | None
-    ) -> Fitted:
-        history: list[Step] = []
+    ) -> Adapted[Ranker]:
+        history: tuple[Step, ...] = ()
         seed = int(rng.integers(2**31))
         if settings is not None or judge is None:
             made = Als(**{"seed": seed, **(settings or {})}).fit(past, ITERATIONS)
         else:
-            tried = []
-            for alpha in ALPHAS.get(budget.level, ALPHAS["standard"]):
-                ranker = Als(alpha=alpha, seed=seed).fit(past, ITERATIONS)
-                tried.append((judge(ranker), ranker))
-                history.append(Step(len(tried), None, 1 - tried[-1][0], f"alpha {alpha:g}"))
-            made = max(tried, key=lambda t: t[0])[1]
-        return Fitted(made, "scratch", made._proof(None), made._settings(), tuple(history))
+            options = ((f"alpha {a:g}", Als(alpha=a, seed=seed).fit(past, ITERATIONS)) for a in ALPHAS[budget.level])
+            made, history = contest(judge, options)
+        return Adapted(made, "scratch", made._proof(None), made._settings(), history)
 
     def recoded(self, joined: Joined) -> Als:
         """Return the factors in the larger vocabulary; new users and items have none until they are solved."""
@@ -189,7 +181,7 @@ class Als(Ranker):
 def _steps(how: str, found: Mapping[str, Any], budget: Budget) -> tuple[int, ...]:
     if "iterations" in found:
         return (int(found["iterations"]),)
-    return WARM.get(budget.level, WARM["standard"]) if how == "warm" else (ITERATIONS,)
+    return WARM[budget.level] if how == "warm" else (ITERATIONS,)
 
 
 def _values(past: Events) -> sparse.csr_matrix:

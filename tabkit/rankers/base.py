@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined, blocks
-from tabkit.errors import UsageError, nearest
-from tabkit.models.base import Budget, Cost, Kind, Proof, Settings, Step
+from tabkit.learner import Adapted, Budget, Candidate, Learner, Settings, Step, check_without, discover, in_order, named
 
 RECENT_DAYS = 28
 """What is popular now, is so in these last days."""
@@ -42,23 +39,16 @@ class Lists:
     scores: Scores
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A ranker ready to list, and how it came to be."""
-
-    ranker: Ranker
-    how: str
-    proof: Proof
-    settings: Settings = field(default_factory=dict)
-    history: tuple[Step, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-class Ranker(ABC):
+class Ranker(Learner):
     """A ranker. Subclasses state ``title`` and ``hows`` (how -> kind of candidate)."""
 
-    title: ClassVar[str]
-    hows: ClassVar[Mapping[str, Kind]]
+    how_titles: ClassVar[Mapping[str, str]] = {"full": "from scratch on all"}
+    slow: ClassVar[bool] = False
+    """Whether its baselines are left out of the smallest budget."""
+    cold_baselines: ClassVar[Mapping[str, int]] = {}
+    """The baselines of items that nobody has taken: there, what was taken says nothing."""
+    refresh_baselines: ClassVar[Mapping[str, int]] = {}
+    """The baselines of a refresh: those that choose nothing."""
     past: Events
     """The events it may look at; set by :meth:`adapt`."""
 
@@ -79,7 +69,7 @@ class Ranker(ABC):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Adapt a copy of this ranker to ``past``; choose only by ``judge``.
 
         ``past`` is each user's *whole* history, never the new rows alone: what a user did before would be forgotten.
@@ -136,43 +126,20 @@ class Ranker(ABC):
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A ranker in the harness: named, with its cost and its lists of the windows it may see.
+class ListCandidate(Candidate[Ranker]):
+    """A candidate with its lists of valid, made by a ranker that had not seen it."""
 
-    ``origin`` is what was adapted, untouched. ``train`` are lists of the last window that it was fitted to, ``valid``
-    those of the window that choices were made on, by a ranker that had not seen it.
-    """
-
-    name: str
-    base: str
-    how: str
-    kind: Kind
-    origin: Ranker
-    adapted: Fitted
-    cost: Cost
     valid: Lists
 
-    @property
-    def title(self) -> str:
-        """What it is called in a sentence."""
-        how = HOW_TITLES.get(self.how, self.how.replace("_", " "))
-        return f"{self.origin.title} ({how})" if how else self.origin.title
+
+R = TypeVar("R", bound=Ranker)
 
 
-HOW_TITLES = {
-    "scratch": "",
-    "popular": "popularity",
-    "recent": "recent popularity",
-    "frequency": "personal frequency",
-    "decay": "decayed frequency",
-    "affinity": "affinity for its kinds",
-    "as_is": "untouched base",
-    "refresh": "counts refreshed",
-    "fold_in": "users folded in",
-    "warm": "warm start",
-    "continue": "trees continued",
-    "full": "from scratch on all",
-}
+def contest(judge: Judge, entries: Iterable[tuple[str, R]]) -> tuple[R, tuple[Step, ...]]:
+    """Return the best ranker (the first of equals), and a step for each; entries are (what it tries, ranker)."""
+    judged = [(judge(ranker), note, ranker) for note, ranker in entries]
+    steps = tuple(Step(i, None, 1 - value, note) for i, (value, note, _) in enumerate(judged, 1))
+    return max(judged, key=lambda entry: entry[0])[2], steps
 
 
 def best_of(scored: Scores, k: int) -> tuple[Codes, Scores]:
@@ -221,27 +188,48 @@ def popularity(past: Events, days: float | None) -> npt.NDArray[np.float64]:
     return np.bincount(item, minlength=past.n_items).astype(np.float64)
 
 
+def _known() -> Mapping[str, Callable[[], type[Ranker]]]:
+    return discover("tabkit.rankers", Ranker, "tabkit.rankers")
+
+
 def ranker_names() -> list[str]:
-    """Return the names of all rankers: the files of this folder."""
-    here = pkgutil.iter_modules(importlib.import_module("tabkit.rankers").__path__)
-    return sorted(info.name for info in here if info.name != "base" and "_" not in info.name)
+    """Return the names of all rankers: the files of this folder, and entry points of other packages."""
+    return list(_known())
 
 
 def ranker_class(name: str) -> type[Ranker]:
-    """Return the ranker of ``rankers/<name>.py``.
+    """Return the ranker of a name, ``rankers/<name>.py`` for those of tabkit.
 
     Raises
     ------
     UsageError
         There is none.
     """
-    if name not in ranker_names():
-        raise UsageError(f"Unknown ranker '{name}'.{nearest(name, ranker_names())} See: tabkit list models.")
-    module = importlib.import_module(f"tabkit.rankers.{name}")
-    found: list[type[Ranker]] = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Ranker) and value.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"tabkit/rankers/{name}.py must define exactly one Ranker, found {found}"
-    return found[0]
+    return named(name, _known(), "ranker")
+
+
+def baselines(without: Collection[str], level: str, *, cold_items: bool, where: str) -> list[tuple[str, str]]:
+    """Return (base, how) of the baselines of every recipe, in order, but for those left out.
+
+    Parameters
+    ----------
+    level
+        Of the budget: slow baselines are left out of ``quick``.
+    cold_items
+        Whether lists are of items that nobody has taken.
+
+    Raises
+    ------
+    UsageError
+        ``without`` names what cannot be left out.
+    """
+    kinds = {name: ranker_class(name) for name in ranker_names()}
+    check_without(without, kinds, where)
+    there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and level == "quick")}
+    return in_order({name: kind.cold_baselines if cold_items else kind.baselines for name, kind in there.items()})
+
+
+def refresh_baselines(*, cold_items: bool) -> list[tuple[str, str]]:
+    """Return (base, how) of the baselines of a refresh, in order."""
+    kinds = {name: ranker_class(name) for name in ranker_names()}
+    return in_order({n: kind.cold_baselines if cold_items else kind.refresh_baselines for n, kind in kinds.items()})

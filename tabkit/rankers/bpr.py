@@ -6,17 +6,16 @@ Source: Rendle et al., *BPR: Bayesian Personalized Ranking from Implicit Feedbac
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from tabkit.data.interactions import Codes, Events
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings
+from tabkit.rankers.base import Judge, Ranker, Scores
 
 ITERATIONS = {"quick": 30, "standard": 100, "thorough": 200}
 
@@ -25,7 +24,10 @@ class Bpr(Ranker):
     """Factors that rank what was taken above what was not."""
 
     title = "BPR"
-    hows: ClassVar[Mapping[str, Kind]] = {"scratch": "baseline"}
+    hows = {"scratch": "baseline"}
+    baselines = {"scratch": 90}
+    optional = True
+    slow = True
     user_factors: npt.NDArray[np.float32]
     item_factors: npt.NDArray[np.float32]
 
@@ -37,7 +39,7 @@ class Bpr(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Fit 64 factors at learning rate .01; one thread, since more would race and give other numbers."""
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
@@ -57,7 +59,7 @@ class Bpr(Ranker):
             Block(name, factors.size, factors.size, float(np.linalg.norm(factors)))
             for name, factors in (("user_factors", made.user_factors), ("item_factors", made.item_factors))
         )
-        return Fitted(made, how, Proof(tuple(blocks)), found)
+        return Adapted(made, how, Proof(tuple(blocks)), found)
 
     def scores(self, users: Codes) -> Scores:
         """Return the dot products, bias included; see ``als``."""

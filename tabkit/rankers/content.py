@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,9 @@ import numpy.typing as npt
 from tabkit.data.interactions import Codes, Events, Joined, arrivals, blocks, truth_of
 from tabkit.data.windows import Kin
 from tabkit.errors import DataError
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings
-from tabkit.rankers.base import Fitted, Judge, Lists, Ranker, Scores, best_of
-from tabkit.rankers.item_text import Texts, embedded
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings
+from tabkit.rankers.base import Judge, Lists, Ranker, Scores, best_of
+from tabkit.rankers.parts.item_text import Texts, embedded
 
 WINDOW_DAYS = 28
 MIN_HISTORY_DAYS = 56
@@ -44,7 +43,8 @@ class Content(Ranker):
     """What a user took of an item's kinds; ``affinity`` is counting alone, the others let trees weigh it."""
 
     title = "Content"
-    hows: ClassVar[Mapping[str, Kind]] = {"affinity": "baseline", "as_is": "base", "full": "adapted"}
+    hows = {"affinity": "baseline", "as_is": "base", "full": "adapted"}
+    cold_baselines = {"affinity": 20}
 
     def __init__(self) -> None:
         self.trees: str | None = None
@@ -69,7 +69,7 @@ class Content(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """``as_is`` keeps the trees, ``full`` learns anew on the last windows; kinds are counted in ``past`` for all.
 
         Raises
@@ -81,13 +81,13 @@ class Content(Ranker):
             raise DataError("Items have no attributes to be told by. Name some: [ranking] attributes = [...].")
         made = self.looking_at(past)
         if how == "as_is":
-            return Fitted(made, how, Proof((Block("trees", self.n_trees, 0, 0.0),)))
+            return Adapted(made, how, Proof((Block("trees", self.n_trees, 0, 0.0),)))
         if how == "affinity":
             made.trees, size = None, past.counts.nnz
-            return Fitted(made, how, Proof((Block("counts", size, size, float(size)),)))
+            return Adapted(made, how, Proof((Block("counts", size, size, float(size)),)))
         made._learn(rng, budget)
         n = made.n_trees
-        return Fitted(made, how, Proof((Block("trees", n, n, float(n)),)))
+        return Adapted(made, how, Proof((Block("trees", n, n, float(n)),)))
 
     def looking_at(self, past: Events) -> Content:
         """Return what was learned with the counts of another day."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import RECENT_DAYS, Fitted, Judge, Ranker, Scores, decayed, filled, popularity
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import RECENT_DAYS, Judge, Ranker, Scores, decayed, filled, popularity
 
-HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": (15, 30, 45, 60, 90, 120, 180, 365)}
-"""Half-lives in days that are tried, by budget; ``thorough`` tries those of ``standard``."""
-PULLS = {"quick": (0.5,), "standard": (0.25, 0.5)}
+_MANY = (15, 30, 45, 60, 90, 120, 180, 365)
+HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": _MANY, "thorough": _MANY}
+"""Half-lives in days that are tried, by budget."""
+PULLS = {"quick": (0.5,), "standard": (0.25, 0.5), "thorough": (0.25, 0.5)}
 """Shares of the parent's counts that a refresh tries to keep, beside none."""
 FALLBACK = 1e-3
 """What the most popular item adds to a user's own count: it decides between items that the count does not tell
@@ -28,7 +28,7 @@ class Counts(Ranker):
     """How often the user took an item, older baskets counting less; popular items after the user's own."""
 
     title = "Counts"
-    hows: ClassVar[Mapping[str, Kind]] = {
+    hows = {
         "popular": "baseline",
         "recent": "baseline",
         "frequency": "baseline",
@@ -36,6 +36,9 @@ class Counts(Ranker):
         "as_is": "base",
         "refresh": "adapted",
     }
+    baselines = {"popular": 10, "recent": 20, "frequency": 30, "decay": 40}
+    cold_baselines = {"popular": 10}
+    refresh_baselines = {"popular": 10, "recent": 20, "frequency": 30}
     own: sparse.csr_matrix
     common: np.ndarray
 
@@ -55,7 +58,7 @@ class Counts(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Count ``past``; ``decay`` and ``refresh`` choose the half-life, ``as_is`` keeps the counts it has.
 
         What ``refresh`` keeps of the parent's counts is chosen on valid too; none wherever that is no worse.
@@ -64,7 +67,7 @@ class Counts(Ranker):
             stale = copy.copy(self)
             # What it knows is old; what it may list, and whom it has seen since, is not.
             stale.past = past
-            return Fitted(stale, how, Proof((Block("counts", self.own.nnz, 0, 0.0),)))
+            return Adapted(stale, how, Proof((Block("counts", self.own.nnz, 0, 0.0),)))
         history: list[Step] = []
         pull = 0.0
         if how in ("popular", "recent", "frequency"):
@@ -82,7 +85,7 @@ class Counts(Ranker):
             found["pull"] = pull
         else:
             change = float(np.sqrt(made.own.power(2).sum() + (made.common**2).sum()))
-        return Fitted(made, how, Proof((Block("counts", moved, moved, change),)), found, tuple(history))
+        return Adapted(made, how, Proof((Block("counts", moved, moved, change),)), found, tuple(history))
 
     def _chosen(
         self, past: Events, judge: Judge, how: str, budget: Budget, history: list[Step]
@@ -95,13 +98,13 @@ class Counts(Ranker):
             note = f"half-life {half_life} days" + (f", {pull:g} of the parent kept" if pull else "")
             history.append(Step(len(tried), None, 1 - tried[-1][0], note))
 
-        for days in HALF_LIVES.get(budget.level, HALF_LIVES["standard"]):
+        for days in HALF_LIVES[budget.level]:
             attempt(days, 0.0)
         if how == "refresh":
             if self.half_life not in HALF_LIVES["standard"]:
                 attempt(self.half_life, 0.0)
             best = max(tried, key=lambda t: t[0])[1].half_life
-            for pull in PULLS.get(budget.level, PULLS["standard"]):
+            for pull in PULLS[budget.level]:
                 attempt(best, pull)
         _, made, pull = max(tried, key=lambda t: t[0])
         return made, pull

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +19,10 @@ from scipy import linalg, sparse
 
 from tabkit.data.interactions import Codes, Events
 from tabkit.errors import DataError
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import Judge, Ranker, Scores, contest
 
-PENALTIES = {"quick": (50.0, 500.0), "standard": (20.0, 50.0, 200.0, 500.0)}
+PENALTIES = {"quick": (50.0, 500.0), "standard": (20.0, 50.0, 200.0, 500.0), "thorough": (20.0, 50.0, 200.0, 500.0)}
 MOST_SIDE = 20_000
 """The smaller side may not be longer: its square matrix would take more than 3 GB."""
 
@@ -32,7 +31,9 @@ class Ease(Ranker):
     """A linear model of each item from all others, without a weight on itself."""
 
     title = "EASE"
-    hows: ClassVar[Mapping[str, Kind]] = {"scratch": "baseline"}
+    hows = {"scratch": "baseline"}
+    baselines = {"scratch": 80}
+    optional = True
     x: sparse.csr_matrix
     mix: npt.NDArray[np.float32]
     diagonal: npt.NDArray[np.float64]
@@ -53,21 +54,17 @@ class Ease(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Solve for the penalty given, or for the one that is best on valid."""
-        history: list[Step] = []
+        history: tuple[Step, ...] = ()
         if settings is not None or judge is None:
             made = type(self)(**(settings or {})).fit(past)
         else:
-            tried = []
-            for penalty in PENALTIES.get(budget.level, PENALTIES["standard"]):
-                ranker = type(self)(penalty).fit(past)
-                tried.append((judge(ranker), ranker))
-                history.append(Step(len(tried), None, 1 - tried[-1][0], f"penalty {penalty:g}"))
-            made = max(tried, key=lambda t: t[0])[1]
+            options = ((f"penalty {p:g}", type(self)(p).fit(past)) for p in PENALTIES[budget.level])
+            made, history = contest(judge, options)
         size = made.mix.size
         proof = Proof((Block("weights", size, size, float(np.linalg.norm(made.mix))),))
-        return Fitted(made, how, proof, {"penalty": made.penalty}, tuple(history))
+        return Adapted(made, how, proof, {"penalty": made.penalty}, history)
 
     def fit(self, past: Events) -> Self:
         """Solve on ``past``; values are log(1 + baskets).

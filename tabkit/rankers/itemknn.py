@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import Judge, Ranker, Scores, contest
 
-NEIGHBOURS = {"quick": (100,), "standard": (20, 100, 300)}
+NEIGHBOURS = {"quick": (100,), "standard": (20, 100, 300), "thorough": (20, 100, 300)}
 
 
 class ItemKnn(Ranker):
@@ -25,7 +24,9 @@ class ItemKnn(Ranker):
     """
 
     title = "Item-kNN"
-    hows: ClassVar[Mapping[str, Kind]] = {"scratch": "baseline"}
+    hows = {"scratch": "baseline"}
+    baselines = {"scratch": 60}
+    optional = True
     x: sparse.csr_matrix
     similarity: sparse.csr_matrix
 
@@ -40,21 +41,17 @@ class ItemKnn(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Find each item's nearest items; how many is chosen on valid."""
-        history: list[Step] = []
+        history: tuple[Step, ...] = ()
         if settings is not None or judge is None:
             made = type(self)(**(settings or {})).fit(past)
         else:
-            tried = []
-            for k in NEIGHBOURS.get(budget.level, NEIGHBOURS["standard"]):
-                ranker = type(self)(k).fit(past)
-                tried.append((judge(ranker), ranker))
-                history.append(Step(len(tried), None, 1 - tried[-1][0], f"{k} neighbours"))
-            made = max(tried, key=lambda t: t[0])[1]
+            options = ((f"{k} neighbours", type(self)(k).fit(past)) for k in NEIGHBOURS[budget.level])
+            made, history = contest(judge, options)
         size = made.similarity.nnz
         proof = Proof((Block("similarities", size, size, float(np.sqrt(made.similarity.power(2).sum()))),))
-        return Fitted(made, how, proof, {"neighbours": made.neighbours}, tuple(history))
+        return Adapted(made, how, proof, {"neighbours": made.neighbours}, history)
 
     def fit(self, past: Events) -> Self:
         """Find the nearest items on ``past``; values are log(1 + baskets)."""

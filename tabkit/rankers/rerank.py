@@ -1,17 +1,16 @@
 """Re-ranking: candidates from several sources, ordered by LightGBM over as-of features, learned on earlier windows.
 
-Sources: the two-stage design of Covington, Adams & Sargin, RecSys 2016; LambdaMART (Burges, MSR-TR-2010-82) as
-LightGBM has it. A label window is four weeks; features are those of the day it begins (:mod:`tabkit.data.windows`).
+Sources: the two-stage design of Covington, Adams & Sargin, RecSys 2016. A label window is four weeks; features are
+those of the day it begins (:mod:`tabkit.data.windows`).
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,8 @@ import numpy.typing as npt
 from tabkit.data.interactions import Codes, Events, Joined, blocks, truth_of
 from tabkit.data.windows import features
 from tabkit.errors import DataError
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Lists, Ranker, Scores, best_of
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import Judge, Lists, Ranker, Scores, best_of
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
 from tabkit.rankers.tifu import Tifu
@@ -36,6 +35,7 @@ MOST_USERS = 2_500
 """Users whose candidates are described at a time: about a million pairs, 160 MB."""
 MORE_TREES = (10, 30, 60)
 PARAMETERS = {
+    "objective": "binary",
     "num_leaves": 31,
     "learning_rate": 0.08,
     "min_data_in_leaf": 100,
@@ -78,13 +78,13 @@ class Rerank(Ranker):
     """Learns on past windows how what is known about user and item tells what comes next."""
 
     title = "Re-ranker"
-    hows: ClassVar[Mapping[str, Kind]] = {"as_is": "base", "continue": "adapted", "full": "adapted"}
+    hows = {"as_is": "base", "continue": "adapted", "full": "adapted"}
 
     only: Codes | None
     """Users whose windows are learned from; all where None."""
 
-    def __init__(self, objective: str = "binary", new_only: bool = False) -> None:
-        self.objective, self.new_only = objective, new_only
+    def __init__(self, *, new_only: bool = False) -> None:
+        self.new_only = new_only
         self.text: str | None = None
         self.only: Codes | None = None
         self.trees = 0
@@ -107,7 +107,7 @@ class Rerank(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """``as_is`` keeps the trees and looks at the features of today; ``continue`` grows more on windows since the base.
 
         ``full`` learns anew on the last windows. For all, the sources and features are those of ``past``.
@@ -116,13 +116,13 @@ class Rerank(Ranker):
         made = copy.copy(self)
         made.past = past
         if how == "as_is":
-            return Fitted(made, how, Proof((Block("trees", self.trees, 0, 0.0),)))
+            return Adapted(made, how, Proof((Block("trees", self.trees, 0, 0.0),)))
         history: list[Step] = []
         if how == "full":
             n = TREES[budget.level]
             made.text = None
             made._learn(made._days(budget), rng, budget, n, None)
-            return Fitted(made, how, Proof((Block("trees", n, n, float(n)),)), found)
+            return Adapted(made, how, Proof((Block("trees", n, n, float(n)),)), found)
         days = [d for d in made._days(budget) if d >= self.past.end] or made._days(budget)[:1]
         steps = (found["trees"],) if "trees" in found else MORE_TREES
         made._learn(days, rng, budget, max(steps), self.text)
@@ -135,7 +135,7 @@ class Rerank(Ranker):
             history.append(Step(len(tried), None, 1 - value, f"{n} more trees"))
         _, n, made = max(tried, key=lambda t: t[0])
         blocks_ = (Block("base_trees", self.trees, 0, 0.0), Block("new_trees", n, n, float(n)))
-        return Fitted(made, how, Proof(blocks_), {"trees": n}, tuple(history) if judge is not None else ())
+        return Adapted(made, how, Proof(blocks_), {"trees": n}, tuple(history) if judge is not None else ())
 
     def looking_at(self, past: Events) -> Rerank:
         """Return what was learned with the features of another day."""
@@ -172,7 +172,7 @@ class Rerank(Ranker):
     def _learn(self, days: list[int], rng: np.random.Generator, budget: Budget, n_trees: int, base: str | None) -> None:
         import lightgbm as lgb
 
-        xs, ys, groups = [], [], []
+        xs, ys = [], []
         names: tuple[str, ...] = ()
         for day in days:
             truth = truth_of(self.past, day, day + WINDOW_DAYS)
@@ -188,16 +188,11 @@ class Rerank(Ranker):
                 keep &= pairs.x[:, pairs.names.index("is_own")] == 0
             xs.append(pairs.x[keep])
             ys.append(y[keep])
-            groups.append(np.bincount(rows[keep], minlength=len(truth.users)))
         x, y = np.concatenate(xs), np.concatenate(ys).astype(np.float32)
-        group = np.concatenate(groups)
-        ranking = self.objective == "lambdarank"
-        more = {"objective": self.objective, "seed": int(rng.integers(2**31))}
-        if ranking:
-            more |= {"lambdarank_truncation_level": 30}
+        more: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         if base is not None:
             more |= {"learning_rate": 0.02}  # at .05, continuing on one store's rows lost .011 NDCG@10
-        data = lgb.Dataset(x, y, group=group[group > 0] if ranking else None, feature_name=list(names))
+        data = lgb.Dataset(x, y, feature_name=list(names))
         start = None if base is None else lgb.Booster(model_str=base)
         booster = lgb.train(PARAMETERS | more, data, n_trees, init_model=start)
         self.text = booster.model_to_string()
@@ -297,15 +292,15 @@ class Rerank(Ranker):
         """Write the trees and what they are asked for."""
         assert self.text is not None
         (folder / "rerank.txt").write_text(self.text, encoding="utf-8")
-        facts = {"objective": self.objective, "new_only": self.new_only}
-        (folder / "rerank.json").write_text(json.dumps(facts), encoding="utf-8")
+        (folder / "rerank.json").write_text(json.dumps({"new_only": self.new_only}), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
         """Read the trees; sources and features follow from the events."""
         import lightgbm as lgb
 
-        made = cls(**json.loads((folder / "rerank.json").read_text(encoding="utf-8")))
+        facts = json.loads((folder / "rerank.json").read_text(encoding="utf-8"))  # older ones also state the objective
+        made = cls(new_only=facts["new_only"])
         made.text = (folder / "rerank.txt").read_text(encoding="utf-8")
         made.trees = lgb.Booster(model_str=made.text).num_trees()
         made.past = past

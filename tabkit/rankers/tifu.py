@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events
-from tabkit.models.base import Block, Budget, Kind, Proof, Settings, Step
-from tabkit.rankers.base import Fitted, Judge, Ranker, Scores, filled, popularity
+from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
+from tabkit.rankers.base import Judge, Ranker, Scores, contest, filled, popularity
 
 GROUP_SIZE = 4
 """Baskets per group; within a group ``within`` decays, between groups ``between``."""
-ALPHAS = {"quick": (0.5, 0.7, 0.9), "standard": (0.5, 0.6, 0.7, 0.8, 0.9)}
+ALPHAS = {"quick": (0.5, 0.7, 0.9), "standard": (0.5, 0.6, 0.7, 0.8, 0.9), "thorough": (0.5, 0.6, 0.7, 0.8, 0.9)}
 FALLBACK = 1e-5
 
 
@@ -29,7 +28,9 @@ class Tifu(Ranker):
     """The user's own decayed baskets, and the mean of those of the users nearest to him."""
 
     title = "TIFU-KNN"
-    hows: ClassVar[Mapping[str, Kind]] = {"scratch": "baseline"}
+    hows = {"scratch": "baseline"}
+    baselines = {"scratch": 50}
+    optional = True
     vectors: sparse.csr_matrix
     near: sparse.csr_matrix
     common: np.ndarray
@@ -45,21 +46,21 @@ class Tifu(Ranker):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Fitted:
+    ) -> Adapted[Ranker]:
         """Decay every user's baskets, find the nearest users; the mixture is chosen on valid."""
         made = type(self)(**(settings or {}))._fit(past)
-        history: list[Step] = []
+        history: tuple[Step, ...] = ()
         if settings is None and judge is not None:
-            tried = []
-            for alpha in ALPHAS.get(budget.level, ALPHAS["standard"]):
-                ranker = copy.copy(made)
-                ranker.alpha = alpha
-                tried.append((judge(ranker), ranker))
-                history.append(Step(len(tried), None, 1 - tried[-1][0], f"own share {alpha}"))
-            made = max(tried, key=lambda t: t[0])[1]
+            options = ((f"own share {alpha}", made._mixed(alpha)) for alpha in ALPHAS[budget.level])
+            made, history = contest(judge, options)
         size = made.vectors.nnz + made.near.nnz
         change = float(np.sqrt(made.vectors.power(2).sum()))
-        return Fitted(made, how, Proof((Block("vectors", size, size, change),)), made._settings(), tuple(history))
+        return Adapted(made, how, Proof((Block("vectors", size, size, change),)), made._settings(), history)
+
+    def _mixed(self, alpha: float) -> Self:
+        other = copy.copy(self)
+        other.alpha = alpha
+        return other
 
     def _fit(self, past: Events) -> Self:
         self.past = past

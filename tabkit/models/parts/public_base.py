@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
-from tabkit.models.base import Adapted, Block, Budget, Model, Predictions, Proof, Settings, cells_of
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
+from tabkit.models.base import Model, cells_of
 
 PREDICT_ROWS = 256
 """Rows per pass, padded to that number: a row's result cannot depend on how many stand beside it."""
@@ -113,7 +114,7 @@ class PublicBase(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Take train rows as the context; nothing is trained and nothing chosen. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"{self.extra} knows {sorted(self.hows)}, not {how!r}")

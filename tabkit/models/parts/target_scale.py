@@ -10,7 +10,8 @@ import numpy as np
 
 from tabkit.data.encode import Features
 from tabkit.data.target import from_scale, smearing_factor, to_scale
-from tabkit.models.base import Adapted, Budget, Model, Predictions, Settings, stand_in
+from tabkit.learner import Adapted, Budget, Predictions, Settings
+from tabkit.models.base import Model, stand_in
 
 FILE = "target_scale.json"
 SMEARING = "smearing"
@@ -38,7 +39,7 @@ class OnScale(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt the model inside to the scaled labels. See :meth:`Model.adapt`."""
         inner_settings = None if settings is None else {k: v for k, v in settings.items() if k != SMEARING}
         scaled = None if valid is None else self._scaled(valid)

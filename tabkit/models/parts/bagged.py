@@ -18,19 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
-from tabkit.models.base import (
-    Adapted,
-    Block,
-    Budget,
-    Model,
-    Predictions,
-    Proof,
-    Settings,
-    folds_of,
-    model_class,
-    stand_in,
-)
-from tabkit.models.target_scale import wrapped
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
+from tabkit.models.base import Model, folds_of, model_class, stand_in
+from tabkit.models.parts.target_scale import wrapped
 from tabkit.seed import stream
 
 FILE = "bag.json"
@@ -64,7 +54,7 @@ class Bagged(Model):
         rng: np.random.Generator,
         budget: Budget,
         settings: Settings | None = None,
-    ) -> Adapted:
+    ) -> Adapted[Model]:
         """Adapt a model per inner fold of ``train``. See :meth:`Model.adapt`.
 
         ``valid`` is not read: each model has its own. With ``settings``, each runs again with those it found. Seconds and
@@ -80,7 +70,7 @@ class Bagged(Model):
             budget, seconds=budget.seconds / self.n_folds, trials=max(LEAST_TRIALS, budget.trials // self.n_folds)
         )
         streams = rng.spawn(self.n_folds)
-        made: list[Adapted] = []
+        made: list[Adapted[Model]] = []
         held_out: list[Predictions] = []
         for k, own in enumerate(streams):
             rest, inside = train.take(np.flatnonzero(folds != k)), train.take(np.flatnonzero(folds == k))
@@ -144,7 +134,7 @@ def read_model(name: str, folder: Path) -> Model:
     return Bagged(members[0], facts["n_folds"], facts["seed"], members)
 
 
-def _merged(made: Sequence[Adapted]) -> Proof:
+def _merged(made: Sequence[Adapted[Model]]) -> Proof:
     """Merge proofs block by block: parameters are summed over the models, changes are the root of summed squares."""
     blocks: dict[str, Block] = {}
     for block in (block for a in made for block in a.proof.blocks):

@@ -1,0 +1,1 @@
+"""What rankers share. No file here is a ranker."""
