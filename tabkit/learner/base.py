@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tabkit.data.encode import Features
 from tabkit.errors import UsageError, nearest
 from tabkit.learner.strategies import STRATEGIES
-from tabkit.result.facts import Cost, Kind, Proof, Step
+from tabkit.result.facts import Cost, Kind, Proof, Step, Weights
 
 Predictions = npt.NDArray[np.float64]
 """Classification: probabilities (n_rows, n_classes), rows sum to 1. Regression: (n_rows,), the target's unit."""
@@ -89,6 +89,16 @@ class Candidate(Generic[L_co]):
     def title(self) -> str:
         """What the candidate is called in a sentence: ``LightGBM (tuned)``."""
         return self.origin.called(self.how)
+
+    @property
+    def members(self) -> tuple[Candidate[L_co], ...]:
+        """The candidates a blend gives weight to; empty for all others."""
+        return ()
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """The pretrained weights behind it, by base; empty without any."""
+        return {}
 
 
 def candidate_name(base: str, how: str) -> str:

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
 from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, candidate_parts
-from tabkit.models.base import Model, TableCandidate, folds_of
+from tabkit.models.base import Model, folds_of
 from tabkit.models.parts.bagged import read_model
 
 STEPS = 20
@@ -39,7 +39,7 @@ MOST_ROWS = 10_000
 """Rows on which weights are found at most: a handful of weights needs no more."""
 
 LEAST_WEIGHT = 0.05
-"""A mean weight below this is one fold's fancy; the member would be refitted and scored for nothing."""
+"""A mean weight below this is noise from a single fold; the member would be refitted and scored for nothing."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -170,19 +170,56 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
     return replace(blended(how, parts, weights), on_valid=on_valid)
 
 
-def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Adapted[Model]:
-    """Return the blend of ``parts`` with these weights: its members, and their proofs block by block."""
-    kept = [part for part in parts if part.name in weights]
-    members = [Member(p.name, weights[p.name], p.adapted.model) for p in kept]
-    blocks = [replace(b, name=f"{p.name}/{b.name}") for p in kept for b in p.adapted.proof.blocks]
-    settings: dict[str, Any] = {
-        "weights": {m.name: m.weight for m in members},
-        "members": {p.name: dict(p.adapted.settings) for p in kept},
+class MemberFacts(Protocol):
+    """What is known of a member; the model itself may be elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+
+    @property
+    def proof(self) -> tuple[Block, ...]:
+        """What was trained, block by block."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings found."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    name: str
+    proof: tuple[Block, ...]
+    settings: Settings
+    notes: tuple[str, ...]
+
+
+def described(
+    members: Sequence[MemberFacts], weights: Mapping[str, float]
+) -> tuple[Proof, dict[str, Any], tuple[str, ...]]:
+    """Return a blend's proof, member by member and block by block, its settings and its notes."""
+    blocks = [replace(b, name=f"{m.name}/{b.name}") for m in members for b in m.proof]
+    settings = {
+        "weights": {m.name: weights[m.name] for m in members},
+        "members": {m.name: dict(m.settings) for m in members},
     }
-    told = ", ".join(f"{m.weight:.0%} {m.name}" for m in sorted(members, key=lambda m: -m.weight))
-    how_found = f"greedy selection on valid, {FOLDS} folds; valid is scored with weights found on the other folds"
-    notes = (f"{told} ({how_found})", *(f"{p.name}: {note}" for p in kept for note in p.adapted.notes))
-    return Adapted(Blend(members), how, Proof(tuple(blocks)), settings, (), notes)
+    shares = ", ".join(f"{weights[m.name]:.0%} {m.name}" for m in sorted(members, key=lambda m: -weights[m.name]))
+    selection = f"greedy selection on valid, {FOLDS} folds; valid is scored with weights found on the other folds"
+    notes = (f"{shares} ({selection})", *(f"{m.name}: {note}" for m in members for note in m.notes))
+    return Proof(tuple(blocks)), settings, notes
+
+
+def blended(how: str, parts: Sequence[Part], weights: Mapping[str, float]) -> Adapted[Model]:
+    """Return the blend of ``parts`` with these weights."""
+    weighted = [part for part in parts if part.name in weights]
+    blend = Blend([Member(p.name, weights[p.name], p.adapted.model) for p in weighted])
+    facts = [_Facts(p.name, a.proof.blocks, a.settings, a.notes) for p in weighted for a in (p.adapted,)]
+    proof, settings, notes = described(facts, weights)
+    return Adapted(blend, how, proof, settings, (), notes)
 
 
 def member_proofs(adapted: Adapted[Model]) -> dict[str, Adapted[Model]]:
@@ -241,30 +278,26 @@ def _without_small(weights: Floats, kept: npt.NDArray[np.bool_] | bool = False) 
     return np.asarray(large / large.sum())
 
 
-def mean_blend(like: TableCandidate, blends: Sequence[TableCandidate]) -> TableCandidate:
-    """Return a blend with the mean of the weights that several folds found.
-
-    A member is that of the first fold that gave it weight. A blend that is called adapted keeps its heaviest adapted
-    member, however small its mean weight.
+def mean_weights(
+    found: Sequence[Mapping[str, float]], names: Sequence[str], adapted: Collection[str]
+) -> dict[str, float]:
+    """Return the mean of the weights that several folds found, small ones left out.
 
     Parameters
     ----------
-    like
-        One of the blends, whose name and kind the mean has.
-    blends
-        A blend a fold; those without weight on a kind of member may be blends of the others.
+    found
+        The weights of each fold's blend.
+    names
+        All members, in order.
+    adapted
+        Of a blend that is called adapted, the adapted members: the heaviest stays, however small its mean weight.
     """
-    members = {m.name: m for c in reversed((*blends, like)) for m in c.members}
-    found = [[c.adapted.settings["weights"].get(name, 0.0) for name in members] for c in blends]
-    mean, kept = np.mean(found, axis=0), np.zeros(len(members), dtype=bool)
-    if like.kind == "adapted":
-        own = np.array([m.kind == "adapted" for m in members.values()])
-        kept[np.argmax(np.where(own, mean, -1.0))] = True
-    weights = {n: float(w) for n, w in zip(members, _without_small(mean, kept), strict=True) if w > 0}
-    those = tuple(members[n] for n in weights)
-    adapted = blended(like.how, [Part(m.name, m.adapted, np.zeros(0)) for m in those], weights)
-    note = f"{adapted.notes[0]}; the mean of the weights of {len(blends)} outer folds"
-    return replace(like, adapted=replace(adapted, notes=(note, *adapted.notes[1:])), members=those)
+    mean = np.mean([[weights.get(name, 0.0) for name in names] for weights in found], axis=0)
+    stays = np.zeros(len(names), dtype=bool)
+    if adapted:
+        own = np.array([name in adapted for name in names])
+        stays[np.argmax(np.where(own, mean, -1.0))] = True
+    return {n: float(w) for n, w in zip(names, _without_small(mean, stays), strict=True) if w > 0}
 
 
 def _errors_of(table: npt.NDArray[np.float64], rows: Features) -> Floats:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from tabkit.adapt import Watch
+from tabkit.adapt.runtime import silent
 from tabkit.data.source import DataLike
 from tabkit.errors import UsageError, nearest
+from tabkit.evaluate.choice import Terms
+from tabkit.evaluate.metrics import resolve
 from tabkit.learner import Device
-from tabkit.recipe import Recipe
+from tabkit.recipe import Plan, Recipe
 
 
-def _silent(stage: str, fraction: float, note: str) -> None:
-    """Say nothing."""
+CPU_HOUR_COST = 0.05
+"""Price assumed for a CPU hour if the recipe states none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Options:
     seed: int = 0
     budget: str = "standard"
     device: Device = "auto"
-    watch: Watch = field(default=_silent, repr=False, compare=False)
+    watch: Watch = field(default=silent, repr=False, compare=False)
     command: str | None = None
 
     def command_of(self, recipe: str) -> str:
@@ -123,6 +126,22 @@ _REFUSED = {
         "recipe on all rows. Leave --base out."
     ),
 }
+
+
+def terms_of(plan: Plan, options: Options) -> Terms:
+    """Return by what the candidates of a run are judged.
+
+    Raises
+    ------
+    UsageError
+        An unknown metric, or one of another task.
+    """
+    recipe = plan.recipe
+    names = list(dict.fromkeys([recipe.metrics.primary, *recipe.metrics.report]))
+    metrics = resolve(names, recipe.task, str(plan.path))
+    price = CPU_HOUR_COST if recipe.value is None else recipe.value.cpu_hour_cost
+    unit: Literal["row", "user"] = "user" if recipe.task == "ranking" else "row"
+    return Terms(metrics, recipe.metrics.worthwhile, options.budget, options.seed, unit, price)
 
 
 def options_for(recipe: Recipe, settings: Mapping[str, Any]) -> TableOptions | ListOptions:

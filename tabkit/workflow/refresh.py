@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tabkit.adapt_rankers import Clock, at_home
-from tabkit.bundle import ListBundle, is_ranking, load_lists, verify
+from tabkit.adapt.lists import Clock, at_home
+from tabkit.bundle import ListBundle, load_bundle
 from tabkit.data.interactions import Events, as_date, join_events
 from tabkit.errors import DataError, UsageError, count
 from tabkit.rankers.base import Ranker
 from tabkit.recipe import Plan
+from tabkit.result.lists import Parent
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Taken:
 
     Attributes
     ----------
+    events
+        All events, the parent's and the new ones.
     clock
         The last two windows of the new events are valid and holdout; bases end where the parent's events do.
     facts
@@ -28,8 +30,9 @@ class Taken:
 
     base: str
     ranker: Ranker
+    events: Events
     clock: Clock
-    facts: dict[str, Any]
+    facts: Parent
 
 
 def open_parent(folder: str | Path, plan: Plan) -> ListBundle:
@@ -42,16 +45,9 @@ def open_parent(folder: str | Path, plan: Plan) -> ListBundle:
     BundleError
         It is broken.
     """
-    folder = Path(folder)
-    if plan.recipe.task != "ranking":
-        raise UsageError(
-            f"--base is for ranking recipes, and {plan.recipe.name} is a {plan.recipe.task} task: its champion is fitted "
-            "again by running the recipe on all rows. Leave --base out."
-        )
-    if not is_ranking(folder):
-        verify(folder)  # a broken one is said to be broken
+    parent = load_bundle(Path(folder))
+    if not isinstance(parent, ListBundle):
         raise UsageError(f"--base {folder} is the bundle of a table. Expected one of {plan.recipe.name}.")
-    parent = load_lists(folder)
     if parent.plan.recipe.name != plan.recipe.name:
         raise UsageError(
             f"--base {folder} was made by {parent.plan.recipe.name}. Expected a bundle of {plan.recipe.name}."
@@ -86,16 +82,17 @@ def take_on(parent: ListBundle, new: Events) -> Taken:
             "Wait for more, or run the recipe on all events."
         )
     whom = at_home(joined.past, ranking.home_stores) if ranking.home_stores else None
-    clock = Clock(joined.events, end - ranking.days, ranking.days, past.end, joined.users[:0], 0, whom)
-    facts = {
-        "created": str(parent.manifest["created"]),
-        "seal": parent.seal,
-        "champion": str(parent.manifest["champion"]),
-        "events_end": as_date(past.end),
-        "events": len(past),
-        "new_events": len(new),
-        "new_users": len(joined.events.users) - past.n_users,
-        "new_items": len(joined.events.items) - past.n_items,
-        "gap_days": int(new.day.min()) - past.end,
-    }
-    return Taken(str(parent.manifest["model"]), ranker.learning_from(whom), clock, facts)
+    events, cutoff = joined.events, end - ranking.days
+    clock = Clock(events.before(cutoff), cutoff, ranking.days, past.end, joined.users[:0], 0, whom)
+    facts = Parent(
+        created=parent.manifest.created,
+        seal=parent.seal,
+        champion=parent.manifest.champion,
+        events_end=as_date(past.end),
+        events=len(past),
+        new_events=len(new),
+        new_users=len(events.users) - past.n_users,
+        new_items=len(events.items) - past.n_items,
+        gap_days=int(new.day.min()) - past.end,
+    )
+    return Taken(parent.manifest.model, ranker.learning_from(whom), events, clock, facts)

@@ -14,14 +14,12 @@ from tabkit.adapt import Wanted
 from tabkit.adapt.candidates import open_weights, wanted
 from tabkit.adapt.student import teach_again
 from tabkit.bundle import Contents
-from tabkit.data.encode import Encoder
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_rows
 from tabkit.errors import UsageError
-from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.folds import pool
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
-from tabkit.learner import Budget
+from tabkit.learner import Budget, budget_of
 from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan
@@ -29,7 +27,7 @@ from tabkit.result import CandidateFacts, TableFindings
 from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts
 from tabkit.workflow.assemble import About
 from tabkit.workflow.folds import folder_of, measure_folds
-from tabkit.workflow.options import TableOptions
+from tabkit.workflow.options import TableOptions, terms_of
 from tabkit.workflow.procedure import Procedure, TableArm
 from tabkit.workflow.reading import TableRows, read_rows
 from tabkit.workflow.spine import find
@@ -52,8 +50,10 @@ class TableOutcome:
 class TableRun:
     """One run on a table. Everything that can be refused without reading is refused when it is made."""
 
-    def __init__(self, plan: Plan, options: TableOptions, terms: Terms, budget: Budget) -> None:
-        self.plan, self.options, self.terms, self.budget = plan, options, terms, budget
+    def __init__(self, plan: Plan, options: TableOptions) -> None:
+        self.plan, self.options = plan, options
+        self.budget = budget_of(options.budget, options.device)
+        self.terms = terms_of(plan, options)
         has_source = bool(plan.recipe.sources) or options.source is not None
         self.todo: tuple[Wanted, ...] = wanted(plan.recipe, has_source, str(plan.path))
 
@@ -97,7 +97,7 @@ class TableRun:
     def find(self) -> TableOutcome:
         """Carry out the procedure, once or over folds; fit what is bundled."""
         options, plan, split = self.options, self.plan, self.splits[0]
-        arm = self.procedure.on(split, options.watch, distill=options.distill)
+        self.arm = arm = self.procedure.on(split, options.watch, distill=options.distill)
         if len(self.splits) == 1:
             found = find(arm)
         else:
@@ -130,7 +130,7 @@ class TableRun:
 
     def about(self, outcome: TableOutcome) -> About:
         """Return what the result says of the rows."""
-        recipe, rows, split, encoder = self.plan.recipe, self.rows, outcome.split, self._encoder()
+        recipe, rows, split, encoder = self.plan.recipe, self.rows, outcome.split, self.arm.encoder
         layout, champion = encoder.layout, outcome.findings.candidate(outcome.findings.champion)
         return About(
             table=rows.table,
@@ -163,9 +163,6 @@ class TableRun:
             members=champion.members or (champion.name,),
         )
 
-    def _encoder(self) -> Encoder:
-        return self._arm.encoder
-
     def predictions(self, outcome: TableOutcome) -> pl.DataFrame:
         """Return the holdout's predictions: input row, id, target, and a column per candidate (per class if multiclass)."""
         recipe, table, rows = self.plan.recipe, self.rows.labelled, outcome.split.holdout
@@ -191,7 +188,7 @@ class TableRun:
         binary, regression = recipe.task == "binary", recipe.task == "regression"
         # A student decides as its teacher does.
         threshold = threshold_of(findings.champion, findings.value) if binary else None
-        encoder = self._encoder().to_json()
+        encoder = self.arm.encoder.to_json()
         return {
             place: Contents(
                 candidate=facts,

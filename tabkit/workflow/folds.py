@@ -3,6 +3,8 @@
 A finished fold is kept beside the run's folder until the run is written, so that an interrupted run goes on after the
 folds that it finished. What is kept is found again by a hash of all that it depends on, tabkit's own code included: a
 run with other data, another recipe or another version of tabkit never takes it for its own.
+
+A kept fold is two files, JSON and safetensors: what was found, and the predictions of its holdout. Models are not kept.
 """
 
 from __future__ import annotations
@@ -13,24 +15,50 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tabkit.adapt import Watch
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
 from tabkit.evaluate.folds import Fold
-from tabkit.evaluate.keep import keep, kept
 from tabkit.evaluate.ledger import LEDGER, ledger_path
-from tabkit.measure import Procedure, Watch
+from tabkit.evaluate.tables import TableFound
+from tabkit.files import whole_folder
+from tabkit.result import TableFindings, to_json
+from tabkit.workflow.procedure import Procedure
 
+FINDINGS, PREDICTIONS = "findings.json", "predictions.safetensors"
 LOOK_SECONDS = 0.5
 """How often progress is written by a process that measures a fold, and looked at by the one that waits."""
 
 
-def kept_folder(procedure: Procedure, parent: Path) -> Path:
+def keep(found: TableFound, folder: Path) -> None:
+    """Write what was found on a fold into a new folder, which is there whole or not at all."""
+    with whole_folder(folder) as place:
+        arrays = {name: np.ascontiguousarray(predicted) for name, predicted in found.predictions.items()}
+        save_file(arrays, place / PREDICTIONS)
+        (place / FINDINGS).write_text(to_json(found.findings), encoding="utf-8")
+
+
+def kept(folder: Path) -> TableFound | None:
+    """Return what :func:`keep` wrote; None if there is nothing, or it cannot be read."""
+    try:
+        findings = TableFindings.model_validate_json((folder / FINDINGS).read_text(encoding="utf-8"))
+        return TableFound(findings, load_file(folder / PREDICTIONS))
+    except (OSError, ValueError, ValidationError, SafetensorError):
+        return None
+
+
+def folder_of(procedure: Procedure, parent: Path) -> Path:
     """Return where the folds of this very procedure are kept under ``parent``."""
     plan, rows, budget = procedure.plan, procedure.rows, procedure.budget
     digest = hashlib.sha256()
@@ -41,26 +69,26 @@ def kept_folder(procedure: Procedure, parent: Path) -> Path:
         "data": rows.table.fingerprint,
         "weights": {name: asdict(m.opened_from) for name, m in procedure.opened.items() if m.opened_from is not None},
         "candidates": [item.name for item in procedure.todo],
-        "seed": procedure.seed,
+        "seed": procedure.terms.seed,
         "budget": [budget.level, budget.seconds, budget.trials, budget.epochs, budget.trees, budget.device],
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for source in rows.sources:
         digest.update(source.frame.hash_rows().to_numpy().tobytes())
-    for module in sorted(Path(__file__).parent.rglob("*.py")):
+    for module in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(module.read_bytes())
     return parent / f".folds-{digest.hexdigest()[:16]}"
 
 
 def measure_folds(
-    procedure: Procedure, splits: tuple[Split, ...], place: Path, jobs: int | None, watch: Watch
+    procedure: Procedure, splits: Sequence[Split], place: Path, jobs: int | None, watch: Watch
 ) -> tuple[Fold, ...]:
     """Measure every fold that is not kept yet; keep each as soon as it is done.
 
     Parameters
     ----------
     place
-        Folder of the folds kept, from :func:`kept_folder`.
+        Folder of the folds kept, from :func:`folder_of`.
     jobs
         Processes side by side; None for one per core, and one alone where networks are trained on a GPU.
 
@@ -73,8 +101,8 @@ def measure_folds(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     place.mkdir(parents=True, exist_ok=True)
-    found = {split.fold: kept(_home(place, split)) for split in splits}
-    left = [split for split in splits if found[split.fold] is None]
+    finished = {split.fold: kept(_home(place, split)) for split in splits}
+    left = [split for split in splits if finished[split.fold] is None]
     for split in left:  # what could not be read is made again
         shutil.rmtree(_home(place, split), ignore_errors=True)
     if len(left) < len(splits):
@@ -98,9 +126,9 @@ def measure_folds(
             ) from None
     folds = []
     for split in splits:
-        scorecard = found[split.fold] or kept(_home(place, split))
-        assert scorecard is not None, f"{_home(place, split)} was measured and cannot be read"
-        folds.append(Fold(split, scorecard))
+        found = finished[split.fold] or kept(_home(place, split))
+        assert found is not None, f"{_home(place, split)} was measured and cannot be read"
+        folds.append(Fold(split, found))
     return tuple(folds)
 
 
@@ -110,14 +138,13 @@ def _measure(
     """Measure one fold and keep it; in another process, progress goes to a file and the ledger is the parent's."""
     if ledger is not None:
         os.environ[LEDGER] = str(ledger)
-    told = _Told(procedure, split, place, watch)
-    encoder = procedure.encoder(split)
-    keep(procedure.measure(split, encoder, told), _home(place, split))
-    told("done", 1.0, "")
+    progress = _Progress(procedure, split, place, watch)
+    keep(procedure.find(split, progress), _home(place, split))
+    progress("done", 1.0, "")
     _now(place, split).unlink(missing_ok=True)
 
 
-class _Told:
+class _Progress:
     """Progress of a fold as one stage, the share of its steps begun; to a watch, or to a file for who waits."""
 
     def __init__(self, procedure: Procedure, split: Split, place: Path, watch: Watch | None) -> None:

@@ -1,0 +1,349 @@
+"""A run on events: code them, cut them by the clock, adapt rankers, compare their lists after the cutoff."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tabkit.adapt import Runtime, Wanted
+from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
+from tabkit.adapt.lists import Clock, Exam, adapt_rankers, clock_of, rerun
+from tabkit.bundle import Contents, saving_ranker
+from tabkit.data.interactions import Events, Names, Truth, arrivals, as_date, events_of, truth_of
+from tabkit.data.source import DataLike
+from tabkit.data.validate import Table, read_table
+from tabkit.errors import DataError, UsageError, count
+from tabkit.evaluate.choice import Choice, choose
+from tabkit.evaluate.harness import Ground, Judged
+from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.lists import (
+    ListFound,
+    ListScores,
+    OpenWindow,
+    Prepared,
+    Question,
+    compared_at,
+    only_among,
+    only_new,
+    score_lists,
+)
+from tabkit.learner import budget_of
+from tabkit.rankers.base import ListCandidate, Ranker
+from tabkit.recipe import Plan, Ranking
+from tabkit.result import ListFindings
+from tabkit.result.document import FeatureFacts, SplitFacts
+from tabkit.result.lists import Cutoff, Parent
+from tabkit.workflow.assemble import About
+from tabkit.workflow.options import ListOptions, terms_of
+from tabkit.workflow.reading import input_of
+from tabkit.workflow.refresh import open_parent, take_on
+from tabkit.workflow.spine import Arm, find
+
+MIN_EVALUATED = 10
+"""Fewer users in a window cannot be resampled into an interval that means anything."""
+LEAST_DEPTH = 20
+"""Items listed per user at least, for the metrics that look at so many."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The clock, which holds the past only, and the two windows of answers; that of the holdout is sealed."""
+
+    clock: Clock
+    valid: Truth
+    holdout: Sealed[Truth]
+
+
+@dataclass(frozen=True)
+class ListOutcome:
+    """What a run on events found, and the ranker to bundle."""
+
+    found: ListFound
+    ranker: Ranker
+
+    @property
+    def findings(self) -> ListFindings:
+        """What was found."""
+        return self.found.findings
+
+
+class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
+    """The procedure at one cutoff. It holds the past and two truths, that of the holdout sealed; no later event."""
+
+    def __init__(self, run: ListRun, windows: Windows, runtime: Runtime) -> None:
+        self.terms, self.watch, self.runtime = run.terms, run.options.watch, runtime
+        self.todo, self.parents, self.parent = run.todo, run.parents, run.parent
+        self.question, self.ranking, self.cutoffs = run.question, run.ranking, run.options.cutoffs
+        self.windows, self.clock = windows, windows.clock
+        self._on_valid: dict[str, ListScores] = {}
+
+    def candidates(self) -> tuple[ListCandidate, ...]:
+        """Adapt every ranker on what was known before valid."""
+        valid, metric, primary = self.windows.valid, self.terms.metric, self.terms.primary
+        alone = Question((primary,), self.question.depth, self.question.new_only)
+
+        def judge(ranker: Ranker) -> float:
+            return metric.sign * score_lists(ranker, valid, alone).mean(primary)
+
+        exam = Exam(valid, judge, self.question.depth, self.question.new_only)
+        return adapt_rankers(self.todo, self.clock, exam, self.parents, self.runtime)
+
+    def choose(self, candidates: tuple[ListCandidate, ...]) -> Choice:
+        """Check every proof, and choose on valid."""
+        valid = self.windows.valid
+        self._on_valid = {c.name: score_lists(c.adapted.model, valid, self.question, c.valid) for c in candidates}
+        values = {name: scores.mean(self.terms.primary) for name, scores in self._on_valid.items()}
+        return choose(candidates, values, self.terms.metric)
+
+    def prepare(self, accepted: tuple[ListCandidate, ...], choice: Choice) -> Prepared:
+        """Run every procedure again up to the cutoff, and the planned comparison at earlier ones."""
+        past = self.clock.at(self.clock.cutoff)
+        finals: dict[str, Ranker] = {}
+        for done, candidate in enumerate(accepted):
+            self.watch("to the cutoff", done / len(accepted), candidate.name)
+            finals[candidate.name] = rerun(candidate, past, self.runtime)
+        on_train = {c.name: self._where_fitted(finals[c.name], self._on_valid[c.name]) for c in accepted}
+        earlier = self._earlier({c.name: c for c in accepted}, choice)
+        return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent)
+
+    def _where_fitted(self, final: Ranker, on_valid: ListScores) -> ListScores:
+        """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
+        there = final.looking_at(self.clock.at(self.clock.cutoff - self.clock.days))
+        return on_valid if there is None else score_lists(there, self.windows.valid, self.question)
+
+    def _earlier(self, by_name: Mapping[str, ListCandidate], choice: Choice) -> tuple[Cutoff, ...]:
+        """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
+        out = []
+        alone = Question((self.terms.primary,), self.question.depth, self.question.new_only)
+        for back in range(1, self.cutoffs):
+            day = self.clock.cutoff - back * self.clock.days
+            self.watch("earlier cutoffs", (back - 1) / self.cutoffs, as_date(day))
+            if day - 2 * self.clock.days < self.clock.base_end:
+                break  # the base would have been made of the window itself
+            truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
+            scores = {
+                name: score_lists(rerun(by_name[name], past, self.runtime), truth, alone)
+                for name in choice.chosen.names
+            }
+            out.append(compared_at(choice.chosen, scores, truth, self.terms))
+        self.watch("earlier cutoffs", 1.0, "")
+        return tuple(out)
+
+    def open(self, prepared: Prepared) -> OpenWindow:
+        """Break the seal."""
+        return OpenWindow(self.windows.holdout, prepared, self.question, self.terms)
+
+    def ground(self, opened: OpenWindow, prepared: Prepared, choice: Choice) -> Ground:
+        """Return users, and the earlier cutoffs."""
+        return opened.ground()
+
+    def findings(
+        self, opened: OpenWindow, prepared: Prepared, judged: Judged, accepted: tuple[ListCandidate, ...]
+    ) -> ListFound:
+        """Look at everything else."""
+        return opened.findings(judged, accepted)
+
+
+class ListRun:
+    """One run on events. Everything that can be refused without reading is refused when it is made."""
+
+    def __init__(self, plan: Plan, options: ListOptions) -> None:
+        self._parent_bundle = None if options.base is None else open_parent(options.base, plan)
+        self.plan = plan if self._parent_bundle is None else self._parent_bundle.plan
+        ranking = self.plan.recipe.ranking
+        assert ranking is not None
+        self.options, self.ranking = options, ranking
+        self.budget = budget_of(options.budget, options.device)
+        self.terms = terms = terms_of(self.plan, options)
+        self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, options.budget, str(self.plan.path))
+        depth = max(LEAST_DEPTH, ranking.length)
+        self.question = Question(tuple(terms.metrics), depth, ranking.new_only, ranking.margin, ranking.currency)
+        self.parents: dict[str, Ranker] = {}
+        self.parent: Parent | None = None
+
+    def read(self, data: DataLike | None, folder: Path) -> None:
+        """Read the events, code them, cut them by the clock.
+
+        Raises
+        ------
+        UsageError, DataError
+            The events cannot be used, the period is too short, or hardly anyone can be evaluated.
+        """
+        plan, parent = self.plan, self._parent_bundle
+        if parent is not None and data is None:
+            raise UsageError(
+                f"--base {self.options.base} needs the events since {as_date(parent.ranker.past.end)}: give --data FILE."
+            )
+        self.options.watch("data", 0.0, "reading")
+        given = input_of(plan, data, plan.recipe.sample, "--data FILE")
+        self.table: Table = read_table(plan, given, plan.recipe.where)
+        self.options.watch("data", 0.5, "coding events")
+        new = events_of(self.table.frame, _names(plan))
+        if parent is None:
+            self.events, self.clock = new, clock_of(new, self.ranking, self.options.seed)
+        else:
+            taken = take_on(parent, new)
+            self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
+            self.parents = {taken.base: taken.ranker}
+            self.todo = wanted_on_top(taken.base, cold_items=self.ranking.cold_items)
+        self.windows = self._windows()
+        self.options.watch("data", 1.0, "")
+
+    def _windows(self) -> Windows:
+        clock, events, ranking, recipe = self.clock, self.events, self.ranking, self.plan.recipe
+        first = int(events.day.min())
+        if clock.base_end <= first or clock.cutoff + 1 > events.end:
+            raise DataError(
+                f"Events run from {as_date(first)} to {as_date(events.end - 1)}. Expected some before {as_date(clock.base_end)}, where the "
+                f"bases end, and some from the cutoff {as_date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
+            )
+        valid, holdout = (
+            truth_at(clock, events, start, ranking) for start in (clock.cutoff - clock.days, clock.cutoff)
+        )
+        for name, truth in (("valid", valid), ("holdout", holdout)):
+            if len(truth.users) < MIN_EVALUATED:
+                raise DataError(
+                    f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {as_date(truth.start)}. "
+                    f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
+                )
+        asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days]
+        key = json.dumps([*asked, ranking.new_only, ranking.cold_users, ranking.cold_items])
+        key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
+        return Windows(clock, valid, Sealed(holdout, key))
+
+    def find(self) -> ListOutcome:
+        """Carry out the procedure; fit what is bundled."""
+        runtime = Runtime(self.options.seed, self.budget, self.options.watch)
+        found = find(ListArm(self, self.windows, runtime))
+        champion = found.findings.champion
+        self.options.watch("bundle", 0.0, champion)
+        if self.plan.recipe.bundle.train_on == "train":
+            return ListOutcome(found, found.finals[champion])
+        candidate = next(c for c in found.candidates if c.name == champion)
+        return ListOutcome(found, rerun(candidate, self.events, runtime))
+
+    def about(self, outcome: ListOutcome) -> About:
+        """Return what the result says of the events; rows of the parts are events, those evaluated users."""
+        recipe, clock, days = self.plan.recipe, self.clock, self.events.day
+        start, end = clock.cutoff - clock.days, clock.cutoff + clock.days
+        sizes = {
+            "train": int((days < start).sum()),
+            "valid": int(((days >= start) & (days < clock.cutoff)).sum()),
+            "holdout": int(((days >= clock.cutoff) & (days < end)).sum()),
+        }
+        before = sizes["train"] + sizes["valid"]
+        return About(
+            table=self.table,
+            sizes={**sizes, "unlabelled": 0, "source": int((days < clock.base_end).sum())},
+            sources=(),
+            split=SplitFacts(
+                kind="clock",
+                holdout=sizes["holdout"] / max(1, sum(sizes.values())),
+                valid=sizes["valid"] / max(1, before),
+                column=recipe.time,
+                seed=self.options.seed,
+                text=self._text(start),
+            ),
+            features=FeatureFacts(
+                columns=tuple(c for c, role in self.plan.roles.items() if role != "target"),
+                numeric=0,
+                categorical=0,
+                dropped={},
+                ignored=self.table.ignored,
+                infinite=0,
+            ),
+            classes=(),
+            bundled=len(self.events) if recipe.bundle.train_on == "all" else before,
+            members=(outcome.findings.champion,),
+        )
+
+    def _text(self, start: int) -> str:
+        clock, ranking, parent = self.clock, self.ranking, self.parent
+        whom = ""
+        if len(clock.cold):
+            whom = f" Lists are for {len(clock.cold):,} users with {ranking.cold_weeks} weeks of history."
+        elif clock.whom is not None:
+            stores = ", ".join(map(str, ranking.home_stores))
+            whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
+        if ranking.cold_items:
+            whom += " Lists are of items first taken in the window, among themselves."
+        bases = f"Bases end on {as_date(clock.base_end)}."
+        if parent is not None:
+            bases = (
+                f"The base is the champion of a bundle made on {parent.created[:10]}, {parent.champion}, whose "
+                f"{parent.events:,} events end on {parent.events_end}; {parent.new_events:,} new ones follow, with "
+                f"{parent.new_users:,} new users and {parent.new_items:,} new items."
+            )
+        return (
+            f"A global clock: choices on the {clock.days} days from {as_date(start)}, by what was known before; the verdict on those from "
+            f"{as_date(clock.cutoff)}, by what was known then. {bases}{whom}"
+        )
+
+    def predictions(self, outcome: ListOutcome) -> pl.DataFrame:
+        """Return the champion's lists of the holdout: user, rank, item, score, and whether it was taken."""
+        lists, truth, events = outcome.found.lists, outcome.found.truth, self.events
+        rows, ranks = np.nonzero(lists.items >= 0)
+        items = lists.items[rows, ranks]
+        return pl.DataFrame(
+            [
+                events.users.gather(truth.users[rows].astype(np.int64)).alias(str(self.plan.recipe.id)),
+                pl.Series("rank", ranks + 1, dtype=pl.Int32),
+                events.items.gather(items.astype(np.int64)).alias(self.plan.recipe.target),
+                pl.Series("score", lists.scores[rows, ranks]),
+                pl.Series("taken", np.asarray(truth.items[rows, items]).ravel() > 0),
+            ]
+        )
+
+    def bundles(self, outcome: ListOutcome) -> dict[str, Contents]:
+        """Return what goes into the bundle."""
+        findings, ranker = outcome.findings, outcome.ranker
+        save, vocabularies = saving_ranker(ranker)
+        champion = findings.candidate(findings.champion)
+        return {"bundle": Contents(champion, save, vocabularies, events_end=as_date(ranker.past.end))}
+
+    @property
+    def rejects(self) -> pl.DataFrame:
+        """The rows that did not fit."""
+        return self.table.rejects
+
+    def finish(self) -> None:
+        """Nothing is left to remove."""
+
+
+def _names(plan: Plan) -> Names:
+    recipe, ranking = plan.recipe, plan.recipe.ranking
+    assert recipe.id is not None and recipe.time is not None and ranking is not None
+    return Names(
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        tuple(ranking.attributes),
+        tuple(ranking.text),
+    )
+
+
+def truth_at(clock: Clock, events: Events, start: int, ranking: Ranking) -> Truth:
+    """Return the in-scope items that in-scope users took in the window from ``start``.
+
+    Parameters
+    ----------
+    events
+        Those that hold the window: the past for a window before the cutoff, all for that of the holdout.
+    """
+    end = start + clock.days
+    known = clock.at(start)
+    truth = truth_of(known.extended(events.between(start, end)), start, end)
+    if clock.whom is not None:
+        truth = truth.take(np.flatnonzero(np.isin(truth.users, clock.whom)))
+    if ranking.cold_items:
+        truth = only_among(truth, arrivals(events, start, end))
+    return only_new(truth) if ranking.new_only else truth
