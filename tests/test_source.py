@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tabkit.data.source import Input, open_input
 from tabkit.errors import DataError, UsageError
@@ -58,6 +60,36 @@ def test_text_that_is_not_utf8_is_refused_unless_stated(tmp_path: Path) -> None:
     assert "encoding" in str(problem.value)
     frame, _, _ = whole(open_input(tmp_path / "t.csv", Dialect(encoding="cp1252")))
     assert frame["city"].to_list() == ["Köln"]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 1 << 22])
+@settings(max_examples=150, deadline=None)
+@given(
+    before=st.text("aß€🙂\n", max_size=12),
+    broken=st.sampled_from([b"\xe9", b"\x80", b"\xc3", b"\xf0\x9f\x99", b"\xe2\x82", b"\xc0\xaf", b"\xed\xa0\x80"]),
+    after=st.text("aß\n", max_size=6),
+)
+def test_a_broken_byte_is_found_wherever_blocks_and_characters_end(
+    block_bytes: int, before: str, broken: bytes, after: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    data = f"n\n{before}".encode() + broken + after.encode()
+    path.write_bytes(data)
+    at = len(f"n\n{before}".encode())
+    line = data[:at].count(b"\n") + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tabkit.data.source._BLOCK_BYTES", block_bytes)
+        with pytest.raises(DataError) as problem:
+            open_input(path, Dialect())
+        assert f"line {line}: byte 0x{data[at]:02x} at offset {at:,} is not UTF-8" in str(problem.value)
+        path.write_bytes(f"n\n{before}{after}1".encode())
+        assert open_input(path, Dialect()).encoding == "utf-8"
+
+
+def test_the_text_around_a_broken_byte_is_of_its_own_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("city,n\nKöln,1\nBonn,2\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2.*would read 'Köln,1'"):
+        open_input(tmp_path / "t.csv", Dialect())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

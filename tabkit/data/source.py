@@ -45,6 +45,7 @@ KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
 
 _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 22
 _DECIMAL_COMMA = re.compile(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$")
 _DECIMAL_POINT = re.compile(r"^[+-]?\d+\.\d+$")
 
@@ -120,7 +121,7 @@ class Input:
         try:
             with pa_csv.open_csv(
                 path,
-                read_options=pa_csv.ReadOptions(use_threads=False, block_size=1 << 22, encoding=self.encoding),
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, encoding=self.encoding),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=keep
                 ),
@@ -242,50 +243,28 @@ def _readable(path: Path) -> None:
 def _encoding(path: Path) -> str:
     """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done = 0
     with path.open("rb") as file:
-        start = file.read(4)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if file.read(4).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         file.seek(0)
-        row = 0
-        while block := file.read(1 << 22):
+        n_lines = n_bytes = 0
+        while True:
+            block = file.read(_BLOCK_BYTES)
+            pending = decoder.getstate()[0]  # a character that the block before began
             try:
-                decoder.decode(block)
+                decoder.decode(block, final=not block)
             except UnicodeDecodeError as problem:
-                pending = problem.start  # relative to the decoder's buffer: find the byte in this block
-                bad = next((i for i in range(max(0, pending - 4), len(block)) if _breaks(block, i)), 0)
-                row += block[:bad].count(b"\n")
-                around = block[max(0, bad - 12) : bad + 8].split(b"\n")[0].decode("cp1252", errors="replace")
+                text, at = pending + block, problem.start
+                line = n_lines + text[:at].count(b"\n") + 1
+                around = text[max(0, at - 12) : at].split(b"\n")[-1] + text[at : at + 8].split(b"\n")[0]
                 raise DataError(
-                    f"{path}, line {row + 1}: byte 0x{block[bad]:02x} at offset {done + bad:,} is not UTF-8 (in cp1252 it would read {around!r}). "
+                    f"{path}, line {line}: byte 0x{text[at]:02x} at offset {n_bytes - len(pending) + at:,} is not UTF-8 (in cp1252 it would read {around.decode('cp1252', errors='replace')!r}). "
                     'Expected UTF-8: convert the file, or state encoding = "cp1252" under [dialect] in the schema.'
                 ) from None
-            row += block.count(b"\n")
-            done += len(block)
-    return "utf-8"
-
-
-def _breaks(block: bytes, i: int) -> bool:
-    if block[i] < 0x80:
-        return False
-    length = next((n for n in (2, 3, 4) if _decodes(block[i : i + n])), 0)
-    return length == 0 and not (
-        0x80 <= block[i] < 0xC0 and i > 0 and block[i - 1] >= 0x80 and _decodes_before(block, i)
-    )
-
-
-def _decodes_before(block: bytes, i: int) -> bool:
-    return any(
-        _decodes(block[i - back : i - back + n]) for back in (1, 2, 3) for n in (2, 3, 4) if i >= back and n > back
-    )
-
-
-def _decodes(piece: bytes) -> bool:
-    try:
-        return len(piece.decode("utf-8")) == 1
-    except UnicodeDecodeError:
-        return False
+            if not block:
+                return "utf-8"
+            n_lines += block.count(b"\n")
+            n_bytes += len(block)
 
 
 def _head(path: Path, encoding: str) -> str:
