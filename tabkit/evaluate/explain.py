@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,9 @@ MOST_COLUMNS = 60
 REPEATS = 4
 N_BINS = 10
 
+_CONFIDENCE = math.erf(1.96 / math.sqrt(2))
+"""95%, as 1.96 standard errors say it."""
+
 
 def calibration(y: Labels, p: Floats) -> dict[str, object]:
     """Return reliability bins (deciles of the probability), expected calibration error, and the logistic fit.
@@ -37,23 +41,20 @@ def calibration(y: Labels, p: Floats) -> dict[str, object]:
     dict
         ``bins`` with Wilson 95% intervals, ``ece``, and Cox's ``slope`` and ``intercept`` (1 and 0 are ideal).
     """
+    from scipy.stats import binomtest
+
     edges = np.unique(np.quantile(p, np.linspace(0, 1, N_BINS + 1)[1:-1]))
     bin_of = np.searchsorted(edges, p, side="left")
     bins = []
     for b in np.unique(bin_of):
         inside = bin_of == b
-        n, observed = int(inside.sum()), float(y[inside].mean())
-        low, high = _wilson(observed, n)
-        bins.append({"predicted": float(p[inside].mean()), "observed": observed, "low": low, "high": high, "rows": n})
+        n = int(inside.sum())
+        wilson = binomtest(int(y[inside].sum()), n).proportion_ci(_CONFIDENCE, method="wilson")
+        observed = {"observed": float(y[inside].mean()), "low": float(wilson.low), "high": float(wilson.high)}
+        bins.append({"predicted": float(p[inside].mean()), **observed, "rows": n})
     ece = float(sum(b["rows"] * abs(b["predicted"] - b["observed"]) for b in bins) / len(y))
     slope, intercept = _cox(y, p)
     return {"bins": bins, "ece": ece, "slope": slope, "intercept": intercept}
-
-
-def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
 def _cox(y: Labels, p: Floats) -> tuple[float | None, float | None]:
@@ -82,8 +83,8 @@ def importance(
     assert holdout.y is not None
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:
-        alone = single_feature_scores(train, valid)
-        columns = sorted(columns, key=lambda c: -alone[c])[:MOST_COLUMNS]
+        scores = single_feature_scores(train, valid)
+        columns = sorted(columns, key=lambda c: -scores[c])[:MOST_COLUMNS]
     few = replace(resampler, resamples=max(50, resampler.resamples // (4 * REPEATS)))
     whole = model.predict(holdout)
     base_value, base_spread = metric.value(holdout.y, whole), few.distribution(metric, holdout.y, whole)
