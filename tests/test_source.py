@@ -99,6 +99,13 @@ def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> N
     assert source.columns == ("city", "n") and whole(source)[0]["city"].to_list() == ["Köln"]
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow"])
+def test_a_column_may_have_no_name(tmp_path: Path, ending: str) -> None:
+    frame, path = FRAME.rename({"n": ""}), tmp_path / f"t{ending}"
+    {".csv": frame.write_csv, ".parquet": frame.write_parquet}.get(ending, frame.write_ipc)(path)
+    assert whole(open_input(path, Dialect()))[0][""].cast(pl.Int64).to_list() == [1, 2, 3, 4]
+
+
 def test_ragged_rows_are_set_apart_and_rows_stay_numbered(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n4,5\n6,7,8\n9,10\n")
     frame, rows, malformed = whole(open_input(tmp_path / "t.csv", Dialect()))

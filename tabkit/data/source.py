@@ -336,6 +336,7 @@ def _binary_columns(path: Path, kind: str) -> list[str]:
 def _from_arrow(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
+    frame.columns = table.column_names  # polars renames a column without a name, which pandas writes for an index
     return frame
 
 
