@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tabkit
 from tabkit.data.source import open_input
@@ -188,10 +190,47 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert made.recipe_path.read_text() == before
 
 
+HOSTILE = [
+    'quote"d', "it's", "back\\slash", "tab\tbed", "two\nlines", "cr\r", "dot.ted", "[fields]", "#hash", " spaced ", "émoji🙂",
+    "\u200bzero", "", "\x7f", "\x00", "\u2028", '"""', "true", "1.5", "a = 1",
+]  # fmt: skip
+
+
 def test_hostile_column_names_make_valid_toml(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    names = ['quote"d', "back\\slash", "tab\tbed", "dot.ted", "[fields]", "#hash", " spaced ", "émoji🙂", "\u200bzero"]
-    frame = pl.DataFrame({**{n: rng.normal(size=60) for n in names}, "y": rng.choice(["a", "b"], 60).tolist()})
+    frame = pl.DataFrame({**{n: rng.normal(size=60) for n in HOSTILE}, "y": rng.choice(["a", "b"], 60).tolist()})
     frame.write_parquet(tmp_path / "t.parquet")
     plan = load_recipe(str(new("test/case", tmp_path / "t.parquet", "y", folder=tmp_path).recipe_path))
-    assert set(plan.schema.fields) == {*names, "y"}
+    assert list(plan.schema.fields) == [*HOSTILE, "y"]
+    assert check(plan, open_input(frame, plan.schema.dialect)).ok
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=st.lists(st.text(max_size=12), min_size=5, max_size=5, unique=True), classes=st.sampled_from(HOSTILE))
+def test_any_name_in_any_role_comes_back(
+    names: list[str], classes: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("d")
+    target, id_, time, group, leak = names
+    y = np.arange(60) % 3 == 0
+    columns = {id_: [f"k{i}" for i in range(60)], time: np.arange(60) // 2, group: np.arange(60) % 20}
+    frame = pl.DataFrame(
+        {target: np.where(y, f"x{classes}", "z").tolist(), **columns, leak: y + 0.0, "more" * 4: ~y * 0.5}
+    )
+    made = new("test/case", frame, target, id=id_, time=time, group=group, folder=folder)
+    recipe = load_recipe(str(made.recipe_path)).recipe
+    assert (recipe.target, recipe.id, recipe.time, recipe.group) == (target, id_, time, group)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "pyarrow"])
+def test_a_frame_is_drafted_as_its_file_is(tmp_path: Path, kind: str) -> None:
+    polars = table().with_columns(pl.col("plan").cast(pl.Categorical))
+    frame = {"polars": polars, "pandas": polars.to_pandas(), "pyarrow": polars.to_arrow()}[kind]
+    made = new("test/case", frame, "outcome", folder=tmp_path)
+    plan = load_recipe(str(made.recipe_path))
+    assert check(plan, open_input(frame, plan.schema.dialect)).ok
+    (tmp_path / "file").mkdir()
+    of_file = draft(tmp_path / "file", table())
+    texts = [m.schema_path.read_text().split("\n", 1)[1] for m in (made, of_file)]
+    assert texts[0] == texts[1] and made.notes == of_file.notes
+    assert made.schema_path.read_text().startswith("# What a row of the frame given is, as inferred from 400 rows.")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from tabkit.errors import UsageError
 from tabkit.evaluate.intervals import Resampler, holm, interval, paired
-from tabkit.evaluate.metrics import METRICS, Case, resolve
+from tabkit.evaluate.metrics import METRICS, Case, Metric, _Metrics, resolve
 
 
 def binary_case(seed: int, n: int = 300, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +81,56 @@ def test_multiclass_metric_matches_scikit_learn(name: str) -> None:
     p = rng.dirichlet(np.ones(4), 300) + 0.5 * np.eye(4)[y]
     p /= p.sum(axis=1, keepdims=True)
     assert METRICS[name].value(y, p) == pytest.approx(reference(name, y, p, np.ones(300)), rel=1e-9)
+
+
+def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> Mapping[str, Metric]:
+    """Return the metrics as they are with a package installed that registers one."""
+    (folder / "outside_metrics.py").write_text(
+        "import numpy as np\nfrom tabkit.evaluate.metrics import Metric\n"
+        "bias = Metric('Bias', lambda c: (c.w @ (c.p - c.y)) / c.w.sum(axis=1), greater_is_better=False,\n"
+        "              tasks=frozenset({'regression'}), within=(-np.inf, np.inf), unit='target')\n"
+    )
+    info = folder / "outside-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[tabkit.metrics]\n{name} = outside_metrics:{value}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "outside_metrics", raising=False)
+    return _Metrics()
+
+
+def test_another_package_can_register_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = outside(tmp_path, monkeypatch, "bias", "bias")
+    assert list(known) == [*METRICS, "bias"]
+    assert known["bias"].value(np.array([1.0, 2.0]), np.array([2.0, 5.0])) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("rmse", "bias", "Two metrics are named 'rmse': tabkit itself, and outside_metrics:bias"),
+        ("bias", "np", "is module. Expected a tabkit"),
+        ("bias", "bais", "cannot be loaded"),
+    ],
+)
+def test_a_registered_metric_that_does_not_fit_says_so(
+    name: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        outside(tmp_path, monkeypatch, name, value)["rmse"]
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_a_metric_states_a_range_that_holds_its_values(name: str) -> None:
+    low, high = METRICS[name].within
+    if "binary" in METRICS[name].tasks:
+        cases = [binary_case(seed) for seed in range(5)]
+        cases += [(y, p[:, ::-1]) for y, p in cases]  # worse than chance
+    else:
+        rng = np.random.default_rng(0)
+        ranking = "ranking" in METRICS[name].tasks
+        cases = [(rng.normal(size=9), rng.random(9) if ranking else scale * rng.normal(size=9)) for scale in (0.1, 9)]
+    assert all(low <= METRICS[name].value(y, p) <= high for y, p in cases)
 
 
 def test_interval_matches_a_plain_bootstrap() -> None:

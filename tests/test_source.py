@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tabkit.data.source import Input, open_input
 from tabkit.errors import DataError, UsageError
@@ -60,11 +62,48 @@ def test_text_that_is_not_utf8_is_refused_unless_stated(tmp_path: Path) -> None:
     assert frame["city"].to_list() == ["Köln"]
 
 
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 1 << 22])
+@settings(max_examples=150, deadline=None)
+@given(
+    before=st.text("aß€🙂\n", max_size=12),
+    broken=st.sampled_from([b"\xe9", b"\x80", b"\xc3", b"\xf0\x9f\x99", b"\xe2\x82", b"\xc0\xaf", b"\xed\xa0\x80"]),
+    after=st.text("aß\n", max_size=6),
+)
+def test_a_broken_byte_is_found_wherever_blocks_and_characters_end(
+    block_bytes: int, before: str, broken: bytes, after: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    data = f"n\n{before}".encode() + broken + after.encode()
+    path.write_bytes(data)
+    at = len(f"n\n{before}".encode())
+    line = data[:at].count(b"\n") + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tabkit.data.source._BLOCK_BYTES", block_bytes)
+        with pytest.raises(DataError) as problem:
+            open_input(path, Dialect())
+        assert f"line {line}: byte 0x{data[at]:02x} at offset {at:,} is not UTF-8" in str(problem.value)
+        path.write_bytes(f"n\n{before}{after}1".encode())
+        assert open_input(path, Dialect()).encoding == "utf-8"
+
+
+def test_the_text_around_a_broken_byte_is_of_its_own_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("city,n\nKöln,1\nBonn,2\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2.*would read 'Köln,1'"):
+        open_input(tmp_path / "t.csv", Dialect())
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "t.csv").write_bytes("city,n\nKöln,1\n".encode(encoding))
     source = open_input(tmp_path / "t.csv", Dialect())
     assert source.columns == ("city", "n") and whole(source)[0]["city"].to_list() == ["Köln"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow"])
+def test_a_column_may_have_no_name(tmp_path: Path, ending: str) -> None:
+    frame, path = FRAME.rename({"n": ""}), tmp_path / f"t{ending}"
+    {".csv": frame.write_csv, ".parquet": frame.write_parquet}.get(ending, frame.write_ipc)(path)
+    assert whole(open_input(path, Dialect()))[0][""].cast(pl.Int64).to_list() == [1, 2, 3, 4]
 
 
 def test_ragged_rows_are_set_apart_and_rows_stay_numbered(tmp_path: Path) -> None:

@@ -107,3 +107,46 @@ def test_single_moment_and_single_group_are_refused() -> None:
         split_rows(frame.with_columns(t=pl.lit(date(2024, 1, 1))), recipe(time="t"), 0)
     with pytest.raises(DataError, match="leaves no"):
         split_rows(frame.with_columns(g=pl.lit(1)), recipe(group="g"), 0)
+
+
+def test_grouped_folds_put_cases_of_a_rare_class_in_each_fold() -> None:
+    """All cases come from 8 of 200 groups: dealt without an eye on classes, some fold nearly always goes without."""
+    rng = np.random.default_rng(0)
+    group = rng.permutation(np.repeat(np.arange(200), 5))
+    frame = pl.DataFrame({"g": group, "y": (group < 8) & (rng.random(1000) < 0.9)})
+    rule = recipe(group="g", split={"folds": 4})
+    for seed in range(10):
+        splits = split_rows(frame, rule, seed)
+        assert sorted(np.concatenate([s.holdout for s in splits])) == list(range(1000))
+        for split in splits:
+            assert 0.15 < frame["y"][split.holdout].sum() / frame["y"].sum() < 0.35  # type: ignore[operator]
+            assert not set(frame["g"][split.holdout]) & set(frame["g"][split.before])
+            assert abs(len(split.holdout) - 250) < 60
+    first, again, other = (split_rows(frame, rule, seed)[0].holdout for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_repeated_grouped_folds_are_drawn_anew() -> None:
+    splits = split_rows(table(300, 0, n_groups=40), recipe(group="g", split={"folds": 3, "repeats": 2}), 0)
+    assert len(splits) == 6 and not np.array_equal(splits[0].holdout, splits[3].holdout)
+
+
+@pytest.mark.parametrize("n_groups", [3, 40])
+def test_grouped_folds_of_few_groups_or_few_rows_a_class(n_groups: int) -> None:
+    frame = pl.DataFrame(
+        {"g": np.arange(80) % n_groups, "y": [f"c{i % 20}" for i in np.random.default_rng(0).permutation(80)]}
+    )
+    try:
+        splits = split_rows(frame, recipe(task="multiclass", group="g", split={"folds": 5}), 0)
+    except DataError as refused:
+        assert "training row" in str(refused)
+        return
+    assert len(splits) == min(5, n_groups)
+
+
+def test_an_unknown_kind_of_split_is_an_error_and_no_random_split() -> None:
+    rule = recipe()
+    for split in ({"kind": "spiral"}, {"kind": "spiral", "folds": 3}):
+        broken = rule.model_copy(update={"split": rule.split.model_copy(update=split)})
+        with pytest.raises(AssertionError, match="spiral"):
+            split_rows(table(90, 0), broken, 0)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tabkit.data.source import from_frame, open_input
-from tabkit.data.validate import check, needed_columns, read_table
+from tabkit.data.validate import RejectedRows, check, needed_columns, read_table
 from tabkit.errors import DataError, UsageError
 from tabkit.recipe import Plan, load_recipe
 from tabkit.schema import Dialect
@@ -148,9 +148,9 @@ def test_typed_files_need_no_text(tmp_path: Path) -> None:
 
 def test_more_rejects_than_allowed_stop_the_run_and_are_not_lost(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(GOOD + "yes,abc,1,true,31/01/2024,A3,a,0\n")
-    with pytest.raises(DataError, match="1 of 3 rows") as problem:
+    with pytest.raises(RejectedRows, match="1 of 3 rows") as problem:
         read_table(plan(tmp_path, max_rejected=0.1), open_input(tmp_path / "t.csv", Dialect()), None)
-    assert problem.value.rejects["value"].to_list() == ["abc"]  # type: ignore[attr-defined]
+    assert problem.value.rejects["value"].to_list() == ["abc"]
 
 
 def test_missing_and_misspelt_columns(tmp_path: Path) -> None:
@@ -245,6 +245,13 @@ def test_check_lists_every_kind_of_failure_with_count_and_rows(tmp_path: Path) -
     assert found["kind", "expected one of a"].count == 7
     assert found["code", "expected every value once"].count == 8
     assert any(f.column == "" and "found 2" in f.message for f in report.failures)
+
+
+def test_check_numbers_repeated_values_by_their_rows_in_the_input(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(GOOD + "too,short\n" + "yes,1,1,true,31/01/2024,A2,a,0\n")
+    report = check(plan(tmp_path), open_input(tmp_path / "t.csv", Dialect()))
+    (repeated,) = [f for f in report.failures if "once" in f.message]
+    assert repeated.first_rows == (1, 3) and repeated.count == 2
 
 
 def test_check_passes_what_fits_and_names_one_class(tmp_path: Path) -> None:

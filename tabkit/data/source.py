@@ -10,13 +10,14 @@ import codecs
 import csv
 import glob
 import io
+import os
 import re
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,16 @@ import pyarrow.csv as pa_csv
 import pyarrow.feather as pa_feather
 import pyarrow.parquet as pq
 
+from tabkit.data.frames import NAME as FRAME_NAME
+from tabkit.data.frames import to_polars
 from tabkit.errors import DataError, UsageError, nearest
 from tabkit.schema import Dialect
+
+if TYPE_CHECKING:
+    from narwhals.typing import IntoDataFrame
+
+DataLike: TypeAlias = "str | os.PathLike[str] | IntoDataFrame"
+"""A file, a folder or a glob; or a polars or pandas DataFrame, or a pyarrow Table."""
 
 REJECTS = {"file": pl.String, "row": pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
 """Schema of a rejects table: a line per failing cell; a malformed row has no column."""
@@ -45,13 +54,18 @@ KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
 
 _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 22
 _DECIMAL_COMMA = re.compile(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$")
 _DECIMAL_POINT = re.compile(r"^[+-]?\d+\.\d+$")
 
 
+class EncodingError(DataError):
+    """A CSV file is not in UTF-8, and the schema states no other encoding."""
+
+
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive rows of one file, untyped where the file is CSV.
+    """Consecutive rows of one file, untyped if the file is CSV.
 
     ``rows`` numbers those of ``frame``; ``malformed`` holds the rows between them that could not be cut into cells.
     """
@@ -120,7 +134,7 @@ class Input:
         try:
             with pa_csv.open_csv(
                 path,
-                read_options=pa_csv.ReadOptions(use_threads=False, block_size=1 << 22, encoding=self.encoding),
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, encoding=self.encoding),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=keep
                 ),
@@ -145,29 +159,32 @@ class Input:
 def _wait_until(done: Callable[[], bool], most_seconds: float = 2.0) -> None:
     """Wait for Arrow's read-ahead thread to let go of a Python callback.
 
-    Where it still holds one when the interpreter exits, the process aborts (apache/arrow#34314).
+    If it still holds one when the interpreter exits, the process aborts (apache/arrow#34314).
     """
     deadline = time.monotonic() + most_seconds
     while not done() and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
-def open_input(path: str | Path, dialect: Dialect) -> Input:
-    """Open a file, a folder or a glob.
+def open_input(data: DataLike, dialect: Dialect) -> Input:
+    """Open a file, a folder, a glob, or a frame in memory.
 
     Parameters
     ----------
     dialect
-        What the schema states about CSV files; the rest is found from the first file.
+        What the schema states about CSV files; the rest is found from the first file. Of a frame, only the decimal
+        mark of numbers in text counts.
 
     Raises
     ------
     UsageError
-        An unknown ending, or ``-``.
+        An unknown ending, ``-``, or an object that is neither a path nor a frame.
     DataError
         Missing, empty, unreadable or damaged files, files of different columns, text in another encoding.
     """
-    files, name = _files(path), str(path)
+    if not isinstance(data, (str, os.PathLike)):
+        return replace(from_frame(to_polars(data), FRAME_NAME), decimal=dialect.decimal or ".")
+    files, name = _files(data), str(data)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         raise DataError(f"{name} holds files of different kinds ({', '.join(sorted(kinds))}). Expected one kind.")
@@ -198,11 +215,11 @@ def open_input(path: str | Path, dialect: Dialect) -> Input:
 
 
 def from_frame(frame: pl.DataFrame, name: str) -> Input:
-    """Treat a table in memory as an input, for samples."""
+    """Treat a polars table as an input, for samples."""
     return Input(name, (), tuple(frame.columns), "frame", frame=frame)
 
 
-def _files(path: str | Path) -> tuple[Path, ...]:
+def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     if str(path) == "-":
         raise UsageError("Standard input ('-') is not read, since rows are read twice. Give a file.")
     here = Path(path)
@@ -242,50 +259,28 @@ def _readable(path: Path) -> None:
 def _encoding(path: Path) -> str:
     """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done = 0
     with path.open("rb") as file:
-        start = file.read(4)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if file.read(4).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         file.seek(0)
-        row = 0
-        while block := file.read(1 << 22):
+        n_lines = n_bytes = 0
+        while True:
+            block = file.read(_BLOCK_BYTES)
+            pending = decoder.getstate()[0]  # a character that the block before began
             try:
-                decoder.decode(block)
+                decoder.decode(block, final=not block)
             except UnicodeDecodeError as problem:
-                pending = problem.start  # relative to the decoder's buffer: find the byte in this block
-                bad = next((i for i in range(max(0, pending - 4), len(block)) if _breaks(block, i)), 0)
-                row += block[:bad].count(b"\n")
-                around = block[max(0, bad - 12) : bad + 8].split(b"\n")[0].decode("cp1252", errors="replace")
-                raise DataError(
-                    f"{path}, line {row + 1}: byte 0x{block[bad]:02x} at offset {done + bad:,} is not UTF-8 (in cp1252 it would read {around!r}). "
+                text, at = pending + block, problem.start
+                line = n_lines + text[:at].count(b"\n") + 1
+                around = text[max(0, at - 12) : at].split(b"\n")[-1] + text[at : at + 8].split(b"\n")[0]
+                raise EncodingError(
+                    f"{path}, line {line}: byte 0x{text[at]:02x} at offset {n_bytes - len(pending) + at:,} is not UTF-8 (in cp1252 it would read {around.decode('cp1252', errors='replace')!r}). "
                     'Expected UTF-8: convert the file, or state encoding = "cp1252" under [dialect] in the schema.'
                 ) from None
-            row += block.count(b"\n")
-            done += len(block)
-    return "utf-8"
-
-
-def _breaks(block: bytes, i: int) -> bool:
-    if block[i] < 0x80:
-        return False
-    length = next((n for n in (2, 3, 4) if _decodes(block[i : i + n])), 0)
-    return length == 0 and not (
-        0x80 <= block[i] < 0xC0 and i > 0 and block[i - 1] >= 0x80 and _decodes_before(block, i)
-    )
-
-
-def _decodes_before(block: bytes, i: int) -> bool:
-    return any(
-        _decodes(block[i - back : i - back + n]) for back in (1, 2, 3) for n in (2, 3, 4) if i >= back and n > back
-    )
-
-
-def _decodes(piece: bytes) -> bool:
-    try:
-        return len(piece.decode("utf-8")) == 1
-    except UnicodeDecodeError:
-        return False
+            if not block:
+                return "utf-8"
+            n_lines += block.count(b"\n")
+            n_bytes += len(block)
 
 
 def _head(path: Path, encoding: str) -> str:
@@ -306,7 +301,7 @@ def _delimiter(head: str, path: Path) -> str:
 
 
 def _decimal(head: str, delimiter: str) -> str:
-    """Return the decimal mark: a comma where cells look like 1.234,5 or 1,5 and none like 1.5 in the same column."""
+    """Return the decimal mark: a comma if cells look like 1.234,5 or 1,5 and none like 1.5 in the same column."""
     rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))[1:1001]
     commas: set[int] = set()
     points: set[int] = set()
@@ -341,13 +336,14 @@ def _binary_columns(path: Path, kind: str) -> list[str]:
 def _from_arrow(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
+    frame.columns = table.column_names  # polars renames a column without a name, which pandas writes for an index
     return frame
 
 
 def _cut(
     pieces: Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]], file: str, start: int, chunk_rows: int
 ) -> Iterator[RawBatch]:
-    """Cut pieces of any size into batches of ``chunk_rows`` rows, malformed rows put where they stood."""
+    """Cut pieces of any size into batches of ``chunk_rows`` rows, with malformed rows in their place."""
     kept: list[pl.DataFrame] = []
     waiting = 0
     bad: dict[int, str] = {}

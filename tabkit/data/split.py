@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import Literal, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +48,111 @@ class Split:
         return np.union1d(self.train, self.valid)
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of rows per part, each row once: valid has none of its own where it is train itself."""
+        """Return the number of rows per part, each row once: valid has none of its own if it is train itself."""
         valid = 0 if self.inner is not None else len(self.valid)
         return {"train": len(self.train), "valid": valid, "holdout": len(self.holdout)}
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """The labelled rows, how they hang together, and the chance by which they are cut."""
+
+    frame: pl.DataFrame
+    recipe: Recipe
+    groups: Rows | None
+    rng: np.random.Generator
+
+    def cut(self, kind: SplitKind, rows: Rows, share: float) -> tuple[Rows, Rows]:
+        """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them."""
+        recipe = self.recipe
+        match kind:
+            case "temporal":
+                assert recipe.time is not None
+                return _by_time(self.frame[recipe.time], rows, share, recipe.time)
+            case "grouped":
+                assert self.groups is not None
+                return _by_group(self.groups, rows, share, self.rng)
+            case "stratified":
+                return _by_class(_codes(self.frame[recipe.target]), rows, share, self.rng)
+            case "random":
+                shuffled = self.rng.permutation(rows)
+                n_part = max(1, round(share * len(rows)))
+                return shuffled[n_part:], shuffled[:n_part]
+            case "given":
+                raise AssertionError("a given split is read, not cut")
+            case _:
+                assert_never(kind)
+
+    def to_choose_on(self, kind: SplitKind, rest: Rows) -> tuple[Rows, Rows]:
+        """Return (train, valid) of what is not held out: valid is cut from it, or, with inner folds, the same rows."""
+        rule = self.recipe.split
+        if rule.inner is None:
+            return self.cut(kind, rest, rule.valid)
+        if len(rest) < LEAST_ROWS * rule.inner:
+            raise DataError(
+                f"{count(len(rest), 'row')} to learn from cannot be cut into {rule.inner} inner folds. Expected at least "
+                f"{LEAST_ROWS * rule.inner}: set a smaller split.inner, or give more rows."
+            )
+        return rest, rest
+
+    def valid_kind(self, kind: SplitKind) -> SplitKind:
+        """Return how valid is cut: by the rule of the holdout, unless a column gives that."""
+        if kind != "given":
+            return kind
+        return "grouped" if self.groups is not None else _by_task(self.recipe)
+
+    def cross(self, kind: SplitKind) -> tuple[Split, ...]:
+        """Return a split per outer fold; valid is cut from what a fold learns from, by the same rule."""
+        rule = self.recipe.split
+        pairs = [pair for _ in range(rule.repeats) for pair in self.folds(kind)]
+        splits = []
+        for fold, (rest, holdout) in enumerate(pairs):
+            train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
+            split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner)
+            _check(split, self.frame, self.recipe)
+            splits.append(split)
+        text = _cross_text(tuple(splits), self.recipe)
+        return tuple(replace(split, text=text) for split in splits)
+
+    def folds(self, kind: SplitKind) -> list[tuple[Rows, Rows]]:
+        """Return (rows to learn from, rows held out) of each fold of one repeat."""
+        recipe, rule = self.recipe, self.recipe.split
+        if kind == "temporal":
+            assert recipe.time is not None and isinstance(rule.folds, int)
+            return _forward(self.frame[recipe.time], rule.folds, recipe.time)
+        fold_of = self._fold_of(kind)
+        names = np.unique(fold_of)
+        if len(names) < 2:
+            raise DataError(f"Column '{rule.column or recipe.group}' makes one fold only. Expected two or more values.")
+        return [(np.flatnonzero(fold_of != name), np.flatnonzero(fold_of == name)) for name in names]
+
+    def _fold_of(self, kind: Literal["random", "stratified", "grouped", "given"]) -> Rows:
+        """Return the fold (n_rows,) of each row."""
+        recipe, rule, n_rows = self.recipe, self.recipe.split, self.frame.height
+        if kind == "given":
+            assert rule.column is not None
+            if self.frame[rule.column].null_count():
+                raise DataError(f"Fold column '{rule.column}' has missing values. Expected the fold of every row.")
+            return _codes(self.frame[rule.column])
+        assert isinstance(rule.folds, int)
+        strata = np.zeros(n_rows, dtype=np.int64)
+        match kind:
+            case "grouped":
+                assert self.groups is not None
+                if recipe.task == "regression":
+                    return _group_folds(self.groups, rule.folds, self.rng)
+                return _group_folds_by_class(self.groups, _codes(self.frame[recipe.target]), rule.folds, self.rng)
+            case "stratified":
+                strata = _codes(self.frame[recipe.target])
+            case "random":
+                pass
+            case _:
+                assert_never(kind)
+        fold_of = np.empty(n_rows, dtype=np.int64)
+        # Dealt out class by class without starting over, so that folds differ by one row at most.
+        order = np.concatenate([self.rng.permutation(np.flatnonzero(strata == code)) for code in np.unique(strata)])
+        fold_of[order] = np.arange(n_rows) % rule.folds
+        return fold_of
 
 
 def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, ...]:
@@ -67,90 +171,25 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     rule = recipe.split
     kind = rule.kind or default_kind(recipe)
     groups = _codes(frame[recipe.group]) if recipe.group else None
-    everything = np.arange(frame.height)
-    rng = stream(seed, "split")
+    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"))
     if rule.folds is not None:
-        return _cross(kind, frame, recipe, groups, rng)
+        return cutter.cross(kind)
     if kind == "given":
         assert rule.column is not None
         train, valid, holdout = _given(frame[rule.column], rule.column)
         if len(valid) == 0:
-            inner: SplitKind = "grouped" if groups is not None else _inner_kind(recipe)
-            train, valid = _to_choose_on(inner, frame, train, recipe, groups, rng)
+            train, valid = cutter.to_choose_on(cutter.valid_kind(kind), train)
         elif rule.inner is not None:
             raise DataError(
                 f"Split column '{rule.column}' names {count(len(valid), 'valid row')}, and split.inner chooses on all rows that are "
                 "not held out. Call them 'train', or remove split.inner."
             )
     else:
-        rest, holdout = _cut(kind, frame, everything, rule.holdout, recipe, groups, rng)
-        train, valid = _to_choose_on(kind, frame, rest, recipe, groups, rng)
+        rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout)
+        train, valid = cutter.to_choose_on(kind, rest)
     split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner)
     _check(split, frame, recipe)
     return (replace(split, text=_text(split, recipe)),)
-
-
-def _to_choose_on(
-    kind: SplitKind, frame: pl.DataFrame, rest: Rows, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
-) -> tuple[Rows, Rows]:
-    """Return (train, valid) of what is not held out: valid is cut from it, or, with inner folds, the same rows."""
-    if recipe.split.inner is None:
-        return _cut(kind, frame, rest, recipe.split.valid, recipe, groups, rng)
-    if len(rest) < LEAST_ROWS * recipe.split.inner:
-        raise DataError(
-            f"{count(len(rest), 'row')} to learn from cannot be cut into {recipe.split.inner} inner folds. Expected at least "
-            f"{LEAST_ROWS * recipe.split.inner}: set a smaller split.inner, or give more rows."
-        )
-    return rest, rest
-
-
-def _cross(
-    kind: SplitKind, frame: pl.DataFrame, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
-) -> tuple[Split, ...]:
-    """Return a split per outer fold; valid is cut from what a fold learns from, by the same rule."""
-    rule = recipe.split
-    inner: SplitKind = kind
-    if kind == "given":
-        inner = "grouped" if groups is not None else _inner_kind(recipe)
-    pairs = [pair for _ in range(rule.repeats) for pair in _folds(kind, frame, recipe, groups, rng)]
-    out = []
-    for fold, (rest, holdout) in enumerate(pairs):
-        train, valid = _to_choose_on(inner, frame, rest, recipe, groups, rng)
-        split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", fold, len(pairs), rule.inner)
-        _check(split, frame, recipe)
-        out.append(split)
-    text = _cross_text(tuple(out), recipe)
-    return tuple(replace(split, text=text) for split in out)
-
-
-def _folds(
-    kind: SplitKind, frame: pl.DataFrame, recipe: Recipe, groups: Rows | None, rng: np.random.Generator
-) -> list[tuple[Rows, Rows]]:
-    """Return (rows to learn from, rows held out) of each fold of one repeat."""
-    rule, n_rows = recipe.split, frame.height
-    if kind == "temporal":
-        assert recipe.time is not None and isinstance(rule.folds, int)
-        return _forward(frame[recipe.time], rule.folds, recipe.time)
-    if kind == "given":
-        assert rule.column is not None
-        if frame[rule.column].null_count():
-            raise DataError(f"Fold column '{rule.column}' has missing values. Expected the fold of every row.")
-        fold_of = _codes(frame[rule.column])
-    else:
-        assert isinstance(rule.folds, int)
-        fold_of = np.empty(n_rows, dtype=np.int64)
-        if kind == "grouped":
-            assert groups is not None
-            fold_of = _group_folds(groups, rule.folds, rng)
-        else:
-            strata = _codes(frame[recipe.target]) if kind == "stratified" else np.zeros(n_rows, dtype=np.int64)
-            # Dealt out class by class without starting over, so that folds differ by one row at most.
-            order = np.concatenate([rng.permutation(np.flatnonzero(strata == code)) for code in np.unique(strata)])
-            fold_of[order] = np.arange(n_rows) % rule.folds
-    names = np.unique(fold_of)
-    if len(names) < 2:
-        raise DataError(f"Column '{rule.column or recipe.group}' makes one fold only. Expected two or more values.")
-    return [(np.flatnonzero(fold_of != name), np.flatnonzero(fold_of == name)) for name in names]
 
 
 def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
@@ -162,6 +201,22 @@ def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
         fold_of[group] = int(np.argmin(filled))
         filled[fold_of[group]] += sizes[group]
     return np.asarray(fold_of[of_row])
+
+
+def _group_folds_by_class(groups: Rows, codes: Rows, folds: int, rng: np.random.Generator) -> Rows:
+    """Deal groups to folds so that every fold has about the same share of each class."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(groups)) < folds or np.unique(codes, return_counts=True)[1].max() < folds:
+        return _group_folds(groups, folds, rng)
+    # scikit-learn warns of a class with fewer rows than folds; whether train still has it is checked for every split.
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**32)))
+    fold_of = np.empty(len(groups), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for fold, (_, held_out) in enumerate(splitter.split(codes, codes, groups)):
+            fold_of[held_out] = fold
+    return fold_of
 
 
 def _forward(times: pl.Series, folds: int, column: str) -> list[tuple[Rows, Rows]]:
@@ -179,13 +234,19 @@ def _forward(times: pl.Series, folds: int, column: str) -> list[tuple[Rows, Rows
 
 def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
     one, rule = splits[0], recipe.split
-    how = {
-        "temporal": f"in time ({recipe.time}), each block of time held out after learning from all that came before",
-        "grouped": f"by {recipe.group}, no {recipe.group} on both sides",
-        "stratified": "at random, with the same share of each class",
-        "random": "at random",
-        "given": f"as column {rule.column} says",
-    }[one.kind]
+    match one.kind:
+        case "temporal":
+            how = f"in time ({recipe.time}), each block of time held out after learning from all that came before"
+        case "grouped":
+            how = f"by {recipe.group}, no {recipe.group} on both sides"
+        case "stratified":
+            how = "at random, with the same share of each class"
+        case "random":
+            how = "at random"
+        case "given":
+            how = f"as column {rule.column} says"
+        case _:
+            assert_never(one.kind)
     n = len(splits) // rule.repeats
     again = f", {rule.repeats} times over" if rule.repeats > 1 else ""
     used = f"{len(one.train):,} rows were trained on and {len(one.valid):,} chosen on"
@@ -203,43 +264,18 @@ def default_kind(recipe: Recipe) -> SplitKind:
         return "temporal"
     if recipe.group:
         return "grouped"
-    return _inner_kind(recipe)
+    return _by_task(recipe)
 
 
-def _inner_kind(recipe: Recipe) -> SplitKind:
+def _by_task(recipe: Recipe) -> SplitKind:
     return "random" if recipe.task == "regression" else "stratified"
-
-
-def _cut(
-    kind: SplitKind,
-    frame: pl.DataFrame,
-    rows: Rows,
-    share: float,
-    recipe: Recipe,
-    groups: Rows | None,
-    rng: np.random.Generator,
-) -> tuple[Rows, Rows]:
-    """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them."""
-    match kind:
-        case "temporal":
-            assert recipe.time is not None
-            return _by_time(frame[recipe.time], rows, share, recipe.time)
-        case "grouped":
-            assert groups is not None
-            return _by_group(groups, rows, share, rng)
-        case "stratified":
-            return _by_class(_codes(frame[recipe.target]), rows, share, rng)
-        case _:
-            shuffled = rng.permutation(rows)
-            cut = max(1, round(share * len(rows)))
-            return shuffled[cut:], shuffled[:cut]
 
 
 def _by_class(codes: Rows, rows: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
     parts = []
     for code in np.unique(codes[rows]):
         members = rng.permutation(rows[codes[rows] == code])
-        # At least one row of a class on each side, wherever the class has two.
+        # At least one row of a class on each side, if the class has two.
         cut = min(max(1, round(share * len(members))), len(members) - 1)
         parts.append((members[cut:], members[:cut]))
     return np.concatenate([rest for rest, _ in parts]), np.concatenate([part for _, part in parts])
@@ -319,13 +355,19 @@ def _of_fold(split: Split) -> str:
 
 def _text(split: Split, recipe: Recipe) -> str:
     sizes = split.sizes()
-    how = {
-        "temporal": f"by time ({recipe.time}): the holdout is the latest rows, as in use",
-        "grouped": f"by {recipe.group}: no {recipe.group} is in two parts",
-        "stratified": "at random, with the same share of each class in every part",
-        "random": "at random",
-        "given": f"as column {recipe.split.column} says",
-    }[split.kind]
+    match split.kind:
+        case "temporal":
+            how = f"by time ({recipe.time}): the holdout is the latest rows, as in use"
+        case "grouped":
+            how = f"by {recipe.group}: no {recipe.group} is in two parts"
+        case "stratified":
+            how = "at random, with the same share of each class in every part"
+        case "random":
+            how = "at random"
+        case "given":
+            how = f"as column {recipe.split.column} says"
+        case _:
+            assert_never(split.kind)
     used = f"{sizes['train']:,} to train on, {sizes['valid']:,} to choose on"
     if split.inner is not None:
         used = f"{sizes['train']:,} to train and choose on, in {split.inner} inner folds"

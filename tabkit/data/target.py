@@ -10,10 +10,8 @@ from tabkit.errors import DataError, count
 
 Floats = npt.NDArray[np.float64]
 
-SCALES = ("log", "log1p")
-"""``log`` is for targets above 0, ``log1p`` (the logarithm of 1 + y) for those from 0 on."""
-
 _OFFSET = {"log": 0.0, "log1p": 1.0}
+"""``log`` is for targets above 0, ``log1p`` (the logarithm of 1 + y) for those from 0 on."""
 _FARTHEST = 700.0
 """Largest exponent of a finite float64: beyond lies no prediction anyone could use."""
 

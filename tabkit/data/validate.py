@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,29 @@ import polars as pl
 
 from tabkit.data.conform import conform, dtype_of, plan_rules
 from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
-from tabkit.data.source import Input
+from tabkit.data.source import Input, RawBatch
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan
 from tabkit.schema import Field
 
 CHUNK_ROWS = 200_000
 
-
 _FIRST_ROWS = 5
+
+
+class RejectedRows(DataError):
+    """More rows do not fit the schema than the recipe allows; ``rejects`` has a line for each failing cell."""
+
+    def __init__(self, message: str, rejects: pl.DataFrame) -> None:
+        super().__init__(message)
+        self.rejects = rejects
 
 
 @dataclass(frozen=True)
 class Table:
     """Typed rows in scope, derived columns included, and an account of all others.
 
-    ``rows`` are row numbers in the input. ``fingerprint`` (SHA-256, hex) depends on the needed cells alone, not on
+    ``rows`` are row numbers in the input. ``fingerprint`` (SHA-256, hex) depends only on the needed cells, not on
     the order of rows, the file format, or the reading.
     """
 
@@ -57,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``tabkit check`` found; ``ok`` where nothing fails."""
+    """What ``tabkit check`` found; ``ok`` if nothing fails."""
 
     n_rows: int
     failures: tuple[Failure, ...]
@@ -70,14 +77,14 @@ class CheckReport:
 
 
 def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None = None) -> list[str]:
-    """Return the schema's columns that must be read, in the schema's order where it states one.
+    """Return the schema's columns that must be read, in the schema's order if it states one.
 
     Parameters
     ----------
     for_target
         Whether the target, the value's and the slices' columns and the splitting roles are needed too: not for scoring.
     features
-        The features in use; all that the recipe allows where None (field patterns are then not expanded).
+        The features in use; all that the recipe allows if None (field patterns are then not expanded).
     """
     recipe = plan.recipe
     texts = {place: sql for place, sql in _expressions(plan).items() if for_target or place == "where"}
@@ -137,15 +144,14 @@ def read_table(
     Parameters
     ----------
     where
-        The rows in scope, as a Polars SQL condition; all where None.
+        The rows in scope, as a Polars SQL condition; all if None.
     absent
         Columns that may be absent, as in a source of other columns; they are then missing in every row.
 
     Raises
     ------
     DataError
-        A needed column is missing, or more rows are rejected than the recipe allows; the exception then carries
-        the rejects table as ``rejects``.
+        A needed column is missing, or, as :class:`RejectedRows`, more rows are rejected than the recipe allows.
     """
     _check_expressions(plan)
     patterned = [c for c in source.columns if c not in plan.schema.fields and plan.is_feature(c)]
@@ -185,7 +191,7 @@ def read_table(
     return Table(frame, numbers, bad, n_input, before - frame.height, ignored, fingerprint)
 
 
-def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input: int) -> DataError:
+def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input: int) -> RejectedRows:
     kinds = (
         bad.group_by("column", "reason")
         .agg(pl.len(), pl.col("row").first(), pl.col("value").first())
@@ -195,12 +201,11 @@ def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input:
         f"column '{k['column']}': {k['reason']} ({count(k['len'], 'row')}, first row {k['row']}: {k['value'][:40]!r})"
         for k in kinds.head(3).to_dicts()
     )
-    problem = DataError(
+    return RejectedRows(
         f"{source.name}: {n_bad:,} of {n_input:,} rows do not fit schema {plan.schema.name}, more than max_rejected = "
-        f"{plan.recipe.max_rejected:g} allows. {shown}. Mend the data or the schema ({plan.schema_path})."
+        f"{plan.recipe.max_rejected:g} allows. {shown}. Fix the data or the schema ({plan.schema_path}).",
+        bad,
     )
-    problem.rejects = bad  # type: ignore[attr-defined]
-    return problem
 
 
 def _fingerprint(frame: pl.DataFrame) -> str:
@@ -221,101 +226,109 @@ def check(plan: Plan, source: Input) -> CheckReport:
     """
     _check_expressions(plan)
     described = [c for c in source.columns if plan.schema.field(c) is not None]
-    needed = [c for c in needed_columns(plan, for_target=True) if c not in source.columns]
+    tally = _Tally(plan, described, source.decimal)
+    for batch in source.batches(CHUNK_ROWS):
+        tally.add(batch)
     failures = [
         Failure(c, f"column is missing, and the recipe needs it.{nearest(c, source.columns)}", 0, (), "")
-        for c in needed
+        for c in needed_columns(plan, for_target=True)
+        if c not in source.columns
     ]
+    failures += [*tally.failures(), *tally.repeats()]
     notes = []
     unknown = [c for c in source.columns if c not in described]
     if unknown:
         notes.append(
             f"{count(len(unknown), 'column')} not described by the schema, ignored: {', '.join(unknown[:10])}."
         )
-    found: dict[tuple[str, str], tuple[int, list[int], str]] = {}
-    seen: dict[str, list[pl.Series]] = {c: [] for c in described if _spec(plan, c).constraints.unique}
-    present = dict.fromkeys(described, 0)
-    target: set[str] = set()
-    n_rows = 0
-    for batch in source.batches(CHUNK_ROWS):
-        n_rows += len(batch.rows) + batch.malformed.height
-        for line in batch.malformed.to_dicts():
-            _note(found, "", line["reason"], [line["row"]], line["value"])
-        typed, rules = plan_rules(batch.frame.schema, plan.schema, described, source.decimal)
-        lazy = batch.frame.lazy().select(described).with_columns([e.alias(f"typed:{n}") for n, e in typed.items()])
-        summary = [pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in described]
-        summary += [
-            rule.bad.fill_null(False).arg_true().head(_FIRST_ROWS).implode().alias(f"at:{i}")
-            for i, rule in enumerate(rules)
-        ]
-        summary += [rule.bad.fill_null(False).sum().alias(f"n:{i}") for i, rule in enumerate(rules)]
-        counted = lazy.select(summary).collect()
-        for n in described:
-            present[n] += int(counted[f"present:{n}"][0])
-        for i, rule in enumerate(rules):
-            if counted[f"n:{i}"][0]:
-                at = counted[f"at:{i}"][0].to_list()
-                _note(
-                    found,
-                    rule.column,
-                    rule.message,
-                    [int(batch.rows[k]) for k in at],
-                    str(batch.frame[rule.column][at[0]]),
-                    int(counted[f"n:{i}"][0]),
-                )
-        wanted = [*seen, *([plan.recipe.target] if plan.recipe.target in described else [])]
-        values = lazy.select([pl.col(f"typed:{n}").alias(n) for n in dict.fromkeys(wanted)]).collect()
-        for c in seen:
-            seen[c].append(values[c])
-        if plan.recipe.target in described and len(target) < 1000:
-            target |= set(values[plan.recipe.target].drop_nulls().cast(pl.String).unique())
-    failures += [Failure(c, m, n, tuple(rows), example) for (c, m), (n, rows, example) in found.items()]
-    for c, parts in seen.items():
-        whole = pl.concat(parts)
-        repeated = whole.is_duplicated() & whole.is_not_null()
-        if repeated.any():
-            at = repeated.arg_true()
-            failures.append(
-                Failure(
-                    c,
-                    "expected every value once (unique)",
-                    int(repeated.sum()),
-                    tuple(at.head(_FIRST_ROWS)),
-                    str(whole[int(at[0])]),
-                )
-            )
+    target = plan.recipe.target
     for c in described:
-        if n_rows and present[c] == 0:
-            if c == plan.recipe.target:
-                failures.append(Failure(c, "no value in any row", n_rows, (), ""))
+        if tally.n_rows and tally.present[c] == 0:
+            if c == target:
+                failures.append(Failure(c, "no value in any row", tally.n_rows, (), ""))
             else:
                 notes.append(f"column '{c}' has no value in any row.")
-    if plan.recipe.target in described and len(target) == 1:
-        failures.append(
-            Failure(
-                plan.recipe.target,
-                "the target has one value only: nothing can be learned",
-                n_rows,
-                (),
-                next(iter(target)),
-            )
-        )
-    return CheckReport(n_rows, tuple(failures), tuple(notes))
+    if len(tally.target_values) == 1:
+        message = "the target has one value only: nothing can be learned"
+        failures.append(Failure(target, message, tally.n_rows, (), next(iter(tally.target_values))))
+    return CheckReport(tally.n_rows, tuple(failures), tuple(notes))
+
+
+class _Tally:
+    """The sums of one pass over the batches of a table.
+
+    Attributes
+    ----------
+    present
+        Number of values by column.
+    target_values
+        Different values of the target; the count stops soon after 1,000.
+    """
+
+    def __init__(self, plan: Plan, columns: list[str], decimal: str) -> None:
+        self._plan, self._columns, self._decimal = plan, columns, decimal
+        self.n_rows = 0
+        self.present = dict.fromkeys(columns, 0)
+        self.target_values: set[str] = set()
+        self._failures: dict[tuple[str, str], Failure] = {}
+        self._unique: dict[str, list[pl.Series]] = {c: [] for c in columns if _spec(plan, c).constraints.unique}
+        self._rows: list[npt.NDArray[np.int64]] = []
+
+    def add(self, batch: RawBatch) -> None:
+        """Count what one batch holds."""
+        self.n_rows += len(batch.rows) + batch.malformed.height
+        for line in batch.malformed.to_dicts():
+            self._note(Failure("", line["reason"], 1, (line["row"],), line["value"]))
+        typed, rules = plan_rules(batch.frame.schema, self._plan.schema, self._columns, self._decimal)
+        lazy = batch.frame.lazy().select(self._columns).with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
+        bad = [rule.bad.fill_null(False) for rule in rules]
+        counts = lazy.select(
+            *(pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in self._columns),
+            *(flags.arg_true().head(_FIRST_ROWS).implode().alias(f"at:{i}") for i, flags in enumerate(bad)),
+            *(flags.sum().alias(f"n:{i}") for i, flags in enumerate(bad)),
+        ).collect()
+        for name in self._columns:
+            self.present[name] += int(counts[f"present:{name}"][0])
+        for i, rule in enumerate(rules):
+            if n_bad := int(counts[f"n:{i}"][0]):
+                at = counts[f"at:{i}"][0].to_list()
+                rows = tuple(int(batch.rows[k]) for k in at)
+                example = str(batch.frame[rule.column][at[0]])
+                self._note(Failure(rule.column, rule.message, n_bad, rows, example))
+        target = [c for c in self._columns if c == self._plan.recipe.target and len(self.target_values) < 1000]
+        kept = dict.fromkeys([*self._unique, *target])
+        values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in kept).collect()
+        for c in target:
+            self.target_values |= set(values[c].drop_nulls().cast(pl.String).unique())
+        for c in self._unique:
+            self._unique[c].append(values[c])
+        if self._unique:
+            self._rows.append(batch.rows)
+
+    def failures(self) -> list[Failure]:
+        """Return the cells and rows that do not fit, by column and message."""
+        return list(self._failures.values())
+
+    def repeats(self) -> list[Failure]:
+        """Return the columns that must not repeat a value, and do."""
+        out = []
+        for c, parts in self._unique.items():
+            whole = pl.concat(parts)
+            at = (whole.is_duplicated() & whole.is_not_null()).arg_true()
+            if len(at):
+                rows = tuple(np.concatenate(self._rows)[at.head(_FIRST_ROWS).to_numpy()].tolist())
+                out.append(Failure(c, "expected every value once (unique)", len(at), rows, str(whole[int(at[0])])))
+        return out
+
+    def _note(self, failure: Failure) -> None:
+        key = (failure.column, failure.message)
+        if (so_far := self._failures.get(key)) is not None:
+            rows = (*so_far.first_rows, *failure.first_rows)[:_FIRST_ROWS]
+            failure = replace(so_far, count=so_far.count + failure.count, first_rows=rows)
+        self._failures[key] = failure
 
 
 def _spec(plan: Plan, column: str) -> Field:
     spec = plan.schema.field(column)
     assert spec is not None
     return spec
-
-
-def _note(
-    found: dict[tuple[str, str], tuple[int, list[int], str]],
-    column: str,
-    message: str,
-    rows: list[int],
-    example: str,
-    n: int = 1,
-) -> None:
-    count_, first, kept = found.get((column, message), (0, [], example))
-    found[(column, message)] = (count_ + n, (first + rows)[:_FIRST_ROWS], kept)

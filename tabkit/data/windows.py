@@ -38,45 +38,82 @@ def features(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFra
     Returns
     -------
     DataFrame
-        (n_pairs, n_features) Float32, in the order of the pairs; null where there is nothing to tell. Ages and gaps
+        (n_pairs, n_features) Float32, in the order of the pairs; null if there is nothing to tell. Ages and gaps
         in days, prices in the currency of the events.
     """
     past = events.before(day)
-    frame = past.frame().with_columns(age=(day - pl.col("day")).cast(pl.Float32)).lazy()
-    names = [f"decay_{h}" for h in HALF_LIVES]
-    frame = frame.with_columns((-pl.col("age") / (h / np.log(2))).exp().alias(f"decay_{h}") for h in HALF_LIVES)
+    ages = past.frame().with_columns(age=(day - pl.col("day")).cast(pl.Float32)).lazy()
+    frame = ages.with_columns((-pl.col("age") / (h / np.log(2))).exp().alias(f"decay_{h}") for h in HALF_LIVES)
+    pair = _of_pairs(frame)
+    home = (
+        frame.group_by("user", "store")
+        .len()
+        .sort("user", "len", "store", descending=[False, True, False])
+        .group_by("user", maintain_order=True)
+        .agg(pl.first("store"))
+    )
+    near = frame.filter(pl.col("age") <= STORE_DAYS)
+    store = near.group_by("store", "item").agg(pl.len().cast(pl.Float32).alias("store_recent"))
+    out = pl.DataFrame({"user": users, "item": items}).lazy()
+    for table, key in (
+        (pair, ["user", "item"]),
+        (_of_items(frame, pair), ["item"]),
+        (_of_users(frame, pair), ["user"]),
+        (home, ["user"]),
+        (store, ["store", "item"]),
+    ):
+        out = out.join(table, on=key, how="left", maintain_order="left")
+    for column in past.attributes.columns:
+        if column not in past.text:
+            out = _with_attribute(out, frame, past, column)
+    sums = [*(f"own_decay_{h}" for h in HALF_LIVES), "own_baskets", "store_recent"]
+    out = out.with_columns(pl.col(sums).fill_null(0.0))
+    out = out.with_columns(share=pl.col("own_baskets") / pl.col("user_baskets"))
+    return out.drop("user", "item", "store").cast(pl.Float32).collect()
+
+
+_RECENT = pl.col("age") <= 28
+
+
+def _of_pairs(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Describe what a user took of an item: how often, how lately, and whether it is due again."""
     pair = frame.group_by("user", "item").agg(
-        *(pl.sum(n).alias(f"own_{n}") for n in names),
+        *(pl.sum(f"decay_{h}").alias(f"own_decay_{h}") for h in HALF_LIVES),
         pl.len().cast(pl.Float32).alias("own_baskets"),
         pl.min("age").alias("own_last"),
         pl.max("age").alias("own_first"),
     )
-    pair = pair.with_columns(
+    return pair.with_columns(
         own_gap=pl.when(pl.col("own_baskets") > 1).then(
             (pl.col("own_first") - pl.col("own_last")) / (pl.col("own_baskets") - 1)
         )
     ).with_columns(own_due=pl.col("own_last") / pl.max_horizontal(pl.col("own_gap"), 1.0))
-    recent = pl.col("age") <= 28
-    item = (
-        frame.group_by("item")
-        .agg(
-            pl.len().cast(pl.Float32).alias("item_baskets"),
-            recent.sum().cast(pl.Float32).alias("item_recent"),
-            (pl.col("age") <= 7).sum().cast(pl.Float32).alias("item_week"),
-            pl.n_unique("user").cast(pl.Float32).alias("item_users"),
-            pl.max("age").alias("item_age"),
-            pl.mean("price").alias("item_price"),
-        )
-        .with_columns(
-            item_trend=(pl.col("item_recent") + 1) / (pl.col("item_baskets") * 28 / pl.col("item_age").clip(28) + 1),
-            item_per_user=pl.col("item_baskets") / pl.col("item_users"),
-        )
+
+
+def _of_items(frame: pl.LazyFrame, pair: pl.LazyFrame) -> pl.LazyFrame:
+    """Describe the demand for an item, its trend, and whether those who took it come back."""
+    item = frame.group_by("item").agg(
+        pl.len().cast(pl.Float32).alias("item_baskets"),
+        _RECENT.sum().cast(pl.Float32).alias("item_recent"),
+        (pl.col("age") <= 7).sum().cast(pl.Float32).alias("item_week"),
+        pl.n_unique("user").cast(pl.Float32).alias("item_users"),
+        pl.max("age").alias("item_age"),
+        pl.mean("price").alias("item_price"),
+    )
+    item = item.with_columns(
+        item_trend=(pl.col("item_recent") + 1) / (pl.col("item_baskets") * 28 / pl.col("item_age").clip(28) + 1),
+        item_per_user=pl.col("item_baskets") / pl.col("item_users"),
     )
     again = pair.group_by("item").agg((pl.col("own_baskets") > 1).mean().cast(pl.Float32).alias("item_again"))
+    return item.join(again, on="item", how="left")
+
+
+def _of_users(frame: pl.LazyFrame, pair: pl.LazyFrame) -> pl.LazyFrame:
+    """Describe a user's baskets, and how varied they are."""
     baskets = frame.group_by("user", "basket").agg(pl.first("age"), pl.len().cast(pl.Float32).alias("size"))
     user = baskets.group_by("user").agg(
         pl.len().cast(pl.Float32).alias("user_baskets"),
-        recent.sum().cast(pl.Float32).alias("user_recent"),
+        _RECENT.sum().cast(pl.Float32).alias("user_recent"),
         pl.mean("size").alias("user_size"),
         pl.min("age").alias("user_last"),
         ((pl.max("age") - pl.min("age")) / pl.len()).cast(pl.Float32).alias("user_gap"),
@@ -85,27 +122,7 @@ def features(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFra
         pl.len().cast(pl.Float32).alias("user_items"),
         (pl.col("own_baskets") > 1).mean().cast(pl.Float32).alias("user_again"),
     )
-    near = frame.filter(pl.col("age") <= STORE_DAYS)
-    home = (
-        frame.group_by("user", "store")
-        .len()
-        .sort("user", "len", "store", descending=[False, True, False])
-        .group_by("user", maintain_order=True)
-        .agg(pl.first("store"))
-    )
-    store = near.group_by("store", "item").agg(pl.len().cast(pl.Float32).alias("store_recent"))
-    out = pl.DataFrame({"user": users, "item": items}).lazy()
-    out = out.join(pair, on=["user", "item"], how="left", maintain_order="left")
-    for table, key in ((item, "item"), (again, "item"), (user, "user"), (variety, "user"), (home, "user")):
-        out = out.join(table, on=key, how="left", maintain_order="left")
-    out = out.join(store, on=["store", "item"], how="left", maintain_order="left")
-    for column in past.attributes.columns:
-        if column not in past.text:
-            out = _with_attribute(out, frame, past, column)
-    counted = [*(f"own_{n}" for n in names), "own_baskets", "store_recent"]
-    out = out.with_columns(pl.col(counted).fill_null(0.0))
-    out = out.with_columns(share=pl.col("own_baskets") / pl.col("user_baskets"))
-    return out.drop("user", "item", "store").cast(pl.Float32).collect()
+    return user.join(variety, on="user", how="left")
 
 
 def _with_attribute(out: pl.LazyFrame, frame: pl.LazyFrame, past: Events, column: str) -> pl.LazyFrame:

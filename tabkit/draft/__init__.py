@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tabkit.data.source import Input
+from tabkit.data.source import DataLike, Input
 from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of
-from tabkit.draft.table import Roles, look, open_table
-from tabkit.draft.write import DEFAULT_METRICS, one_line, recipe_text, schema_text
+from tabkit.draft.profile import Roles, open_table, profile_of
+from tabkit.draft.write import DEFAULT_METRICS, Question, one_line, recipe_text, schema_text
 from tabkit.errors import DataError, UsageError, nearest
 
 __all__ = ["Draft", "new"]
@@ -29,7 +29,7 @@ class Draft:
 
 def new(
     name: str,
-    data: str | Path,
+    data: DataLike,
     target: str,
     *,
     task: str | None = None,
@@ -44,10 +44,12 @@ def new(
     ----------
     name
         ``vertical/name``, in lower case.
+    data
+        A file, a folder, a glob, or a polars, pandas or pyarrow frame.
     task
-        binary, multiclass or regression; from the target's values where None.
+        binary, multiclass or regression; from the target's values if None.
     id, time, group
-        Columns with a role. An id is found where every row has its own value; time and group are yours to name.
+        Columns with a role. An id is found if every row has its own value in some column; time and group are yours to name.
 
     Raises
     ------
@@ -69,23 +71,23 @@ def new(
     source, dialect = open_table(data)
     roles = Roles(target, id, time, group)
     _check_roles(roles, source)
-    table = look(source, dialect, short, roles)
-    task, remarks = task_of(table, target, task)
+    seen = profile_of(source, dialect, short, roles)
+    task, remarks = task_of(seen, target, task)
     positive = None
     if task == "binary":
-        positive, why = positive_of(table, target)
+        positive, why = positive_of(seen, target)
         remarks.append(why)
-    if time is not None and not table.frame[time].dtype.is_temporal() and not table.frame[time].dtype.is_numeric():
+    if time is not None and not seen.frame[time].dtype.is_temporal() and not seen.frame[time].dtype.is_numeric():
         raise DataError(
             f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
         )
-    found, id_notes = id_of(table, id, roles.taken)
-    roles = replace(roles, id=found)
-    advise(table, roles.taken)
-    suspect_leaks(table, task, roles)
+    id, id_remarks = id_of(seen, id, roles.taken)
+    roles = replace(roles, id=id)
+    advise(seen, roles.taken)
+    suspect_leaks(seen, task, roles)
     texts = {
-        schema_path: schema_text(table, short, str(data)),
-        recipe_path: recipe_text(table, name, task, roles, positive, remarks, id_notes),
+        schema_path: schema_text(seen, short),
+        recipe_path: recipe_text(seen, name, roles, Question(task, positive, remarks, id_remarks)),
     }
     try:
         for path, text in texts.items():
@@ -94,9 +96,9 @@ def new(
                 file.write(text)
     except OSError as problem:
         raise UsageError(f"{problem.filename} cannot be written ({problem.strerror}). Choose another --dir.") from None
-    notes = [*table.remarks]
-    notes += [f"{c.name}: {comment}" for c in table.columns.values() for comment in c.comments]
-    return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_notes)))
+    notes = [*seen.remarks]
+    notes += [f"{c.name}: {comment}" for c in seen.columns.values() for comment in c.comments]
+    return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_remarks)))
 
 
 def _check_roles(roles: Roles, source: Input) -> None:

@@ -21,10 +21,10 @@ _SENSITIVE = re.compile(r"(^|_)(age|sex|gender|race|ethnic\w*|religion|nationali
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnProfile:
     """A column as it will be written: its field, and the comments that stand above it.
 
-    ``excluded`` is the reason why it is no feature; empty where it is one.
+    ``excluded`` is the reason why it is no feature; empty if it is one.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Column:
     mixed: bool = False
 
 
-def infer(values: pl.Series, decimal: str) -> Column:
+def infer(values: pl.Series, decimal: str) -> ColumnProfile:
     """Infer one column's type from its values."""
     name, comments, mixed = values.name, [], False
     sensitive = bool(_SENSITIVE.search(name))
@@ -62,7 +62,7 @@ def infer(values: pl.Series, decimal: str) -> Column:
     comments += _sentinel_notes(numbers)
     spec = Field(type=kind, format=form, sensitive=sensitive)  # type: ignore[arg-type]
     unique = values.null_count() == 0 and values.len() > 1 and values.n_unique() == values.len()
-    return Column(name, spec, codes, tuple(comments), unique=unique, mixed=mixed)
+    return ColumnProfile(name, spec, codes, tuple(comments), unique=unique, mixed=mixed)
 
 
 def _missing_note(n_missing: int, n_rows: int, written: str) -> list[str]:
@@ -138,7 +138,7 @@ def _mostly_numbers(rest: pl.Series, numbers: pl.Series, codes: tuple[str, ...])
         comment = f"{share}, and {words[0]!r} is the only other: taken as missing"
         return _Guess("integer" if whole else "number", None, tuple(sorted((*codes, words[0]))), (comment,))
     shown = ", ".join(repr(word) for word in words.unique(maintain_order=True)[:3])
-    advice = f"{share}, but not {shown}: mend them, or list them under missing, and set type to number"
+    advice = f"{share}, but not {shown}: fix them, or list them under missing, and set type to number"
     return _Guess("string", None, codes, (advice,), mixed=True)
 
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from tabkit.data.encode import as_text, fit_encoder
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
-from tabkit.draft.columns import Column
-from tabkit.draft.table import Roles, Table
-from tabkit.draft.write import toml_value
+from tabkit.draft.columns import ColumnProfile
+from tabkit.draft.profile import Profile, Roles
+from tabkit.draft.write import toml_text
 from tabkit.errors import DataError, UsageError, count
 
 LEAK_ROWS = 20_000
@@ -35,9 +35,9 @@ _ID_NAME = re.compile(r"(^|[_\W])(?i:id|key|code|number|no|nr|uuid|guid)$|[a-z]I
 _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store|site|field|plot|group)(_|$)", re.I)
 
 
-def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]]:
+def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[str]]:
     """Return the task, and what to say about it."""
-    values = table.frame[target].drop_nulls()
+    values = profile.frame[target].drop_nulls()
     n_values, numeric, remarks = values.n_unique(), values.dtype.is_numeric(), []
     if numeric and values.dtype.is_float():
         values = values.filter(values.is_finite())
@@ -62,7 +62,7 @@ def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]
     if task == "multiclass" and n_values > 100:
         fix = "use --task regression" if numeric else "group rare ones into one, or choose another --target"
         raise DataError(f"'{target}' has {n_values:,} classes. Expected at most 100; {fix}.")
-    n_missing = table.frame.height - table.frame[target].drop_nulls().len()
+    n_missing = profile.frame.height - profile.frame[target].drop_nulls().len()
     if n_missing:
         remarks.append(f"{count(n_missing, 'row')} without '{target}' cannot be learned from and are left out")
     if task != "regression":
@@ -75,13 +75,13 @@ def task_of(table: Table, target: str, task: str | None) -> tuple[str, list[str]
     return task, remarks
 
 
-def positive_of(table: Table, target: str) -> tuple[str, str]:
+def positive_of(profile: Profile, target: str) -> tuple[str, str]:
     """Return the class that the question is about, and why."""
-    names = as_text(table.frame[target].drop_nulls())
+    names = as_text(profile.frame[target].drop_nulls())
     counts = {n: int((names == n).sum()) for n in sorted(names.unique())}
     known = [n for n in counts if n.strip().lower() in POSITIVE_NAMES]
     if set(counts) in ({"0", "1"}, {"-1", "1"}):
-        known = ["1"]  # where classes are 1 and 2, the number says nothing
+        known = ["1"]  # if classes are 1 and 2, the number says nothing
     if len(known) == 1:
         chosen, why = known[0], "by its name"
     else:
@@ -92,14 +92,14 @@ def positive_of(table: Table, target: str) -> tuple[str, str]:
     )
 
 
-def id_of(table: Table, id: str | None, taken: set[str]) -> tuple[str | None, list[str]]:
+def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None, list[str]]:
     """Return the column that names the rows, and what to say about it."""
     if id is not None:
-        n_copies = table.frame.height - table.frame[id].n_unique()
-        n_missing = table.frame[id].null_count()
+        n_copies = profile.frame.height - profile.frame[id].n_unique()
+        n_missing = profile.frame[id].null_count()
         notes = [f"'{id}' repeats in {count(n_copies, 'row')}, so it does not name a row"] if n_copies else []
         return id, notes + ([f"'{id}' is missing in {count(n_missing, 'row')}"] if n_missing else [])
-    kinds = {name: _names_rows(table, column) for name, column in table.columns.items() if name not in taken}
+    kinds = {name: _names_rows(profile, column) for name, column in profile.columns.items() if name not in taken}
     for kind in ("id", "text", "row number"):
         for name, found in kinds.items():
             if found == kind:
@@ -107,9 +107,9 @@ def id_of(table: Table, id: str | None, taken: set[str]) -> tuple[str | None, li
     return None, []
 
 
-def _names_rows(table: Table, column: Column) -> str | None:
-    """Return how a column names the rows: as an id, a text of its own, a row number; None where it does not."""
-    values = table.frame[column.name]
+def _names_rows(profile: Profile, column: ColumnProfile) -> str | None:
+    """Return how a column names the rows: as an id, a text of its own, a row number; None if it does not."""
+    values = profile.frame[column.name]
     if not column.unique or column.mixed or column.spec.type not in ("integer", "string"):
         return None
     if column.spec.type == "string":
@@ -125,17 +125,17 @@ def _names_rows(table: Table, column: Column) -> str | None:
     return "row number" if counted else None
 
 
-def _comment(table: Table, name: str, text: str, excluded: bool = False) -> None:
-    column = table.columns[name]
-    table.columns[name] = replace(
+def _comment(profile: Profile, name: str, text: str, excluded: bool = False) -> None:
+    column = profile.columns[name]
+    profile.columns[name] = replace(
         column, comments=(*column.comments, text), excluded=text if excluded else column.excluded
     )
 
 
-def advise(table: Table, taken: set[str]) -> None:
+def advise(profile: Profile, taken: set[str]) -> None:
     """Comment on every column that is no plain feature, and exclude those that name the rows."""
-    frame = table.frame
-    for name, column in table.columns.items():
+    frame = profile.frame
+    for name, column in profile.columns.items():
         if name in taken:
             continue
         values = frame[name].drop_nulls()
@@ -146,12 +146,14 @@ def advise(table: Table, taken: set[str]) -> None:
             elif values.len() == frame.height:
                 shown = f"is {values[0]!r} in every row: it carries nothing"
             else:
-                shown = f"is {values[0]!r} wherever it has a value: it carries nothing, unless its missing values do"
-            _comment(table, name, shown)
+                shown = (
+                    f"is {values[0]!r} in every row that has a value: it carries nothing, unless its missing values do"
+                )
+            _comment(profile, name, shown)
             continue
-        if _names_rows(table, column):
+        if _names_rows(profile, column):
             _comment(
-                table,
+                profile,
                 name,
                 f"has a value of its own in all {frame.height:,} rows: it names them, so it is excluded",
                 True,
@@ -159,7 +161,7 @@ def advise(table: Table, taken: set[str]) -> None:
             continue
         if kind == "string" and not column.mixed and n_values > max(20, 0.9 * values.len()):
             _comment(
-                table,
+                profile,
                 name,
                 f"{n_values:,} different texts in {values.len():,} values: too many to learn from, so it is excluded",
                 True,
@@ -167,59 +169,59 @@ def advise(table: Table, taken: set[str]) -> None:
             continue
         if kind == "string" and n_values > 200:
             _comment(
-                table, name, f"{n_values:,} different texts: the 200 most frequent are kept, the rest share one code"
+                profile, name, f"{n_values:,} different texts: the 200 most frequent are kept, the rest share one code"
             )
         elif kind in ("date", "datetime"):
             _comment(
-                table,
+                profile,
                 name,
-                f"dates: if new rows come later than old ones, add time = {toml_value(name)} to the recipe; the split is then by time, the newest rows held out",
+                f"dates: if new rows come later than old ones, add time = {toml_text(name)} to the recipe; the split is then by time, the newest rows held out",
             )
         elif kind == "integer" and 2 < n_values <= 12 and frame.height > 200:
             _comment(
-                table,
+                profile,
                 name,
                 f"{n_values} different whole numbers: if they are codes without an order, set type to string",
             )
         repeats = 20 < n_values < 0.95 * values.len()
         if kind in ("string", "integer") and repeats and _GROUP_NAME.search(name):
             _comment(
-                table,
+                profile,
                 name,
-                f"{n_values:,} values that repeat: if rows of one {name} belong together, add group = {toml_value(name)} to the recipe",
+                f"{n_values:,} values that repeat: if rows of one {name} belong together, add group = {toml_text(name)} to the recipe",
             )
 
 
-def suspect_leaks(table: Table, task: str, roles: Roles) -> None:
-    """Exclude columns that give the target away alone, and say why and how to take them back."""
-    frame = table.frame
+def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
+    """Exclude columns that give the target away by themselves, and say why and how to take them back."""
+    frame = profile.frame
     usable = [
         name
-        for name, column in table.columns.items()
+        for name, column in profile.columns.items()
         if name not in roles.taken and not column.excluded and frame[name].n_unique() > 1
     ]
     if not usable:
         raise DataError(
-            f"{table.source.name}: no column is left to learn '{roles.target}' from; all others have a role, name the rows "
+            f"{profile.source.name}: no column is left to learn '{roles.target}' from; all others have a role, name the rows "
             "or never vary. Expected at least one feature."
         )
     unit = "R squared" if task == "regression" else "ROC AUC"
-    leaks = _leaks(table, usable, task, roles.target)
+    leaks = _leaks(profile, usable, task, roles.target)
     for name, score in leaks.items():
         why = f"predicts '{roles.target}' almost perfectly by itself ({unit} {score:.3f}), as a column recorded after the outcome would"
         if len(leaks) == len(usable):
-            _comment(table, name, f"{why}; kept, since no other feature is left: ask how it comes about")
+            _comment(profile, name, f"{why}; kept, since no other feature is left: ask how it comes about")
         else:
             _comment(
-                table, name, f"{why}: excluded; if it is known before, take it out of the recipe's exclude list", True
+                profile, name, f"{why}: excluded; if it is known before, take it out of the recipe's exclude list", True
             )
 
 
-def _leaks(table: Table, columns: list[str], task: str, target: str) -> dict[str, float]:
+def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict[str, float]:
     labelled = pl.col(target).is_not_null()
-    if table.frame[target].dtype.is_float():
+    if profile.frame[target].dtype.is_float():
         labelled &= pl.col(target).is_finite()
-    frame = table.frame.filter(labelled)
+    frame = profile.frame.filter(labelled)
     if frame.height < 40:
         return {}
     shuffled = frame.sample(n=min(LEAK_ROWS, frame.height), shuffle=True, seed=0)

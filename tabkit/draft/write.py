@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import polars as pl
+import tomlkit
+from tomlkit.items import AbstractTable
 
-from tabkit.draft.table import Roles, Table
+from tabkit.draft.profile import Profile, Roles
 from tabkit.errors import count
 
 DEFAULT_METRICS = {
@@ -17,40 +17,6 @@ DEFAULT_METRICS = {
     "multiclass": ("log_loss", ["accuracy", "balanced_accuracy", "macro_roc_auc"]),
     "regression": ("rmse", ["mae", "r2"]),
 }
-
-
-def one_line(text: str) -> str:
-    """Return text fit for a TOML comment and a terminal: a column's name may hold any character."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _remarks(texts: Iterable[str]) -> list[str]:
-    return [f"# {one_line(text)}" for text in texts]
-
-
-def schema_text(table: Table, name: str, data: str) -> str:
-    """Return the schema."""
-    rows = count(table.n_rows, "row")
-    lines = _remarks([f"What a row of {data} is, as inferred from {rows}. Yours to edit."])
-    lines += [
-        f"name = {toml_value(name)}",
-        f"title = {toml_value(name.replace('_', ' ').capitalize())}",
-        'row = "one record"',
-    ]
-    lines += _remarks(table.remarks)
-    stated = table.dialect.model_dump(exclude_none=True)
-    if stated:
-        lines += ["", "[dialect]", *(f"{k} = {toml_value(v)}" for k, v in stated.items())]
-    for column in table.columns.values():
-        lines += ["", *_remarks(column.comments), f"[fields.{toml_key(column.name)}]"]
-        lines.append(f"type = {toml_value(column.spec.type)}")
-        if column.spec.format:
-            lines.append(f"format = {toml_value(column.spec.format)}")
-        if column.spec.sensitive:
-            lines.append("sensitive = true")
-        if column.missing:
-            lines.append(f"missing = {toml_value(list(column.missing))}")
-    return "\n".join(lines) + "\n"
 
 
 SMALL_ROWS = 2_000
@@ -64,98 +30,139 @@ LEAST_PER_CLASS = 3 * FOLDS
 """With fewer rows of a class, a fold or its valid part may go without it."""
 
 
-def recipe_text(
-    table: Table,
-    name: str,
-    task: str,
-    roles: Roles,
-    positive: str | None,
-    remarks: list[str],
-    id_notes: list[str],
-) -> str:
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the target, and what to say about it and about the id."""
+
+    task: str
+    positive: str | None
+    remarks: list[str]
+    id_remarks: list[str]
+
+
+def one_line(text: str) -> str:
+    """Return text fit for a TOML comment and a terminal: a column's name may hold any character."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def toml_text(text: str) -> str:
+    """Return text as TOML writes it.
+
+    >>> print(toml_text('5" disk'))
+    "5\\" disk"
+    """
+    return tomlkit.item(text).as_string()
+
+
+def _comment(lines: tomlkit.TOMLDocument | AbstractTable, *texts: str) -> None:
+    for text in texts:
+        lines.add(tomlkit.comment(one_line(text)))
+
+
+def _section(path: tuple[str, ...], values: Mapping[str, object], comments: Iterable[str] = ()) -> str:
+    """Return a TOML table, its comments right above it: tomlkit itself puts an empty line between."""
+    above = tomlkit.document()
+    _comment(above, *comments)
+    table: AbstractTable = tomlkit.table()
+    for key, value in values.items():
+        table.add(key, value)
+    for key in reversed(path[1:]):
+        parent = tomlkit.table(is_super_table=True)
+        parent.append(key, table)
+        table = parent
+    return above.as_string() + tomlkit.document().append(path[0], table).as_string()
+
+
+def schema_text(profile: Profile, name: str) -> str:
+    """Return the schema."""
+    head = tomlkit.document()
+    _comment(
+        head,
+        f"What a row of {profile.source.name} is, as inferred from {count(profile.n_rows, 'row')}. Yours to edit.",
+    )
+    head.update({"name": name, "title": name.replace("_", " ").capitalize(), "row": "one record"})
+    _comment(head, *profile.remarks)
+    parts = [head.as_string()]
+    if stated := profile.dialect.model_dump(exclude_none=True):
+        parts.append(_section(("dialect",), stated))
+    for column in profile.columns.values():
+        field: dict[str, object] = {"type": column.spec.type}
+        if column.spec.format:
+            field["format"] = column.spec.format
+        if column.spec.sensitive:
+            field["sensitive"] = True
+        if column.missing:
+            field["missing"] = list(column.missing)
+        parts.append(_section(("fields", column.name), field, column.comments))
+    return "\n".join(parts)
+
+
+def recipe_text(profile: Profile, name: str, roles: Roles, question: Question) -> str:
     """Return the recipe."""
-    primary, report = DEFAULT_METRICS[task]
     short = name.split("/")[1]
-    lines = [
-        f"# What to do with {short}: written by `tabkit new`, yours to edit. `tabkit show` explains it.",
-        f"name = {toml_value(name)}",
-        f"title = {toml_value(short.replace('_', ' ').capitalize())}",
-        f"question = {toml_value(f'What will {roles.target} be?')}",
-        f"schema = {toml_value(short)}",
-        *_remarks(remarks),
-        f"task = {toml_value(task)}",
-        f"target = {toml_value(roles.target)}",
-    ]
-    if positive is not None:
-        lines.append(f"positive = {toml_value(positive)}")
+    head = tomlkit.document()
+    _comment(head, f"What to do with {short}: written by `tabkit new`, yours to edit. `tabkit show` explains it.")
+    head.update({"name": name, "title": short.replace("_", " ").capitalize()})
+    head.update({"question": f"What will {roles.target} be?", "schema": short})
+    _comment(head, *question.remarks)
+    head.update({"task": question.task, "target": roles.target})
+    if question.positive is not None:
+        head["positive"] = question.positive
     if roles.id is not None:
-        lines += [*_remarks(id_notes), f"id = {toml_value(roles.id)}"]
+        _comment(head, *question.id_remarks)
+        head["id"] = roles.id
     if roles.time is not None:
-        lines += ["# The split is by time: the newest rows are held out.", f"time = {toml_value(roles.time)}"]
+        _comment(head, "The split is by time: the newest rows are held out.")
+        head["time"] = roles.time
     if roles.group is not None:
-        lines += ["# Rows of one group stay in one part of the split.", f"group = {toml_value(roles.group)}"]
-    excluded = [c for c in table.columns.values() if c.excluded]
-    if excluded:
-        lines.append("# Columns that are no features, and why; take one out of the list to use it:")
-        lines += _remarks(f"  {c.name}: {c.excluded}" for c in excluded)
-        lines.append(f"exclude = {toml_value([c.name for c in excluded])}")
-    if _wants_folds(table, task, roles):
-        lines += [
-            "",
-            f"# {table.n_rows:,} rows: a single holdout would tell little, so every row is held out once, in {FOLDS} folds. It takes",
-            "# about twice as long. For one holdout (and for --distill, which needs one), remove this table.",
-            "[split]",
-            f"folds = {FOLDS}",
-        ]
-        if table.n_rows < FEW_ROWS:
-            lines.append(
-                "repeats = 2  # with so few rows, what is held out together matters: once more with other folds"
-            )
-    lines += ["", "[metrics]", f"primary = {toml_value(primary)}", f"report = {toml_value(report)}"]
-    lines += [
-        "# The gain that would change what you do; fine-tuning must prove at least this much.",
-        f"worthwhile = {_worthwhile(table, task, roles.target)}",
-    ]
-    lines += ["", "[candidates.adapt]", 'icl = ["full"]', 'tabnet = ["head", "gradual", "full"]']
-    return "\n".join(lines) + "\n"
+        _comment(head, "Rows of one group stay in one part of the split.")
+        head["group"] = roles.group
+    if excluded := [c for c in profile.columns.values() if c.excluded]:
+        _comment(head, "Columns that are no features, and why; take one out of the list to use it:")
+        _comment(head, *(f"  {c.name}: {c.excluded}" for c in excluded))
+        head["exclude"] = [c.name for c in excluded]
+    parts = [head.as_string()]
+    if _wants_folds(profile, question.task, roles):
+        parts.append(_folds(profile.n_rows))
+    primary, report = DEFAULT_METRICS[question.task]
+    metrics = tomlkit.table()
+    metrics.update({"primary": primary, "report": report})
+    _comment(metrics, "The gain that would change what you do; fine-tuning must prove at least this much.")
+    metrics["worthwhile"] = _worthwhile(profile, question.task, roles.target)
+    parts.append(tomlkit.document().append("metrics", metrics).as_string())
+    parts.append(_section(("candidates", "adapt"), {"icl": ["full"], "tabnet": ["head", "gradual", "full"]}))
+    return "\n".join(parts)
 
 
-def _wants_folds(table: Table, task: str, roles: Roles) -> bool:
+def _folds(n_rows: int) -> str:
+    split: dict[str, object] = {"folds": FOLDS}
+    if n_rows < FEW_ROWS:
+        split["repeats"] = tomlkit.item(2).comment(
+            "with so few rows, what is held out together matters: once more with other folds"
+        )
+    comments = (
+        f"{n_rows:,} rows: a single holdout would tell little, so every row is held out once, in {FOLDS} folds. It takes",
+        "about twice as long. For one holdout (and for --distill, which needs one), remove this table.",
+    )
+    return _section(("split",), split, comments)
+
+
+def _wants_folds(profile: Profile, task: str, roles: Roles) -> bool:
     """Tell whether to cross-validate: few rows, and enough groups and rows of each class for every fold to have some."""
-    if table.n_rows >= SMALL_ROWS or roles.time is not None:
+    if profile.n_rows >= SMALL_ROWS or roles.time is not None:
         return False
-    if roles.group is not None and table.frame[roles.group].n_unique() < 2 * FOLDS:
+    if roles.group is not None and profile.frame[roles.group].n_unique() < 2 * FOLDS:
         return False
     if task != "regression":
-        counts = table.frame[roles.target].drop_nulls().value_counts()["count"]
+        counts = profile.frame[roles.target].drop_nulls().value_counts()["count"]
         if int(counts.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
             return False
     return True
 
 
-def _worthwhile(table: Table, task: str, target: str) -> str:
+def _worthwhile(profile: Profile, task: str, target: str) -> float:
     if task == "regression":
-        values = table.frame[target].cast(pl.Float64)
+        values = profile.frame[target].cast(pl.Float64)
         spread = float(values.filter(values.is_finite()).std() or 0.0)  # type: ignore[arg-type]
-        return repr(float(f"{0.01 * spread:.2g}"))
-    return {"binary": "0.005", "multiclass": "0.01"}[task]
-
-
-def toml_key(name: str) -> str:
-    """Return a TOML key for any column name.
-
-    >>> toml_key("age"), toml_key("int. rate")
-    ('age', '"int. rate"')
-    """
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
-
-
-def toml_value(value: Any) -> str:
-    """Return a TOML value: text, truth, number, or a list of them. JSON's text is TOML's basic string."""
-    if isinstance(value, list):
-        return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+        return float(f"{0.01 * spread:.2g}")
+    return {"binary": 0.005, "multiclass": 0.01}[task]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,9 @@ MOST_COLUMNS = 60
 REPEATS = 4
 N_BINS = 10
 
+_CONFIDENCE = math.erf(1.96 / math.sqrt(2))
+"""95%, as 1.96 standard errors say it."""
+
 
 def calibration(y: Labels, p: Floats) -> Calibration:
     """Return reliability bins (deciles of the probability), expected calibration error, and the logistic fit.
@@ -35,24 +39,27 @@ def calibration(y: Labels, p: Floats) -> Calibration:
     p
         Probability of 1 (n_rows,).
     """
+    from scipy.stats import binomtest
+
     edges = np.unique(np.quantile(p, np.linspace(0, 1, N_BINS + 1)[1:-1]))
     bin_of = np.searchsorted(edges, p, side="left")
     bins = []
     for b in np.unique(bin_of):
         inside = bin_of == b
-        n, observed = int(inside.sum()), float(y[inside].mean())
-        low, high = _wilson(observed, n)
-        predicted = float(p[inside].mean())
-        bins.append(CalibrationBin(predicted=predicted, observed=observed, low=low, high=high, rows=n))
+        n = int(inside.sum())
+        wilson = binomtest(int(y[inside].sum()), n).proportion_ci(_CONFIDENCE, method="wilson")
+        bins.append(
+            CalibrationBin(
+                predicted=float(p[inside].mean()),
+                observed=float(y[inside].mean()),
+                low=float(wilson.low),
+                high=float(wilson.high),
+                rows=n,
+            )
+        )
     ece = float(sum(b.rows * abs(b.predicted - b.observed) for b in bins) / len(y))
     slope, intercept = _cox(y, p)
     return Calibration(bins=tuple(bins), ece=ece, slope=slope, intercept=intercept)
-
-
-def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
 def _cox(y: Labels, p: Floats) -> tuple[float | None, float | None]:
@@ -80,8 +87,8 @@ def importance(
         holdout, resampler = holdout.take(rows), replace(resampler, n_rows=len(rows), groups=groups)
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:
-        alone = single_feature_scores(train, valid)
-        columns = sorted(columns, key=lambda c: -alone[c])[:MOST_COLUMNS]
+        scores = single_feature_scores(train, valid)
+        columns = sorted(columns, key=lambda c: -scores[c])[:MOST_COLUMNS]
     few = replace(resampler, resamples=max(50, resampler.resamples // (4 * REPEATS)))
     whole = model.predict(holdout)
     intact = few.score(metric, holdout.labels, whole)

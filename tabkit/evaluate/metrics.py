@@ -1,16 +1,20 @@
-"""Metrics, each one entry of :data:`METRICS`, vectorised over row weights.
+"""Metrics, vectorised over row weights: tabkit's own, and those that other packages register.
 
 A bootstrap resample is a vector of row counts, so a metric that takes weights (B, n_rows) scores B resamples
 in one pass over sorted predictions. Weights of one give the plain metric. Definitions are scikit-learn's
 (``sample_weight``), which the tests compare against; a resample on which a metric is undefined gives NaN.
+
+To add a metric, add an entry to ``_OWN``. A package outside tabkit registers one by an entry point of the group
+``tabkit.metrics`` that loads a :class:`Metric`; the entry point's name is the metric's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -59,11 +63,12 @@ class Metric:
 
     title: str
     function: MetricFunction
+    _: KW_ONLY
     greater_is_better: bool
     tasks: frozenset[str]
+    within: tuple[float, float]
+    """The least and the greatest possible value; intervals are clipped to them."""
     unit: str = ""
-    within: tuple[float, float] = (0.0, 1.0)
-    """The least and the greatest value there is."""
 
     @property
     def called(self) -> str:
@@ -72,7 +77,7 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """+1 where greater is better, else -1: ``sign * (a - b)`` is the gain of a over b."""
+        """+1 if greater is better, else -1: ``sign * (a - b)`` is the gain of a over b."""
         return 1 if self.greater_is_better else -1
 
     def value(self, y: Labels, predicted: Floats) -> float:
@@ -232,37 +237,102 @@ def _per_user(c: Case) -> Floats:
     return _weighted_mean(c.p[defined], c.w[:, defined])
 
 
+_SHARE = (0.0, 1.0)
 _POSITIVE = (0.0, math.inf)
 _UP_TO_1 = (-math.inf, 1.0)
 
-METRICS: dict[str, Metric] = {
-    "roc_auc": Metric("ROC AUC", _roc_auc, True, _BINARY),
-    "gini": Metric("Gini (2 AUC - 1)", _gini, True, _BINARY, within=(-1.0, 1.0)),
-    "ks": Metric("Kolmogorov-Smirnov", _ks, True, _BINARY),
-    "pr_auc": Metric("PR AUC (average precision)", _pr_auc, True, _BINARY),
-    "brier": Metric("Brier score", _brier, False, _BINARY),
-    "log_loss": Metric("Log loss", _log_loss, False, _CLASSES, "nats", _POSITIVE),
-    "fpr_at_80_recall": Metric("False positive rate at 80% recall", _fpr_at_80_recall, False, _BINARY),
+_OWN: dict[str, Metric] = {
+    "roc_auc": Metric("ROC AUC", _roc_auc, greater_is_better=True, tasks=_BINARY, within=_SHARE),
+    "gini": Metric("Gini (2 AUC - 1)", _gini, greater_is_better=True, tasks=_BINARY, within=(-1.0, 1.0)),
+    "ks": Metric("Kolmogorov-Smirnov", _ks, greater_is_better=True, tasks=_BINARY, within=_SHARE),
+    "pr_auc": Metric("PR AUC (average precision)", _pr_auc, greater_is_better=True, tasks=_BINARY, within=_SHARE),
+    "brier": Metric("Brier score", _brier, greater_is_better=False, tasks=_BINARY, within=_SHARE),
+    "log_loss": Metric("Log loss", _log_loss, greater_is_better=False, tasks=_CLASSES, within=_POSITIVE, unit="nats"),
+    "fpr_at_80_recall": Metric(
+        "False positive rate at 80% recall", _fpr_at_80_recall, greater_is_better=False, tasks=_BINARY, within=_SHARE
+    ),
     "sensitivity_at_90_specificity": Metric(
-        "Sensitivity at 90% specificity", _sensitivity_at_90_specificity, True, _BINARY
+        "Sensitivity at 90% specificity",
+        _sensitivity_at_90_specificity,
+        greater_is_better=True,
+        tasks=_BINARY,
+        within=_SHARE,
     ),
     "net_benefit_at_30": Metric(
-        "Net benefit at a threshold of 30%", _net_benefit_at_30, True, _BINARY, within=_UP_TO_1
+        "Net benefit at a threshold of 30%", _net_benefit_at_30, greater_is_better=True, tasks=_BINARY, within=_UP_TO_1
     ),
-    "accuracy": Metric("Accuracy", _accuracy, True, _CLASSES),
-    "balanced_accuracy": Metric("Balanced accuracy", _balanced_accuracy, True, _CLASSES),
-    "macro_roc_auc": Metric("Macro ROC AUC (one against the rest)", _macro_roc_auc, True, _CLASSES),
-    "rmse": Metric("Root mean squared error", _rmse, False, _REGRESSION, "target", _POSITIVE),
-    "mae": Metric("Mean absolute error", _mae, False, _REGRESSION, "target", _POSITIVE),
-    "r2": Metric("R squared", _r2, True, _REGRESSION, within=_UP_TO_1),
-    "rpiq": Metric("RPIQ (interquartile range over RMSE)", _rpiq, True, _REGRESSION, within=_POSITIVE),
+    "accuracy": Metric("Accuracy", _accuracy, greater_is_better=True, tasks=_CLASSES, within=_SHARE),
+    "balanced_accuracy": Metric(
+        "Balanced accuracy", _balanced_accuracy, greater_is_better=True, tasks=_CLASSES, within=_SHARE
+    ),
+    "macro_roc_auc": Metric(
+        "Macro ROC AUC (one against the rest)", _macro_roc_auc, greater_is_better=True, tasks=_CLASSES, within=_SHARE
+    ),
+    "rmse": Metric(
+        "Root mean squared error", _rmse, greater_is_better=False, tasks=_REGRESSION, within=_POSITIVE, unit="target"
+    ),
+    "mae": Metric(
+        "Mean absolute error", _mae, greater_is_better=False, tasks=_REGRESSION, within=_POSITIVE, unit="target"
+    ),
+    "r2": Metric("R squared", _r2, greater_is_better=True, tasks=_REGRESSION, within=_UP_TO_1),
+    "rpiq": Metric(
+        "RPIQ (interquartile range over RMSE)", _rpiq, greater_is_better=True, tasks=_REGRESSION, within=_POSITIVE
+    ),
     # For lists, ``evaluate/ranking.py`` computes the number per user that is averaged here.
-    "ndcg@10": Metric("NDCG@10", _per_user, True, _RANKING),
-    "ndcg@20": Metric("NDCG@20", _per_user, True, _RANKING),
-    "recall@10": Metric("Recall@10", _per_user, True, _RANKING),
-    "recall@20": Metric("Recall@20", _per_user, True, _RANKING),
-    "mrr@20": Metric("Mean reciprocal rank within 20", _per_user, True, _RANKING),
-    "map@10": Metric("Mean average precision at 10", _per_user, True, _RANKING),
-    "hit_rate@10": Metric("Hit rate at 10", _per_user, True, _RANKING),
-    "new_recall@20": Metric("Recall@20 of items new to the user", _per_user, True, _RANKING),
+    "ndcg@10": Metric("NDCG@10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "ndcg@20": Metric("NDCG@20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "recall@10": Metric("Recall@10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "recall@20": Metric("Recall@20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "mrr@20": Metric(
+        "Mean reciprocal rank within 20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE
+    ),
+    "map@10": Metric("Mean average precision at 10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "hit_rate@10": Metric("Hit rate at 10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
+    "new_recall@20": Metric(
+        "Recall@20 of items new to the user", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE
+    ),
 }
+
+
+class _Metrics(Mapping[str, Metric]):
+    """Every metric by name; the entry points are read when the first metric is asked for."""
+
+    @cached_property
+    def _all(self) -> dict[str, Metric]:
+        return _with_registered(entry_points(group="tabkit.metrics"))
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+METRICS: Mapping[str, Metric] = _Metrics()
+"""Every metric by name, those of other packages after tabkit's own."""
+
+
+def _with_registered(points: Iterable[EntryPoint]) -> dict[str, Metric]:
+    """Return tabkit's metrics and those of entry points.
+
+    Raises
+    ------
+    UsageError
+        An entry point has a name that is taken, cannot be loaded, or is no :class:`Metric`.
+    """
+    metrics, origins = dict(_OWN), dict.fromkeys(_OWN, "tabkit itself")
+    for point in sorted(points, key=lambda point: point.name):
+        origin = f"{point.value}, an entry point of tabkit.metrics"
+        if point.name in metrics:
+            raise UsageError(f"Two metrics are named '{point.name}': {origins[point.name]}, and {origin}. Rename one.")
+        try:
+            metric = point.load()
+        except (ImportError, AttributeError) as problem:
+            raise UsageError(f"{origin}, cannot be loaded ({problem}). Fix or uninstall its package.") from None
+        if not isinstance(metric, Metric):
+            raise UsageError(f"{origin}, is {type(metric).__name__}. Expected a tabkit.evaluate.metrics.Metric.")
+        metrics[point.name], origins[point.name] = metric, origin
+    return metrics

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from tabkit.data.conform import conform
-from tabkit.data.source import Input, open_input
-from tabkit.draft.columns import Column, infer
+from tabkit.data.source import DataLike, EncodingError, Input, open_input
+from tabkit.draft.columns import ColumnProfile, infer
 from tabkit.errors import DataError
 from tabkit.schema import Dialect, Schema
 
@@ -19,11 +18,11 @@ MOST_ROWS = 200_000
 
 
 @dataclass
-class Table:
+class Profile:
     """The rows looked at, typed, and how they were found."""
 
     source: Input
-    columns: dict[str, Column]
+    columns: dict[str, ColumnProfile]
     frame: pl.DataFrame
     n_rows: int
     whole: bool
@@ -46,18 +45,16 @@ class Roles:
         return {c for c in (self.target, self.id, self.time, self.group) if c is not None}
 
 
-def open_table(data: str | Path) -> tuple[Input, Dialect]:
+def open_table(data: DataLike) -> tuple[Input, Dialect]:
     """Open the table; text in cp1252 is found here, and stated in the schema."""
     try:
         return open_input(data, Dialect()), Dialect()
-    except DataError as problem:
-        if "is not UTF-8" not in str(problem):
-            raise
+    except EncodingError:
         stated = Dialect(encoding="cp1252")
         return open_input(data, stated), stated
 
 
-def look(source: Input, dialect: Dialect, name: str, roles: Roles) -> Table:
+def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Profile:
     """Read up to :data:`MOST_ROWS` rows, infer every column, and type the rows as the schema written will."""
     batches, n_rows, whole = [], 0, True
     for batch in source.batches(50_000):
@@ -95,7 +92,7 @@ def look(source: Input, dialect: Dialect, name: str, roles: Roles) -> Table:
         raise DataError(
             f"Target '{roles.target}' {what} of {source.name}: nothing can be learned. Expected two or more values."
         )
-    return Table(source, columns, typed.frame, raw.height, whole, dialect, remarks)
+    return Profile(source, columns, typed.frame, raw.height, whole, dialect, remarks)
 
 
 def _readable(dtype: pl.DataType) -> bool:
@@ -103,6 +100,6 @@ def _readable(dtype: pl.DataType) -> bool:
     return simple or dtype.is_numeric()
 
 
-def _schema(name: str, columns: dict[str, Column]) -> Schema:
+def _schema(name: str, columns: dict[str, ColumnProfile]) -> Schema:
     fields = {c: column.spec.model_copy(update={"missing": list(column.missing)}) for c, column in columns.items()}
     return Schema(name=name, fields=fields)
