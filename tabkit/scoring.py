@@ -137,9 +137,7 @@ class _Parts:
     finished: int
 
     @classmethod
-    def open(
-        cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool
-    ) -> _Parts:
+    def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
         folder = out.with_name(f".{out.name}.parts")
         files = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
         job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
@@ -221,4 +219,3 @@ def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFra
             writer.close()
     if writer is None:
         empty.write_parquet(path)
-

@@ -24,9 +24,7 @@ def shuffled(candidate: TableCandidate, train: Features, valid: Features, seed: 
     """Run the procedure on shuffled labels and predict valid: a pipeline without a leak now knows nothing."""
     labels = stream(seed, "shuffle").permutation(train.labels)
     rng = stream(seed, "adapt", candidate.name)
-    adapted = candidate.origin.adapt(
-        train.with_y(labels), None, candidate.how, rng, budget, candidate.adapted.settings
-    )
+    adapted = candidate.origin.adapt(train.with_y(labels), None, candidate.how, rng, budget, candidate.adapted.settings)
     return adapted.predict_valid(valid)
 
 

@@ -15,7 +15,9 @@ from tabkit.seed import stream
 STUDENT = Wanted("lgbm", "student", "student")
 
 
-def teach(teacher: TableCandidate, rows: tuple[Features, Features, Features | None], origins: Origins) -> TableCandidate:
+def teach(
+    teacher: TableCandidate, rows: tuple[Features, Features, Features | None], origins: Origins
+) -> TableCandidate:
     """Distil a candidate into LightGBM.
 
     The teacher answers train rows context-safe, as it would answer new ones; its answers of valid stop the growing.
@@ -31,9 +33,7 @@ def teach(teacher: TableCandidate, rows: tuple[Features, Features, Features | No
     origin = origins.scaled(model_class(STUDENT.base)())
     rng = runtime.stream("adapt", STUDENT.name)
     with measured() as cost:
-        adapted = origin.adapt(
-            answers, valid.with_y(teacher.valid), STUDENT.how, rng, runtime.budget_of(STUDENT.name)
-        )
+        adapted = origin.adapt(answers, valid.with_y(teacher.valid), STUDENT.how, rng, runtime.budget_of(STUDENT.name))
     notes = (*adapted.notes, f"learned the answers of {teacher.name} on {count(len(answers), 'row')}")
     return TableCandidate(
         STUDENT.name,

@@ -351,9 +351,7 @@ def load_bundle(folder: str | Path) -> TableBundle | ListBundle:
         if manifest.task == "ranking":
             events = load_events(folder / "model", text)
             return ListBundle(plan, manifest, seal, ranker_class(manifest.model).load(folder / "model", events))
-        return TableBundle(
-            plan, manifest, seal, Encoder.from_json(text), read_model(manifest.model, folder / "model")
-        )
+        return TableBundle(plan, manifest, seal, Encoder.from_json(text), read_model(manifest.model, folder / "model"))
     except BundleError:
         raise
     except TabkitError as problem:

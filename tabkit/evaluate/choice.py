@@ -123,9 +123,7 @@ def choose(
     baseline, adapted = best("baseline"), best("adapted")
     assert baseline is not None, "baselines are always in the table"
     base = next((c for c in accepted if adapted and c.kind == "base" and c.base == adapted.base), None)
-    chosen = Chosen(
-        adapted=adapted.name if adapted else None, base=base.name if base else None, baseline=baseline.name
-    )
+    chosen = Chosen(adapted=adapted.name if adapted else None, base=base.name if base else None, baseline=baseline.name)
     values = {c.name: on_valid[c.name] for c in accepted}
     return Choice(chosen, values, {c.name: c.title for c in candidates}, refused)
 

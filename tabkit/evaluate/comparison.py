@@ -186,9 +186,7 @@ def rows_needed(gains: Sequence[Against], worthwhile: float, rows_now: int, curv
     steps = 1000
     for step in range(steps + 1):
         times = MOST_ROWS ** (step / steps)
-        lows = (
-            a.gain + slopes[a.name] * math.log2(times) - (a.gain - a.low) / math.sqrt(times) for a in gains
-        )
+        lows = (a.gain + slopes[a.name] * math.log2(times) - (a.gain - a.low) / math.sqrt(times) for a in gains)
         if all(low > worthwhile for low in lows):
             return _two_digits((times - 1.0) * rows_now)
     return None

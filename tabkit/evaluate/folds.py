@@ -289,9 +289,7 @@ class _Pooled:
         """Return the primary metric only."""
         return self.scored(replace(terms, metrics={terms.primary: terms.metric}), pick)[terms.primary]
 
-    def payoffs(
-        self, frame: pl.DataFrame, rule: Rule, pick: Pick
-    ) -> tuple[npt.NDArray[np.float64], float | None]:
+    def payoffs(self, frame: pl.DataFrame, rule: Rule, pick: Pick) -> tuple[npt.NDArray[np.float64], float | None]:
         """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
         per_row, acted = np.zeros(len(self.split.holdout)), 0.0
         for fold in self.folds:
@@ -382,9 +380,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     """
     order = dict.fromkeys(name for blend in (like, *reversed(blends)) for name in blend.members)
     homes = list(zip(blends, folds, strict=True))
-    members = {
-        name: next(f.findings.candidate(name) for blend, f in homes if name in blend.members) for name in order
-    }
+    members = {name: next(f.findings.candidate(name) for blend, f in homes if name in blend.members) for name in order}
     adapted = {name for name, c in members.items() if c.kind == "adapted"} if like.kind == "adapted" else set()
     weights = mean_weights([blend.settings["weights"] for blend in blends], list(members), adapted)
     proof, settings, notes = described([members[n] for n in weights], weights)

@@ -177,9 +177,7 @@ def resamplers(sizes: Mapping[Part, int], groups: Mapping[Part, Any] | None, ter
     }
 
 
-def facts_of(
-    candidate: Candidate[Any], measured: Measured | None, refused: str | None, terms: Terms
-) -> CandidateFacts:
+def facts_of(candidate: Candidate[Any], measured: Measured | None, refused: str | None, terms: Terms) -> CandidateFacts:
     """Return what is reported of one candidate; ``measured`` is None if it was refused."""
     adapted, cost = candidate.adapted, candidate.cost
     per_million = 1e6 * (0.0 if measured is None else measured.cpu_seconds_per_row)
@@ -236,6 +234,4 @@ def with_excess(candidates: Sequence[CandidateFacts], baseline: str) -> tuple[Ca
 
 def intervals_of(resampler: Resampler, unit: str, method: str = BOOTSTRAP) -> Intervals:
     """Say how the intervals on the holdout were made."""
-    return Intervals(
-        method=method, resamples=resampler.resamples, widening=resampler.stretch, level=LEVEL, unit=unit
-    )
+    return Intervals(method=method, resamples=resampler.resamples, widening=resampler.stretch, level=LEVEL, unit=unit)

@@ -20,7 +20,7 @@ from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Floats
 from tabkit.evaluate.ranking import PER_USER, compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
-from tabkit.result import Chosen, ListFacts, ListFindings, Slice
+from tabkit.result import Chosen, ListFacts, ListFindings, Part, Slice
 from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
 
 FEW_BASKETS = 10
@@ -160,7 +160,11 @@ class OpenWindow:
         """List for the users of the holdout, and score all windows on their common resamples."""
         name, prepared = candidate.name, self.prepared
         found = self.on_holdout[name] = score_lists(prepared.finals[name], self.truth, self.question)
-        by_part = {"train": prepared.on_train[name], "valid": prepared.on_valid[name], "holdout": found}
+        by_part: dict[Part, ListScores] = {
+            "train": prepared.on_train[name],
+            "valid": prepared.on_valid[name],
+            "holdout": found,
+        }
         parts = {part: _scored(scores, self.resamplers[part], self.terms) for part, scores in by_part.items()}
         return Measured(parts, found.cpu_seconds / max(1, len(self.truth.users)))
 

@@ -21,8 +21,8 @@ from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, interval
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
 from tabkit.evaluate.ledger import Sealed
 from tabkit.evaluate.metrics import Metric
-from tabkit.learner import Predictions, candidate_name, folds_of
-from tabkit.models.base import TableCandidate
+from tabkit.learner import Predictions, candidate_name
+from tabkit.models.base import TableCandidate, folds_of
 from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
 from tabkit.result import Ablation, Chosen, Importance, Interval, Part, Slice, TableFindings, Value
@@ -176,9 +176,7 @@ class OpenTable:
             value=worth,
             importance=Importance(candidate=judged.champion, metric=terms.primary, columns=tuple(importance)),
             ablations=tuple(self._ablation(*each, judged) for each in controls.ablations),
-            interval_coverage=_coverage(
-                self.holdout.labels, self.predictions[champion.name], half_width, recipe.scale
-            ),
+            interval_coverage=_coverage(self.holdout.labels, self.predictions[champion.name], half_width, recipe.scale),
             prediction_interval=interval_facts(half_width, recipe.scale),
         )
         if taught is not None:
@@ -223,9 +221,7 @@ class OpenTable:
             source=parts.source,
         )
 
-    def _ablation(
-        self, name: str, candidate: TableCandidate, dropped: tuple[str, ...], judged: Judged
-    ) -> Ablation:
+    def _ablation(self, name: str, candidate: TableCandidate, dropped: tuple[str, ...], judged: Judged) -> Ablation:
         full, metric = candidate_name(candidate.base, candidate.how), self.terms.metric
         predicted = candidate.adapted.model.predict(self.holdout.without(list(dropped)))
         own = self.resamplers["holdout"].score(metric, self.holdout.labels, predicted)
@@ -349,16 +345,12 @@ def _named_slices(plan: Plan, frame: pl.DataFrame) -> list[tuple[str, npt.NDArra
     return named
 
 
-def _slice(
-    name: str, rows: npt.NDArray[np.int64], held: HeldOut, shown: Sequence[str], metric: Metric
-) -> Slice:
+def _slice(name: str, rows: npt.NDArray[np.int64], held: HeldOut, shown: Sequence[str], metric: Metric) -> Slice:
     y, resampler = held.rows.labels[rows], held.resampler
     enough = len(rows) >= LEAST_SLICE_ROWS and (held.rows.layout.task == "regression" or len(np.unique(y)) > 1)
     scores: dict[str, Interval] = {}
     if enough:
         groups = None if resampler.groups is None else resampler.groups[rows]
-        few = replace(
-            resampler, n_rows=len(rows), groups=groups, resamples=min(SLICE_RESAMPLES, resampler.resamples)
-        )
+        few = replace(resampler, n_rows=len(rows), groups=groups, resamples=min(SLICE_RESAMPLES, resampler.resamples))
         scores = {c: interval(few.score(metric, y, held.predictions[c][rows]), metric.within) for c in shown}
     return Slice(name=name, rows=len(rows), too_few=not enough, scores=scores)

@@ -16,7 +16,6 @@ from tabkit.evaluate.metrics import resolve
 from tabkit.learner import Device
 from tabkit.recipe import Plan, Recipe
 
-
 CPU_HOUR_COST = 0.05
 """Price assumed for a CPU hour if the recipe states none."""
 

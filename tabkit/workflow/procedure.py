@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 
 import polars as pl
 
@@ -15,7 +14,7 @@ from tabkit.adapt import Runtime, Wanted, Watch
 from tabkit.adapt import tables as adapt
 from tabkit.adapt.controls import learning_curve, shuffled, without_columns
 from tabkit.adapt.student import teach
-from tabkit.data.encode import Encoder, Features, fit_compression, fit_encoder
+from tabkit.data.encode import Encoder, fit_compression, fit_encoder
 from tabkit.data.split import Split
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
 from tabkit.evaluate.harness import Ground, Judged

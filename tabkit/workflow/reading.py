@@ -80,9 +80,7 @@ def read_rows(
             raise
         rejects_to.mkdir(parents=True, exist_ok=True)
         problem.rejects.write_csv(rejects_to / "rejects.csv")
-        raise DataError(
-            f"{problem} All rejected rows and their reasons are in {rejects_to / 'rejects.csv'}."
-        ) from None
+        raise DataError(f"{problem} All rejected rows and their reasons are in {rejects_to / 'rejects.csv'}.") from None
     labelled = with_label(table.frame[recipe.target])
     known = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, known.frame)
