@@ -79,7 +79,7 @@ def _sklearn(table: str) -> pl.DataFrame:
 
 
 def _limesoda(table: str) -> pl.DataFrame:
-    """Return one field's samples: features, targets, the given fold and, where known, coordinates in metres and block."""
+    """Return one field's samples: features, targets, the given fold and, if known, coordinates in metres and block."""
     limesoda = importlib.import_module("LimeSoDa")
     fields = [name for name in limesoda.list_datasets() if name != "Overview_Datasets"]
     if table not in fields:

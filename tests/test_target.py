@@ -136,7 +136,7 @@ def plan_with(**changes: object) -> Plan:
 
 
 def test_an_outcome_that_reads_the_target_is_refused() -> None:
-    with pytest.raises(UsageError, match="'recurred', the target it is to make"):
+    with pytest.raises(UsageError, match="'recurred', the target it makes"):
         outcome(pl.DataFrame({"recurred": ["yes"]}), plan_with(outcome="recurred"))
 
 

@@ -1,4 +1,4 @@
-"""Source tables in the columns of the target: made where the recipe says how, missing where a source lacks them."""
+"""Source tables in the columns of the target: made as the recipe says, or missing if a source lacks them."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def align(frame: pl.DataFrame, plan: Plan, rule: Source, name: str) -> pl.DataFr
     UsageError
         An expression does not parse or cannot be evaluated.
     """
-    made = []
+    columns = []
     for column, sql in rule.columns.items():
         place = f"{plan.path}: [source.columns] key '{column}'"
         expression = parse_sql(sql, place)
         absent = [root for root in expression.meta.root_names() if root not in frame.columns]
         if not absent:
-            made.append(evaluated(frame, expression, column, place)[column])
+            columns.append(evaluated(frame, expression, column, place)[column])
         elif column not in frame.columns:
             raise DataError(
                 f"{name}: column '{absent[0]}' is missing, from which the recipe makes '{column}' of the source.{nearest(absent[0], frame.columns)} "
                 f"Give a table with '{absent[0]}' or with '{column}'."
             )
-    return frame.with_columns(made)
+    return frame.with_columns(columns)
 
 
 def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_input: bool = False) -> SourceTable:
@@ -108,5 +108,5 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
             "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
         )
     frame = table.frame.filter(with_label(table.frame[recipe.target]))
-    kept = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
-    return SourceTable(rule.title, frame.select(kept), tuple(c for c in features if made_from[c] & set(absent)))
+    selected = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
+    return SourceTable(rule.title, frame.select(selected), tuple(c for c in features if made_from[c] & set(absent)))

@@ -36,7 +36,7 @@ def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     place = f"{plan.path}: key 'outcome'"
     expression = parse_sql(recipe.outcome, place)
     if recipe.target in expression.meta.root_names():
-        raise UsageError(f"{place} uses '{recipe.target}', the target it is to make. Use the columns it comes from.")
+        raise UsageError(f"{place} uses '{recipe.target}', the target it makes. Use the columns it comes from.")
     return frame.with_columns(evaluated(frame, expression, recipe.target, place)[recipe.target])
 
 
@@ -48,8 +48,8 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
     UsageError
         Naming the recipe's key, what is wrong, and the nearest column.
     """
-    seen = [c for c in frame.columns if c not in plan.recipe.derived]
-    sample = frame.select(seen).head(_ROWWISE_SAMPLE)
+    visible = [c for c in frame.columns if c not in plan.recipe.derived]
+    sample = frame.select(visible).head(_ROWWISE_SAMPLE)
     for name, sql in plan.recipe.derived.items():
         place = f"{plan.path}: [derived] key '{name}'"
         expression = parse_sql(sql, place)
@@ -65,8 +65,8 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
         turned = sample.select(s.gather((np.arange(len(s)) + i) % len(s)) for i, s in enumerate(sample, start=1))
         beside = evaluated(pl.concat([sample, turned]), expression, name, place)
         whole = beside[: sample.height]
-        alone = [evaluated(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
-        by_row = not alone or pl.concat(alone, how="vertical_relaxed").equals(whole)
+        one_by_one = [evaluated(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
+        by_row = not one_by_one or pl.concat(one_by_one, how="vertical_relaxed").equals(whole)
         if beside.height != 2 * sample.height or not by_row:
             raise UsageError(
                 f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
@@ -88,16 +88,16 @@ def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:
             raise UsageError(
                 f"{place}: '{condition}' uses '{column}', which is no column here.{nearest(column, frame.columns)}"
             )
-    found = evaluated(frame, expression, "match", place)["match"]
-    if found.dtype != pl.Boolean:
+    values = evaluated(frame, expression, "match", place)["match"]
+    if values.dtype != pl.Boolean:
         raise UsageError(
-            f"{place}: '{condition}' gives {found.dtype}. Expected a condition, such as term = 'a' or x > 3."
+            f"{place}: '{condition}' gives {values.dtype}. Expected a condition, such as term = 'a' or x > 3."
         )
-    return found.fill_null(False)
+    return values.fill_null(False)
 
 
 def parse_sql(text: str, place: str) -> pl.Expr:
-    """Return the expression; a UsageError names ``place`` where it does not parse."""
+    """Return the expression; a UsageError names ``place`` if it does not parse."""
     try:
         return pl.sql_expr(text)
     except PolarsError as problem:
@@ -107,7 +107,7 @@ def parse_sql(text: str, place: str) -> pl.Expr:
 
 
 def evaluated(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
-    """Return the expression's values as the one column ``name``; a UsageError names ``place`` where they cannot be made."""
+    """Return the expression's values as the one column ``name``; a UsageError names ``place`` if they cannot be made."""
     try:
         return frame.select(expression.alias(name))
     except PolarsError as problem:

@@ -1,6 +1,6 @@
 """The encoder: typed columns to ``x_num`` and ``x_cat``. Fitted on train rows only, saved as JSON.
 
-A row's features depend on that row and the fitted statistics alone, so the same row gives the same
+A row's features depend on that row and the fitted statistics only, so the same row gives the same
 features in training and in scoring, whatever stands beside it.
 """
 
@@ -40,7 +40,7 @@ class Layout:
     """What the columns of the arrays are: shared by every part of a table, and by its source tables.
 
     ``num_source`` and ``cat_source`` name the table column each encoded column was made from; ``num_mean`` and
-    ``num_std`` are train statistics (0 and 1 where empty).
+    ``num_std`` are train statistics (0 and 1 if empty).
     """
 
     task: str
@@ -142,7 +142,7 @@ class Features:
 class Column:
     """How one encoded column is made from one table column.
 
-    ``shift`` is taken off first: where values lie far from zero for their spread, float32 would blur them.
+    ``shift`` is taken off first: if values lie far from zero for their spread, float32 would blur them.
     """
 
     name: str
@@ -219,12 +219,12 @@ def fit_compression(
     mean = whole.mean(axis=0)
     _, sizes, axes = np.linalg.svd(whole - mean, full_matrices=False)
     # Axes of rounding noise carry nothing; of n rows, n - 1 axes are left after the mean is taken off.
-    kept = min(components, len(whole) - 1, int((sizes > 1e-9 * max(sizes[0], float(np.abs(whole).max()))).sum()))
-    if kept == 0:
+    n_kept = min(components, len(whole) - 1, int((sizes > 1e-9 * max(sizes[0], float(np.abs(whole).max()))).sum()))
+    if n_kept == 0:
         raise DataError(f"Spectrum '{name}' is the same in every training row. Expected bands that vary.")
     # The sign of an axis is arbitrary: the largest loading is made positive, the same on every machine.
-    signs = np.sign(axes[np.arange(kept), np.abs(axes[:kept]).argmax(axis=1)])
-    turned = axes[:kept] * signs[:, None]
+    signs = np.sign(axes[np.arange(n_kept), np.abs(axes[:n_kept]).argmax(axis=1)])
+    turned = axes[:n_kept] * signs[:, None]
     return Compression(name, columns, normalise, tuple(mean.tolist()), tuple(tuple(axis) for axis in turned.tolist()))
 
 
@@ -264,7 +264,7 @@ class Encoder:
         )
 
     def encode(self, frame: pl.DataFrame) -> Features:
-        """Encode rows. Labels are read where the target column is there; a row without one makes ``y`` None.
+        """Encode rows. Labels are read if the target column is there; a row without one makes ``y`` None.
 
         Raises
         ------
@@ -326,7 +326,7 @@ def fit_encoder(
     classes: tuple[str, ...],
     spectra: tuple[Compression, ...] = (),
 ) -> Encoder:
-    """Fit an encoder on train rows (of the target, and of its source tables where there are any).
+    """Fit an encoder on train rows (of the target, and of its source tables if any).
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def fit_encoder(
     DataError
         No column carries anything a model could learn from.
     """
-    made: list[Column] = []
+    outputs: list[Column] = []
     dropped: dict[str, str] = {}
     infinite = 0
     bands = {band for spectrum in spectra for band in spectrum.columns}
@@ -363,15 +363,15 @@ def fit_encoder(
             if present.n_unique() > max(20, 0.9 * present.len()):
                 dropped[name] = f"nearly every row has its own text ({present.n_unique():,} values)"
             else:
-                made += _fit_categories(name, present)
+                outputs += _fit_categories(name, present)
         elif values.dtype.is_temporal():
-            made += [_fit_number(f"{name}.{part}", name, "date", values, part) for part in _parts(values)]
+            outputs += [_fit_number(f"{name}.{part}", name, "date", values, part) for part in _parts(values)]
         else:
-            made.append(_fit_number(name, name, "number", values, ""))
-    if not made:
+            outputs.append(_fit_number(name, name, "number", values, ""))
+    if not outputs:
         reasons = "; ".join(f"{name}: {why}" for name, why in dropped.items()) or "the recipe leaves none"
         raise DataError(f"No feature column is left to learn from ({reasons}). Expected at least one that varies.")
-    return Encoder(task, target, classes, tuple(made), dropped, infinite, spectra)
+    return Encoder(task, target, classes, tuple(outputs), dropped, infinite, spectra)
 
 
 def as_text(values: pl.Series) -> pl.Series:
@@ -397,12 +397,12 @@ def _fit_categories(name: str, present: pl.Series) -> list[Column]:
     counts = present.alias("value").value_counts(name="n").sort(["n", "value"], descending=[True, False])
     kept = counts.filter(pl.col("n") >= MIN_ROWS_PER_CATEGORY).head(MAX_CATEGORIES)
     names, numbers = tuple(kept["value"].to_list()), tuple(kept["n"].to_list())
-    made = [Column(name, name, "category", categories=names)]
+    outputs = [Column(name, name, "category", categories=names)]
     if counts.height > MAX_CATEGORIES:
         frequency = Column(f"{name}.frequency", name, "frequency", categories=names, counts=numbers)
         log_counts = _numbers(present, frequency)
-        made.append(replace(frequency, mean=float(log_counts.mean()), std=float(log_counts.std()) or 1.0))
-    return made
+        outputs.append(replace(frequency, mean=float(log_counts.mean()), std=float(log_counts.std()) or 1.0))
+    return outputs
 
 
 def _numbers(values: pl.Series, column: Column) -> npt.NDArray[np.float64]:

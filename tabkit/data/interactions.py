@@ -51,7 +51,7 @@ class Events:
     day
         Days since 1970-01-01 (n_events,) int32, ascending.
     price
-        Paid for the item, in the currency of the table (n_events,); NaN where unknown.
+        Paid for the item, in the currency of the table (n_events,); NaN if unknown.
     users, items, stores
         What the codes stand for, as text or integers, ascending.
     attributes
@@ -183,7 +183,7 @@ class Truth:
     seen
         CSR (n_evaluated, n_items): baskets before the window.
     among
-        Items that may be listed (n_items,); the catalogue where None.
+        Items that may be listed (n_items,); the catalogue if None.
     """
 
     users: Codes
@@ -229,9 +229,9 @@ def join_events(past: Events, more: Events) -> Joined:
         for name in ("users", "items", "stores")
     )
     known = past.attributes.with_columns(_codes(past.items, items).alias("item code"))
-    found = more.attributes.with_columns(_codes(more.items, items).alias("item code"))
-    found = found.filter(~pl.col("item code").is_in(known["item code"].implode()))
-    attributes = pl.concat([known, found], how="vertical_relaxed").sort("item code").drop("item code")
+    additions = more.attributes.with_columns(_codes(more.items, items).alias("item code"))
+    additions = additions.filter(~pl.col("item code").is_in(known["item code"].implode()))
+    attributes = pl.concat([known, additions], how="vertical_relaxed").sort("item code").drop("item code")
 
     def recoded(events: Events, first_basket: int) -> Events:
         place = {

@@ -1,4 +1,4 @@
-"""How well one column alone predicts the target: the strongest sign of a leak."""
+"""How well a single column predicts the target: the strongest sign of a leak."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ correlates with it at .97 stays below .96.
 
 
 def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str, float]:
-    """Return, per table column, the score of a small decision tree that sees that column alone.
+    """Return, per table column, the score of a small decision tree that sees only that column.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str,
     dict
         ROC AUC for binary tasks, the mean of one against the rest for multiclass; for regression the R squared
         of the values or of their ranks, whichever is higher: a few leaves cannot follow a long tail, and would
-        miss a plain copy of the target. .5 (0) where ``scored_on`` holds a single class (value).
+        miss a plain copy of the target. .5 (0) if ``scored_on`` holds a single class (value).
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 

@@ -124,10 +124,10 @@ class Input:
             malformed.append((row.number, row.text, reason))
             return "skip"
 
-        def taken() -> list[tuple[int, str]]:
-            found = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
+        def take_malformed() -> list[tuple[int, str]]:
+            lines = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
             malformed.clear()
-            return found
+            return lines
 
         names = _header(path, self.delimiter, self.encoding)
         released = weakref.ref(keep)
@@ -143,7 +143,7 @@ class Input:
                 ),
             ) as reader:
                 for batch in reader:
-                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), taken()
+                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), take_malformed()
         except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
             raise DataError(
                 f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}."
@@ -153,7 +153,7 @@ class Input:
             del keep
             _wait_until(lambda: released() is None)
         if malformed:
-            yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), taken()
+            yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), take_malformed()
 
 
 def _wait_until(done: Callable[[], bool], most_seconds: float = 2.0) -> None:
@@ -224,21 +224,21 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         raise UsageError("Standard input ('-') is not read, since rows are read twice. Give a file.")
     here = Path(path)
     if here.is_dir():
-        found = sorted(f for f in here.iterdir() if f.is_file() and f.suffix.lower() in KINDS)
-        if not found:
+        files = sorted(f for f in here.iterdir() if f.is_file() and f.suffix.lower() in KINDS)
+        if not files:
             raise DataError(f"Folder {here} holds no data file. Expected files ending in {', '.join(KINDS)}.")
     elif here.exists():
-        found = [here]
+        files = [here]
     elif glob.has_magic(str(path)):
-        found = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if Path(f).is_file())
-        if not found:
+        files = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if Path(f).is_file())
+        if not files:
             raise DataError(f"No file matches {path}. Check the pattern.")
     else:
         beside = [f.name for f in here.parent.iterdir() if f.suffix.lower() in KINDS] if here.parent.is_dir() else []
         raise DataError(
             f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob."
         )
-    return tuple(found)
+    return tuple(files)
 
 
 def _kind(path: Path) -> Literal["csv", "parquet", "arrow"]:
@@ -344,15 +344,15 @@ def _cut(
     pieces: Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]], file: str, start: int, chunk_rows: int
 ) -> Iterator[RawBatch]:
     """Cut pieces of any size into batches of ``chunk_rows`` rows, with malformed rows in their place."""
-    kept: list[pl.DataFrame] = []
+    pieces_left: list[pl.DataFrame] = []
     waiting = 0
     bad: dict[int, str] = {}
     position = 0  # row number in the file of the next row to be given out
 
     def take(n: int) -> RawBatch:
-        nonlocal kept, waiting, position
-        frame = pl.concat(kept) if len(kept) != 1 else kept[0]
-        head, kept = frame[:n], [frame[n:]] if frame.height > n else []
+        nonlocal pieces_left, waiting, position
+        frame = pl.concat(pieces_left) if len(pieces_left) != 1 else pieces_left[0]
+        head, pieces_left = frame[:n], [frame[n:]] if frame.height > n else []
         waiting -= n
         rows: list[int] = []
         here: list[int] = []
@@ -379,11 +379,11 @@ def _cut(
     for frame, malformed in pieces:
         bad.update(malformed)
         if frame.height:
-            kept.append(frame)
+            pieces_left.append(frame)
             waiting += frame.height
         while waiting > chunk_rows:
             yield take(chunk_rows)
     if waiting or bad:
-        if not kept:
-            kept = [frame[:0]]
+        if not pieces_left:
+            pieces_left = [frame[:0]]
         yield take(waiting)

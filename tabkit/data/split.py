@@ -309,9 +309,9 @@ def _given(parts: pl.Series, column: str) -> tuple[Rows, Rows, Rows]:
     names = as_text(parts)
     other = sorted(set(names.drop_nulls().unique()) - set(_GIVEN))
     if other or names.null_count():
-        found = ", ".join(map(repr, other[:5])) or "missing values"
+        values = ", ".join(map(repr, other[:5])) or "missing values"
         raise DataError(
-            f"Split column '{column}' holds {found}. Expected only 'train', 'valid' (optional) and 'holdout'."
+            f"Split column '{column}' holds {values}. Expected only 'train', 'valid' (optional) and 'holdout'."
         )
     train, valid, holdout = (np.flatnonzero((names == part).to_numpy()) for part in _GIVEN)
     return train, valid, holdout

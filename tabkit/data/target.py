@@ -62,7 +62,7 @@ def smearing_factor(y: Floats, predicted: Floats) -> float:
     ----------
     y, predicted
         Targets and predictions on the logarithmic scale (n_rows,), of rows that were not trained on: the
-        residuals of train rows are too small wherever a model has begun to know them by heart.
+        residuals of train rows are too small as soon as a model overfits.
 
     >>> smearing_factor(np.log([1.0, 3.0]), np.log([1.0, 1.0]))
     2.0

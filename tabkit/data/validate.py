@@ -296,8 +296,8 @@ class _Tally:
                 example = str(batch.frame[rule.column][at[0]])
                 self._note(Failure(rule.column, rule.message, n_bad, rows, example))
         target = [c for c in self._columns if c == self._plan.recipe.target and len(self.target_values) < 1000]
-        kept = dict.fromkeys([*self._unique, *target])
-        values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in kept).collect()
+        read = dict.fromkeys([*self._unique, *target])
+        values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in read).collect()
         for c in target:
             self.target_values |= set(values[c].drop_nulls().cast(pl.String).unique())
         for c in self._unique:

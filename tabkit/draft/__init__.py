@@ -58,37 +58,50 @@ def new(
     DataError
         The table cannot be read, or its target cannot be learned.
     """
-    if not re.fullmatch(r"[a-z0-9_]+/[a-z][a-z0-9_]*", name):
-        raise UsageError(f"'{name}' is no recipe name. Expected VERTICAL/NAME in lower case, such as retail/returns.")
     if task is not None and task not in DEFAULT_METRICS:
         raise UsageError(f"--task '{task}' is unknown.{nearest(task, DEFAULT_METRICS)}")
+    recipe_path, schema_path = _places(name, Path(folder))
     short = name.split("/")[1]
-    recipe_path = Path(folder) / "domains" / f"{name}.toml"
-    schema_path = Path(folder) / "data_schemas" / f"{short}.toml"
-    for path in (recipe_path, schema_path):
-        if path.exists():
-            raise UsageError(f"{path} exists already and is not overwritten. Choose another name, or remove it.")
     source, dialect = open_table(data)
     roles = Roles(target, id, time, group)
     _check_roles(roles, source)
-    seen = profile_of(source, dialect, short, roles)
-    task, remarks = task_of(seen, target, task)
+    profile = profile_of(source, dialect, short, roles)
+    task, remarks = task_of(profile, target, task)
     positive = None
     if task == "binary":
-        positive, why = positive_of(seen, target)
+        positive, why = positive_of(profile, target)
         remarks.append(why)
-    if time is not None and not seen.frame[time].dtype.is_temporal() and not seen.frame[time].dtype.is_numeric():
+    if time is not None and not profile.frame[time].dtype.is_temporal() and not profile.frame[time].dtype.is_numeric():
         raise DataError(
             f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
         )
-    id, id_remarks = id_of(seen, id, roles.taken)
+    id, id_remarks = id_of(profile, id, roles.taken)
     roles = replace(roles, id=id)
-    advise(seen, roles.taken)
-    suspect_leaks(seen, task, roles)
+    advise(profile, roles.taken)
+    suspect_leaks(profile, task, roles)
     texts = {
-        schema_path: schema_text(seen, short),
-        recipe_path: recipe_text(seen, name, roles, Question(task, positive, remarks, id_remarks)),
+        schema_path: schema_text(profile, short),
+        recipe_path: recipe_text(profile, name, roles, Question(task, positive, remarks, id_remarks)),
     }
+    _write(texts)
+    notes = [*profile.remarks]
+    notes += [f"{c.name}: {comment}" for c in profile.columns.values() for comment in c.comments]
+    return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_remarks)))
+
+
+def _places(name: str, folder: Path) -> tuple[Path, Path]:
+    """Return where the recipe and the schema go, neither of which may exist."""
+    if not re.fullmatch(r"[a-z0-9_]+/[a-z][a-z0-9_]*", name):
+        raise UsageError(f"'{name}' is no recipe name. Expected VERTICAL/NAME in lower case, such as retail/returns.")
+    recipe_path = folder / "domains" / f"{name}.toml"
+    schema_path = folder / "data_schemas" / f"{name.split('/')[1]}.toml"
+    for path in (recipe_path, schema_path):
+        if path.exists():
+            raise UsageError(f"{path} exists already and is not overwritten. Choose another name, or remove it.")
+    return recipe_path, schema_path
+
+
+def _write(texts: dict[Path, str]) -> None:
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +109,6 @@ def new(
                 file.write(text)
     except OSError as problem:
         raise UsageError(f"{problem.filename} cannot be written ({problem.strerror}). Choose another --dir.") from None
-    notes = [*seen.remarks]
-    notes += [f"{c.name}: {comment}" for c in seen.columns.values() for comment in c.comments]
-    return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_remarks)))
 
 
 def _check_roles(roles: Roles, source: Input) -> None:
