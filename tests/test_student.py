@@ -20,7 +20,7 @@ from tabkit.evaluate import ledger
 from tabkit.evaluate.harness import conformal_half_width
 from tabkit.models import base
 from tabkit.models.base import BUDGETS, Adapted, Block, Candidate, Cost, Proof, model_class
-from tabkit.report import result_schema
+from tabkit.result import result_schema
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=80)
 

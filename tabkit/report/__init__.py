@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page from ``result.json`` and the holdout's predictions; runs side by side.
+"""What people see of a run: its report in one self-contained page; runs side by side.
 
 Nothing here loads a model or computes a score that the harness did not: curves are drawn from stored predictions.
 """
@@ -6,10 +6,6 @@ Nothing here loads a model or computes a score that the harness did not: curves 
 from __future__ import annotations
 
 from tabkit.report.page import write_report
-from tabkit.report.read import read_result, result_schema
-from tabkit.report.sidebyside import Comparison, Run, compare_runs
+from tabkit.report.sidebyside import Comparison, RunRow, compare_runs
 
-compare = compare_runs
-"""The name by which ``tabkit.compare`` finds it."""
-
-__all__ = ["Comparison", "Run", "compare", "compare_runs", "read_result", "result_schema", "write_report"]
+__all__ = ["Comparison", "RunRow", "compare_runs", "write_report"]
