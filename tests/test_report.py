@@ -19,7 +19,8 @@ import pytest
 from run_folders import CLASSES, NASTY, TASKS, interval_of, make_lists, make_predictions, make_result, typed
 
 from tabkit.errors import UsageError
-from tabkit.report import compare_runs, diagnose, numbers, write_report
+from tabkit.recipe import Plan, load_recipe
+from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, write_report
 from tabkit.report.page import render
 from tabkit.report.sections import SECTIONS
 from tabkit.result import Interval, read_result, result_schema, to_json
@@ -414,3 +415,63 @@ def test_each_section_shown_is_in_the_contents_and_only_once(content: dict[str, 
     anchors = re.findall(r'<a href="#(\w+)">', html.split("<nav")[1].split("</nav>")[0])
     assert anchors == re.findall(r'<section id="(\w+)"', html)[1:]
     assert len(set(anchors)) == len(anchors) < len(SECTIONS)
+
+
+def loans() -> Plan:
+    return load_recipe("finance/loan_default")
+
+
+def test_a_card_of_a_table_says_what_it_is_for_and_where_it_fails() -> None:
+    result = make_result("binary")
+    weights = {"tabnet": {"source": "shipped", "sha256": "ab" * 32, "licence": "MIT"}}
+    for c in result["candidates"]:
+        c["weights"] = weights if c["base"] == "tabnet" else {}
+    text = card(typed(result), loans(), "tabnet_gradual")
+    headings = re.findall("^## (.*)$", text, flags=re.M)
+    assert headings == ["Intended use", "Base", "Data", "Results", "Limits", "Biases", "How to repeat it"]
+    assert text.startswith("# Loans: an example: TabNet, unfrozen step by step\n\nNot enough evidence")
+    assert (
+        "| metric | train | valid | holdout (95% interval) |\n|---|---|---|---|\n| ROC AUC | 0.78 [0.759, 0.801] |"
+        in text
+    )
+    assert "- `tabnet`: weights shipped with tabkit, sha256 `abab" in text and "all 2,396 labelled rows" in text
+    assert "- Check 0: Number 0" in text and "Check 2" not in text
+    assert "by slice:\n- <script>" in text and "addr_state" in text
+    assert "## Base" not in card(typed(result), loans(), "lgbm_tuned")
+
+
+def test_a_card_of_lists_has_neither_train_scores_nor_biases() -> None:
+    result = make_lists()
+    result["candidates"][2]["scores"]["valid"]["roc_auc"] = {"value": None, "low": None, "high": None}
+    text = card(typed(result), loans(), result["champion"])
+    headings = re.findall("^## (.*)$", text, flags=re.M)
+    assert headings == ["Intended use", "Data", "Results", "Limits", "How to repeat it"]
+    assert "| metric | valid | holdout (95% interval) |\n|---|---|---|\n| ROC AUC | undefined | 0.64 [" in text
+    assert "1,994 users were evaluated, who took 49.8 items each" in text
+
+
+def test_a_card_of_a_student_names_its_teacher() -> None:
+    result = make_result("binary")
+    sentence = "The student decides as the champion does for 98.0% of holdout rows."
+    facts = {
+        "candidate": "linear",
+        "teacher": "lgbm_tuned",
+        "unlabelled": 0,
+        "agreement": 0.98,
+        "mean_difference": 0.01,
+    }
+    facts |= {"r2": None, "speedup": 31.0, "gain": interval_of(-0.001, 0.002), "sentence": sentence}
+    told = f"the answers of lgbm_tuned, the champion, not the labels. {sentence}"
+    assert told in card(typed(result | {"student": facts}), loans(), "linear")
+    assert told not in card(typed(result | {"student": facts}), loans(), "lgbm_tuned")
+
+
+def test_the_scorecard_holds_every_score_and_null_for_undefined_ones() -> None:
+    result = make_result("binary")
+    result["candidates"][0]["scores"]["train"]["brier"] = {"value": 0.1, "low": None, "high": None}
+    table = scorecard_table(typed(result))
+    assert table.height == 6 * 3 * 3 and table.columns[:6] == ["candidate", "base", "how", "kind", "part", "metric"]
+    row = table.row(
+        by_predicate=(pl.col("candidate") == "prior") & (pl.col("part") == "train") & (pl.col("metric") == "brier")
+    )
+    assert row[6:] == (0.1, None, None)
