@@ -20,7 +20,7 @@ from run_folders import CLASSES, NASTY, TASKS, interval_of, make_lists, make_pre
 
 from tabkit.errors import UsageError
 from tabkit.recipe import Plan, load_recipe
-from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, write_report
+from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, summary_html, write_report
 from tabkit.report.page import render
 from tabkit.report.sections import SECTIONS
 from tabkit.result import Interval, read_result, result_schema, to_json
@@ -475,3 +475,31 @@ def test_the_scorecard_holds_every_score_and_null_for_undefined_ones() -> None:
         by_predicate=(pl.col("candidate") == "prior") & (pl.col("part") == "train") & (pl.col("metric") == "brier")
     )
     assert row[6:] == (0.1, None, None)
+
+
+ELEMENTS = {"div", "p", "strong", "ul", "li", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.mark.parametrize("content", [make_result("binary"), make_result("regression", full=False), make_lists()])
+def test_a_summary_shows_verdict_gains_and_candidates_literally(content: dict[str, Any]) -> None:
+    for c in content["candidates"]:
+        c["title"] += NASTY
+    html = summary_html(typed(content | {"title": NASTY}))
+    page = Page(html)
+    text = " ".join("".join(page.words).split())
+    assert {tag for tag, _ in page.elements} <= ELEMENTS
+    assert all(name in ("class", "scope") for _, attributes in page.elements for name in attributes)
+    assert "<script" not in html and "49" not in html and text.count("<script>alert('x')</script>") > 3
+    assert text.count("(champion)") == 1 and re.search(
+        r"LightGBM \(tuned\)<script>[^<]*</script>[^<]*\(champion\)", text
+    )
+    if content["planned"]:
+        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): +4 × 10⁻⁵ [−0.021" in text
+        assert "TabNet (new head)" not in text, "a refused candidate has no scores"
+
+
+def test_a_summary_puts_the_best_on_holdout_first() -> None:
+    for task in ("binary", "regression"):
+        html = summary_html(typed(make_result(task)))
+        titles = [re.sub("<.*?>", "", t) for t in re.findall(r'<th scope="row">(.*?)</th>', html)]
+        assert titles[0] == "TabNet (all layers)" and titles[-1] == "Prior" and "LightGBM (tuned) (champion)" in titles
