@@ -127,10 +127,7 @@ def grouped(y: Floats, predicted: Floats, parts: int = 10, inside: npt.NDArray[n
     rows = [p for p in np.array_split(np.argsort(predicted, kind="stable"), parts) if len(p)]
     return [
         Group(
-            len(p),
-            float(predicted[p].mean()),
-            float(y[p].mean()),
-            None if inside is None else float(inside[p].mean()),
+            len(p), float(predicted[p].mean()), float(y[p].mean()), None if inside is None else float(inside[p].mean())
         )
         for p in rows
     ]

@@ -17,14 +17,15 @@ def summary_html(result: Result) -> str:
         key=lambda c: -reading.metric.sign * holdout[c.name].value if c.name in holdout else float("inf"),
     )
     planned = result.planned
+    gains = (
+        [(reading.title(a.name), a.role, interval(a.interval, sign=True)) for a in planned.against] if planned else []
+    )
     return template("summary.html.j2").render(
         r=result,
         decision=DECISIONS[result.verdict.decision],
         candidate=reading.title(planned.candidate) if planned else "",
         metric=reading.metric_name,
-        gains=[(reading.title(a.name), a.role, interval(a.interval, sign=True)) for a in planned.against]
-        if planned
-        else [],
+        gains=gains,
         columns=("Candidate", *(part.capitalize() for part in reversed(PARTS)), "Overfit gap"),
         rows=[
             (

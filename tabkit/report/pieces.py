@@ -1,4 +1,7 @@
-"""What a section of the report is made of: figures, tables, terms; the template knows how each of them looks."""
+"""What a section of the report is made of: figures, tables, terms; the template knows how each of them looks.
+
+All text is escaped, unless it is ``Markup``.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,7 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that is more than its text.
-
-    Attributes
-    ----------
-    text, small
-        What it says, and a second, smaller line; escaped, unless they are ``Markup``.
-    css
-        CSS classes.
-    columns, rows
-        How many of them it spans.
-    style
-        Inline style.
-    """
+    """A cell that is more than its text: a second, smaller line; CSS; how many columns and rows it spans."""
 
     text: str
     small: str = ""
@@ -35,12 +26,8 @@ class Cell:
     @property
     def attributes(self) -> dict[str, object]:
         """Its attributes in HTML; None for those that it does not need."""
-        return {
-            "class": self.css,
-            "colspan": self.columns if self.columns > 1 else None,
-            "rowspan": self.rows if self.rows > 1 else None,
-            "style": self.style,
-        }
+        spans = {"colspan": self.columns, "rowspan": self.rows}
+        return {"class": self.css, "style": self.style} | {key: n for key, n in spans.items() if n > 1}
 
 
 @dataclass(frozen=True)
@@ -83,18 +70,8 @@ class Table:
 class Figure:
     """A picture and the table of what it shows.
 
-    Attributes
-    ----------
-    title, desc
-        The accessible name, and what a reader who cannot see the picture should know.
-    svg
-        The picture.
-    columns, rows
-        The data table under it, as text.
-    legend
-        (class of the swatch, text).
-    note
-        A sentence under the picture.
+    ``title`` and ``desc`` tell it to a reader who cannot see the picture; ``legend`` holds (class of the swatch, text);
+    ``note`` is a sentence under the picture.
     """
 
     kind: ClassVar[str] = "figure"
@@ -132,7 +109,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Details:
-    """Parts that show only if someone asks for them."""
+    """Pieces that show only if someone asks for them."""
 
     kind: ClassVar[str] = "details"
     summary: str
@@ -145,21 +122,7 @@ Piece = Figure | Grid | Table | Terms | Details | Markup
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
-
-    Attributes
-    ----------
-    id
-        Its anchor.
-    label
-        Its name in the contents.
-    title
-        Its heading: a question or a topic.
-    sentence
-        What its numbers say, in one plain sentence.
-    pieces
-        What it shows, in this order.
-    """
+    """A section of the page: its anchor, its name in the contents, a heading, one sentence, and what it shows in order."""
 
     id: str
     label: str

@@ -58,12 +58,11 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
 
 def _row(folder: Path, result: Result) -> RunRow:
-    try:
-        champion = result.candidate(result.champion)
-    except KeyError:
+    if result.champion not in {c.name for c in result.candidates}:
         raise UsageError(
             f"{folder}: the champion '{result.champion}' is not among the candidates. Run the recipe again."
-        ) from None
+        )
+    champion = result.candidate(result.champion)
     score = champion.score(result.primary) or Interval(math.nan, math.nan, math.nan)
     return RunRow(
         run=str(folder),

@@ -35,12 +35,12 @@ def _failure(c: CheckOutcome) -> Markup:
     return tag("li", title, tag("p", c.message), class_=c.severity)
 
 
-def _failures(failed: list[CheckOutcome], made: int) -> str:
+def _failures(failed: list[CheckOutcome], of: int) -> str:
     if not failed:
-        return f"All {made} checks that could be made passed."
+        return f"All {of} checks that could be made passed."
     errors = sum(c.severity == "error" for c in failed)
     worst = "none of them an error" if not errors else f"{errors} of them {'an error' if errors == 1 else 'errors'}"
-    return f"{len(failed)} of {made} checks failed, {worst}: {', '.join(c.title.lower() for c in failed)}."
+    return f"{len(failed)} of {of} checks failed, {worst}: {', '.join(c.title.lower() for c in failed)}."
 
 
 def cost(reading: Reading) -> Section:
@@ -50,8 +50,8 @@ def cost(reading: Reading) -> Section:
     body = []
     for c in result.candidates:
         scoring = (number(c.score_cpu_seconds_per_million), money(c.cost_per_million, unit))
-        made = (number(c.seconds, 2), number(c.cpu_seconds, 2), number(c.peak_mb), number(c.energy_wh, 2))
-        cells = (*made, *(scoring if c.scores else (MISSING, MISSING)))
+        making = (number(c.seconds, 2), number(c.cpu_seconds, 2), number(c.peak_mb), number(c.energy_wh, 2))
+        cells = (*making, *(scoring if c.scores else (MISSING, MISSING)))
         body.append(Row(c.title, cells, champion=c is reading.champion))
     columns = (
         *("Candidate", "Seconds", "CPU seconds", "Peak memory, MB", "Energy, Wh (estimate)"),

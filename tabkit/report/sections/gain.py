@@ -9,13 +9,14 @@ from tabkit.report.reading import Reading, listed
 from tabkit.report.svg import aside
 from tabkit.result import Planned
 
+_TITLE = "Did adapting pay?"
+
 
 def gain(reading: Reading) -> Section:
     """Return what adapting gained."""
     planned = reading.result.planned
     if planned is None:
-        told = "Nothing was adapted in this run, so there is no gain to show."
-        return Section("gain", "Gain", _TITLE, told)
+        return Section("gain", "Gain", _TITLE, "Nothing was adapted in this run, so there is no gain to show.")
     pieces: list[Piece] = [rows.gains(reading, planned)] if planned.against else []
     bar = number(reading.result.worthwhile) if reading.result.worthwhile else "zero"
     pieces.append(
@@ -25,9 +26,6 @@ def gain(reading: Reading) -> Section:
         )
     )
     return Section("gain", "Gain", _TITLE, _sentence(reading, planned), tuple(pieces))
-
-
-_TITLE = "Did adapting pay?"
 
 
 def _sentence(reading: Reading, planned: Planned) -> str:
