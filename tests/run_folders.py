@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import TypeAdapter
+
+from tabkit.result import Result
 
 NASTY = "<script>alert('x')</script> & \"quoted\" {{ 7*7 }} https://example.org/x.js"
 CANDIDATES = (
@@ -34,6 +37,12 @@ METRICS: dict[str, dict[str, dict[str, Any]]] = {
 }
 CLASSES = {"binary": ["good", "bad"], "multiclass": ["oak", "ash", "elm", "fir"], "regression": []}
 TASKS = tuple(METRICS)
+
+
+def typed(content: dict[str, Any]) -> Result:
+    """Return the content of a ``result.json`` as ``read_result`` reads it."""
+    result: Result = TypeAdapter(Result).validate_python(content)
+    return result
 
 
 def interval_of(value: float, half: float) -> dict[str, float]:
@@ -323,6 +332,33 @@ def _extras(primary: str) -> dict[str, Any]:
             for i, o in enumerate(outcomes)
         ],
     }
+
+
+def make_lists() -> dict[str, Any]:
+    """Make a realistic ``result.json`` of lists, from that of a table."""
+    table = make_result("binary")
+    only_tables = ("curve", "importance", "ablations", "interval_coverage", "prediction_interval", "student")
+    names = [c["name"] for c in table["candidates"]]
+    gains = [{k: v for k, v in a.items() if k != "role"} for a in table["planned"]["against"]]
+    facts = {
+        "cutoff": "2017-12-04",
+        "days": 28,
+        "users": 1994,
+        "truth_mean": 49.8,
+        "repeat_share": 0.42,
+        "catalogue": 65153,
+        "lifts": {n: {"train": 0.01 * i, "holdout": -0.01 * i} for i, n in enumerate(names)},
+        "lists": {n: {"coverage": 0.1, "novelty": 9.5, "diversity": None} for n in names},
+        "cutoffs": [{"cutoff": "2017-11-06", "users": 1900, "gains": gains}],
+        "value": {
+            "currency": "USD",
+            "margin": 0.25,
+            "extra_items": interval_of(0.2, 0.05),
+            "extra_margin": interval_of(0.11, 0.03),
+        },
+    }
+    rest = {key: value for key, value in table.items() if key not in only_tables}
+    return rest | {"task": "ranking", "classes": [], "positive": None, "value": None, "ranking": facts}
 
 
 def make_predictions(result: dict[str, Any]) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
 from tabkit.recipe import load_recipe
 from tabkit.refresh import take_on
-from tabkit.report import result_schema
+from tabkit.result import result_schema
 
 RECIPE = """
 name = "shop/next"

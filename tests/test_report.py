@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -15,10 +16,14 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from run_folders import CLASSES, NASTY, TASKS, interval_of, make_predictions, make_result
+from run_folders import CLASSES, NASTY, TASKS, interval_of, make_lists, make_predictions, make_result, typed
 
 from tabkit.errors import UsageError
-from tabkit.report import compare_runs, diagnose, numbers, read_result, result_schema, write_report
+from tabkit.recipe import Plan, load_recipe
+from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, summary_html, write_report
+from tabkit.report.page import render
+from tabkit.report.sections import SECTIONS
+from tabkit.result import Interval, read_result, result_schema, to_json
 
 
 @pytest.fixture
@@ -32,6 +37,10 @@ def run_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def check_against_schema(folder: Path) -> None:
+    jsonschema.Draft202012Validator(result_schema()).validate(json.loads(to_json(read_result(folder))))
 
 
 class Page(HTMLParser):
@@ -66,7 +75,7 @@ def test_report_of_every_task_is_complete_and_self_contained(
     task: str, full: bool, run_folder: Callable[..., Path]
 ) -> None:
     folder = run_folder(task, full)
-    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    check_against_schema(folder)
     path = write_report(folder)
     html = path.read_text(encoding="utf-8")
     page = Page(html)
@@ -180,7 +189,7 @@ def test_undefined_scores_are_shown_as_missing(run_folder: Callable[..., Path]) 
     result["planned"]["against"][0] |= {"gain": None, "low": None, "high": None}
     result["slices"][0]["scores"] = {"lgbm_tuned": nothing}
     folder = run_folder(candidates=result["candidates"], planned=result["planned"], slices=result["slices"])
-    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    check_against_schema(folder)
     assert "–" in write_report(folder).read_text(encoding="utf-8")
 
 
@@ -207,7 +216,8 @@ def test_an_interrupted_report_leaves_the_old_one(
         ("{", "cannot be read as JSON"),
         ("[]", "expected the result"),
         ('{"format": 2, "tabkit": "9"}', "reads format 1"),
-        ('{"format": 1}', "'candidates'"),
+        ('{"format": 1}', "(task: "),
+        ('{"format": 1, "task": "binary"}', "'candidates'"),
     ],
 )
 def test_a_broken_run_folder_is_told(content: str | None, told: str, tmp_path: Path) -> None:
@@ -245,25 +255,24 @@ def test_compare_runs_side_by_side(run_folder: Callable[..., Path]) -> None:
 
 def test_schema_refuses_what_is_not_documented() -> None:
     validator = jsonschema.Draft202012Validator(result_schema())
-    result = make_result("binary")
-    for change in ({"surprise": 1}, {"task": "clustering"}, {"champion": None}):
+    result = json.loads(to_json(typed(make_result("binary"))))
+    assert not list(validator.iter_errors(result))
+    for change in ({"task": "clustering"}, {"champion": None}, {"rows": {}}):
         assert list(validator.iter_errors(result | change))
     broken = copy.deepcopy(result)
     del broken["candidates"][0]["proof"]
-    assert [e.json_path for e in validator.iter_errors(broken)] == ["$.candidates[0]"]
+    assert "$.candidates[0]" in {e.json_path for error in validator.iter_errors(broken) for e in error.context}
 
 
 def test_every_key_of_the_schema_is_described() -> None:
-    def walk(node: Any, path: str) -> None:
-        for key, value in node.get("properties", {}).items():
-            assert value.get("description"), f"{path}.{key}"
-        for key, value in node.items():
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, dict):
-                    walk(child, f"{path}.{key}")
-
-    jsonschema.Draft202012Validator.check_schema(result_schema())
-    walk(result_schema(), "$")
+    """By itself, by what it refers to, or by the small record that it is a part of."""
+    schema = result_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for name, record in schema["$defs"].items():
+        for key, value in record.get("properties", {}).items():
+            target = schema["$defs"].get(value.get("$ref", "").removeprefix("#/$defs/"), {})
+            small = len(record["properties"]) <= 4 and record.get("description")
+            assert value.get("description") or target.get("description") or small, f"{name}.{key}"
 
 
 def test_curves_agree_with_scikit_learn() -> None:
@@ -344,10 +353,10 @@ def test_a_regression_result_from_before_intervals_were_kept_is_read(run_folder:
 
 
 def test_a_column_has_the_decimals_of_its_narrowest_interval() -> None:
-    wide, narrow = interval_of(0.7214, 0.06), interval_of(0.7214, 0.0031)
+    wide, narrow = (Interval(**interval_of(0.7214, half)) for half in (0.06, 0.0031))
     assert numbers.decimals_for([wide]) == 3 and numbers.decimals_for([wide, narrow]) == 4
     assert numbers.interval(wide) == "0.721 [0.661, 0.781]"
-    assert numbers.decimals_for([{"value": None}]) == 3
+    assert numbers.decimals_for([None, Interval(math.nan, math.nan, math.nan)]) == 3
 
 
 def test_three_opponents_are_told_in_one_sentence(run_folder: Callable[..., Path]) -> None:
@@ -379,7 +388,7 @@ def test_a_student_is_shown_apart_and_an_old_result_without_one_is_read(run_fold
         "sentence": "The student decides as the champion does for 98.0% of holdout rows.",
     }
     folder = run_folder(candidates=[*result["candidates"], student], student=told)
-    jsonschema.Draft202012Validator(result_schema()).validate(read_result(folder))
+    check_against_schema(folder)
     html = write_report(folder).read_text(encoding="utf-8")
     assert told["sentence"] in html and "1 student" in html
     old = run_folder()
@@ -387,3 +396,110 @@ def test_a_student_is_shown_apart_and_an_old_result_without_one_is_read(run_fold
     del text["student"]
     (old / "result.json").write_text(json.dumps(text))
     assert "student" not in write_report(old).read_text(encoding="utf-8").lower()
+
+
+def test_a_report_of_lists_tells_lift_cutoffs_and_margin() -> None:
+    page = Page(render(typed(make_lists()), None))
+    text = " ".join(" ".join(page.words).split())
+    sections = [a["id"] for tag, a in page.elements if tag == "section"]
+    assert "lists" in sections and not {"look", "importance", "money"} & set(sections)
+    assert "were 6% better than those of LightGBM (tuned); on the holdout 6% worse" in text
+    assert text.index("2017-11-06 1,900") < text.index("2017-12-04 1,994")
+    assert "Margin on them, at 25% of the price +0.11 USD [+0.08, +0.14]" in text
+    assert "too few users for a score" in text and "1,994 users in the 28 days from 2017-12-04" in text
+
+
+@pytest.mark.parametrize("content", [make_result("binary"), make_lists()], ids=["table", "lists"])
+def test_each_section_shown_is_in_the_contents_and_only_once(content: dict[str, Any]) -> None:
+    html = render(typed(content), None)
+    anchors = re.findall(r'<a href="#(\w+)">', html.split("<nav")[1].split("</nav>")[0])
+    assert anchors == re.findall(r'<section id="(\w+)"', html)[1:]
+    assert len(set(anchors)) == len(anchors) < len(SECTIONS)
+
+
+def loans() -> Plan:
+    return load_recipe("finance/loan_default")
+
+
+def test_a_card_of_a_table_says_what_it_is_for_and_where_it_fails() -> None:
+    result = make_result("binary")
+    weights = {"tabnet": {"source": "shipped", "sha256": "ab" * 32, "licence": "MIT"}}
+    for c in result["candidates"]:
+        c["weights"] = weights if c["base"] == "tabnet" else {}
+    text = card(typed(result), loans(), "tabnet_gradual")
+    headings = re.findall("^## (.*)$", text, flags=re.M)
+    assert headings == ["Intended use", "Base", "Data", "Results", "Limits", "Biases", "How to repeat it"]
+    assert text.startswith("# Loans: an example: TabNet, unfrozen step by step\n\nNot enough evidence")
+    assert (
+        "| metric | train | valid | holdout (95% interval) |\n|---|---|---|---|\n| ROC AUC | 0.78 [0.759, 0.801] |"
+        in text
+    )
+    assert "- `tabnet`: weights shipped with tabkit, sha256 `abab" in text and "all 2,396 labelled rows" in text
+    assert "- Check 0: Number 0" in text and "Check 2" not in text
+    assert "by slice:\n- <script>" in text and "addr_state" in text
+    assert "## Base" not in card(typed(result), loans(), "lgbm_tuned")
+
+
+def test_a_card_of_lists_has_neither_train_scores_nor_biases() -> None:
+    result = make_lists()
+    result["candidates"][2]["scores"]["valid"]["roc_auc"] = {"value": None, "low": None, "high": None}
+    text = card(typed(result), loans(), result["champion"])
+    headings = re.findall("^## (.*)$", text, flags=re.M)
+    assert headings == ["Intended use", "Data", "Results", "Limits", "How to repeat it"]
+    assert "| metric | valid | holdout (95% interval) |\n|---|---|---|\n| ROC AUC | undefined | 0.64 [" in text
+    assert "1,994 users were evaluated, who took 49.8 items each" in text
+
+
+def test_a_card_of_a_student_names_its_teacher() -> None:
+    result = make_result("binary")
+    sentence = "The student decides as the champion does for 98.0% of holdout rows."
+    facts = {
+        "candidate": "linear",
+        "teacher": "lgbm_tuned",
+        "unlabelled": 0,
+        "agreement": 0.98,
+        "mean_difference": 0.01,
+    }
+    facts |= {"r2": None, "speedup": 31.0, "gain": interval_of(-0.001, 0.002), "sentence": sentence}
+    told = f"the answers of lgbm_tuned, the champion, not the labels. {sentence}"
+    assert told in card(typed(result | {"student": facts}), loans(), "linear")
+    assert told not in card(typed(result | {"student": facts}), loans(), "lgbm_tuned")
+
+
+def test_the_scorecard_holds_every_score_and_null_for_undefined_ones() -> None:
+    result = make_result("binary")
+    result["candidates"][0]["scores"]["train"]["brier"] = {"value": 0.1, "low": None, "high": None}
+    table = scorecard_table(typed(result))
+    assert table.height == 6 * 3 * 3 and table.columns[:6] == ["candidate", "base", "how", "kind", "part", "metric"]
+    row = table.row(
+        by_predicate=(pl.col("candidate") == "prior") & (pl.col("part") == "train") & (pl.col("metric") == "brier")
+    )
+    assert row[6:] == (0.1, None, None)
+
+
+ELEMENTS = {"div", "p", "strong", "ul", "li", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.mark.parametrize("content", [make_result("binary"), make_result("regression", full=False), make_lists()])
+def test_a_summary_shows_verdict_gains_and_candidates_literally(content: dict[str, Any]) -> None:
+    for c in content["candidates"]:
+        c["title"] += NASTY
+    html = summary_html(typed(content | {"title": NASTY}))
+    page = Page(html)
+    text = " ".join("".join(page.words).split())
+    assert {tag for tag, _ in page.elements} <= ELEMENTS
+    assert all(name in ("class", "scope") for _, attributes in page.elements for name in attributes)
+    assert "<script" not in html and "49" not in html and text.count("<script>alert('x')</script>") > 3
+    assert text.count("(champion)") == 1 and re.search(
+        r"LightGBM \(tuned\)<script>[^<]*</script>[^<]*\(champion\)", text
+    )
+    if content["planned"]:
+        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): +4 × 10⁻⁵ [−0.021" in text
+        assert "TabNet (new head)" not in text, "a refused candidate has no scores"
+
+
+def test_a_summary_puts_the_best_on_holdout_first() -> None:
+    for task in ("binary", "regression"):
+        html = summary_html(typed(make_result(task)))
+        titles = [re.sub("<.*?>", "", t) for t in re.findall(r'<th scope="row">(.*?)</th>', html)]
+        assert titles[0] == "TabNet (all layers)" and titles[-1] == "Prior" and "LightGBM (tuned) (champion)" in titles

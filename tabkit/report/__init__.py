@@ -1,15 +1,14 @@
-"""The report of a run: one self-contained page from ``result.json`` and the holdout's predictions; runs side by side.
+"""What people see of a run: its report in one self-contained page, its model card, its summary; runs side by side.
 
 Nothing here loads a model or computes a score that the harness did not: curves are drawn from stored predictions.
 """
 
 from __future__ import annotations
 
+from tabkit.report.card import card
+from tabkit.report.notebook import summary_html
 from tabkit.report.page import write_report
-from tabkit.report.read import read_result, result_schema
-from tabkit.report.sidebyside import Comparison, Run, compare_runs
+from tabkit.report.scorecard import scorecard_table
+from tabkit.report.sidebyside import Comparison, RunRow, compare_runs
 
-compare = compare_runs
-"""The name by which ``tabkit.compare`` finds it."""
-
-__all__ = ["Comparison", "Run", "compare", "compare_runs", "read_result", "result_schema", "write_report"]
+__all__ = ["Comparison", "RunRow", "card", "compare_runs", "scorecard_table", "summary_html", "write_report"]

@@ -1,9 +1,9 @@
-"""Curves and tables from the holdout's predictions, by numpy alone."""
+"""Curves and tables from the holdout's predictions, with numpy only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ class Curve:
 class Confusion:
     """Counts (n_classes, n_classes): rows are what was observed, columns what was predicted.
 
-    ``auc`` is, per class, the ROC AUC of its probability against all other classes; None where only one side is there.
+    ``auc`` is, per class, the ROC AUC of its probability against all other classes; None if one side is missing.
     """
 
     classes: tuple[str, ...]
@@ -43,7 +43,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of like prediction: their number, mean prediction, mean observation, and the share inside their intervals."""
+    """Rows with similar predictions: their number, mean prediction, mean observation, and the share inside their intervals."""
 
     rows: int
     predicted: float
@@ -59,12 +59,12 @@ def ranked(y: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     """
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
-    found = np.cumsum(y[order], dtype=np.float64)[last]
-    return np.r_[0.0, found], np.r_[0.0, last + 1.0 - found]
+    hits = np.cumsum(y[order], dtype=np.float64)[last]
+    return np.r_[0.0, hits], np.r_[0.0, last + 1.0 - hits]
 
 
 def roc(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
-    """Return the ROC curve (false positive rate, true positive rate); None where a class is missing."""
+    """Return the ROC curve (false positive rate, true positive rate); None if a class is missing."""
     tp, fp = ranked(y, score)
     if not tp[-1] or not fp[-1]:
         return None
@@ -72,7 +72,7 @@ def roc(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
 
 
 def area(y: npt.NDArray[np.bool_], score: Floats) -> float | None:
-    """Return the area under the ROC curve; None where a class is missing.
+    """Return the area under the ROC curve; None if a class is missing.
 
     >>> area(np.array([True, False, True, False]), np.array([0.9, 0.5, 0.5, 0.1]))
     0.875
@@ -86,8 +86,8 @@ def precision_recall(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
     tp, fp = ranked(y, score)
     if not tp[-1]:
         return None
-    found = tp > 0
-    return _thinned(tp[found] / tp[-1], tp[found] / (tp[found] + fp[found]))
+    some = tp > 0
+    return _thinned(tp[some] / tp[-1], tp[some] / (tp[some] + fp[some]))
 
 
 def _thinned(x: Floats, y: Floats) -> Curve:
@@ -106,7 +106,7 @@ def at_grid(curve: Curve, grid: Floats) -> Floats:
     return np.asarray(np.interp(grid, curve.x, curve.y))
 
 
-def confusion(frame: pl.DataFrame, name: str, classes: list[str]) -> Confusion | None:
+def confusion(frame: pl.DataFrame, name: str, classes: Sequence[str]) -> Confusion | None:
     """Return the confusion matrix of a candidate's most likely classes; None without its columns."""
     columns = [f"{name}:{c}" for c in classes]
     if not set(columns) <= set(frame.columns):
@@ -123,14 +123,11 @@ def confusion(frame: pl.DataFrame, name: str, classes: list[str]) -> Confusion |
 
 
 def grouped(y: Floats, predicted: Floats, parts: int = 10, inside: npt.NDArray[np.bool_] | None = None) -> list[Group]:
-    """Return groups of equally many rows by prediction, lowest first (fewer groups where there are fewer rows)."""
+    """Return groups of equally many rows by prediction, lowest first (fewer groups if there are fewer rows)."""
     rows = [p for p in np.array_split(np.argsort(predicted, kind="stable"), parts) if len(p)]
     return [
         Group(
-            len(p),
-            float(predicted[p].mean()),
-            float(y[p].mean()),
-            None if inside is None else float(inside[p].mean()),
+            len(p), float(predicted[p].mean()), float(y[p].mean()), None if inside is None else float(inside[p].mean())
         )
         for p in rows
     ]
@@ -145,7 +142,7 @@ def sample(y: Floats, predicted: Floats, most: int = 500) -> tuple[Floats, Float
 
 
 def histogram(values: Floats, bins: int = 25) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return counts and edges over the middle 98% of the values; what lies beyond is counted in the end bins."""
+    """Return counts and edges over the middle 98% of the values; the end bins count what lies beyond."""
     low, high = np.quantile(values, [0.01, 0.99])
     if high <= low:
         low, high = values.min() - 0.5, values.max() + 0.5
@@ -155,12 +152,3 @@ def histogram(values: Floats, bins: int = 25) -> tuple[npt.NDArray[np.int64], Fl
 
 def _shares(top: npt.NDArray[np.int64], bottom: npt.NDArray[np.int64]) -> list[float | None]:
     return [float(t / b) if b else None for t, b in zip(top, bottom, strict=True)]
-
-
-def shown(result: dict[str, Any]) -> dict[str, str]:
-    """Return the candidates that the curves show, each with its role: its line style."""
-    chosen = result["chosen"]
-    roles = {chosen["adapted"]: "adapted", chosen["base"]: "base", chosen["baseline"]: "baseline"}
-    scored = {c["name"] for c in result["candidates"] if c["scores"]}
-    names = dict.fromkeys((result["champion"], chosen["adapted"], chosen["base"], chosen["baseline"]))
-    return {name: roles.get(name, "champion") for name in names if name in scored}

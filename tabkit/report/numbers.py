@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeGuard
+
+from tabkit.result import Interval
 
 MISSING = "–"
 _MINUS = "−"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Tell whether there is a number to show: neither None nor NaN."""
+    return value is not None and math.isfinite(value)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -20,7 +27,7 @@ def number(value: float | None, digits: int = 3) -> str:
     >>> number(1234567.8), number(59.6), number(0.0001)
     ('1,234,568', '59.6', '0.0001')
     """
-    if value is None or not math.isfinite(value):
+    if not known(value):
         return MISSING
     if value == 0:
         return "0"
@@ -38,16 +45,16 @@ def signed(value: float | None, digits: int = 3) -> str:
     ('+0.01', '−0.0129', '0')
     """
     text = number(value, digits)
-    return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
+    return f"+{text}" if known(value) and value > 0 else text
 
 
-def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
+def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:
     """Format a number of a column with its common decimals; a number too small for them keeps two digits.
 
     >>> fixed(0.5, 3), fixed(0.00004, 3), fixed(0.00012, 3), fixed(-0.25, 2, sign=True), fixed(0.0, 3)
     ('0.500', '4 × 10⁻⁵', '0.00012', '−0.25', '0')
     """
-    if value is None or not math.isfinite(value):
+    if not known(value):
         return MISSING
     if value == 0:
         return "0"
@@ -58,59 +65,53 @@ def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
     return f"+{text}" if sign and value > 0 else text
 
 
-def decimals_for(scores: Iterable[Mapping[str, Any] | None]) -> int:
+def decimals_for(scores: Iterable[Interval | None]) -> int:
     """Return the decimals that a column of scores deserves: two digits of the narrowest interval, 3 or 4 in all.
 
-    >>> decimals_for([{"value": 0.72, "low": 0.65, "high": 0.78}])
-    3
-    >>> decimals_for([{"value": 0.7212, "low": 0.7182, "high": 0.7241}])
-    4
-    >>> decimals_for([{"value": 4321.0, "low": 4300.0, "high": 4350.0}])
+    >>> decimals_for([Interval(0.72, 0.65, 0.78)]), decimals_for([Interval(0.7212, 0.7182, 0.7241)])
+    (3, 4)
+    >>> decimals_for([Interval(4321.0, 4300.0, 4350.0)])
     0
     """
-    there = [s for s in scores if s and s.get("value") is not None]
-    sizes = [abs(s[k]) for s in there for k in ("value", "low", "high") if s.get(k)]
+    defined = [s for s in scores if s is not None and known(s.value)]
+    sizes = [abs(v) for s in defined for v in (s.value, s.low, s.high) if known(v) and v]
     if not sizes:
         return 3
     magnitude = math.floor(math.log10(max(sizes)))
-    widths = [(s["high"] - s["low"]) / 2 for s in there if s.get("low") is not None and s.get("high") is not None]
-    widths = [w for w in widths if w > 1e-12]
+    widths = [w for s in defined if known(w := (s.high - s.low) / 2) and w > 1e-12]
     wanted = 1 - math.floor(math.log10(min(widths))) if widths else 3 - magnitude
     return max(0, min(max(wanted, 2 - magnitude), 3 - magnitude))
 
 
-def interval(
-    score: Mapping[str, Any] | None, decimals: int | None = None, key: str = "value", sign: bool = False
-) -> str:
+def interval(score: Interval | None, decimals: int | None = None, *, sign: bool = False) -> str:
     """Format a value with its interval.
 
-    >>> interval({"value": 0.7212, "low": 0.65, "high": 0.7819})
+    >>> interval(Interval(0.7212, 0.65, 0.7819))
     '0.721 [0.650, 0.782]'
-    >>> interval({"gain": 0.01, "low": -0.002, "high": 0.02}, key="gain", sign=True)
+    >>> interval(Interval(0.01, -0.002, 0.02), sign=True)
     '+0.0100 [−0.0020, +0.0200]'
     """
-    if score is None or score.get(key) is None:
+    if score is None or not known(score.value):
         return MISSING
     if decimals is None:
-        decimals = decimals_for([{"value": score[key], "low": score["low"], "high": score["high"]}])
-    value = fixed(score[key], decimals, sign)
-    return f"{value} {limits(score, decimals, sign)}".strip()
+        decimals = decimals_for([score])
+    return f"{fixed(score.value, decimals, sign=sign)} {limits(score, decimals, sign=sign)}".strip()
 
 
-def limits(score: Mapping[str, Any] | None, decimals: int, sign: bool = False) -> str:
-    """Format the interval alone; nothing where there is none."""
-    if score is None or score.get("low") is None or score.get("high") is None:
+def limits(score: Interval | None, decimals: int, *, sign: bool = False) -> str:
+    """Format only the interval; nothing if there is none."""
+    if score is None or not (known(score.low) and known(score.high)):
         return ""
-    return f"[{fixed(score['low'], decimals, sign)}, {fixed(score['high'], decimals, sign)}]"
+    return f"[{fixed(score.low, decimals, sign=sign)}, {fixed(score.high, decimals, sign=sign)}]"
 
 
-def share(value: float | None, digits: int = 3, sign: bool = False) -> str:
+def share(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """Format a share, or with ``sign`` a relative change, as a percentage.
 
     >>> share(0.9188), share(1.0), share(0.0004), share(None), share(0.066, sign=True)
     ('91.9%', '100%', '0.04%', '–', '+6.6%')
     """
-    return MISSING if value is None else f"{(signed if sign else number)(100 * value, digits)}%"
+    return MISSING if not known(value) else f"{(signed if sign else number)(100 * value, digits)}%"
 
 
 def whole(value: float | None) -> str:
@@ -119,7 +120,7 @@ def whole(value: float | None) -> str:
     >>> whole(9857), whole(None)
     ('9,857', '–')
     """
-    return MISSING if value is None else f"{value:,.0f}".replace("-", _MINUS)
+    return MISSING if not known(value) else f"{value:,.0f}".replace("-", _MINUS)
 
 
 def duration(seconds: float | None) -> str:
@@ -128,7 +129,7 @@ def duration(seconds: float | None) -> str:
     >>> duration(0.0005), duration(4.25), duration(125.0), duration(7300.0)
     ('0.5 ms', '4.25 s', '2 min 5 s', '2 h 2 min')
     """
-    if seconds is None:
+    if not known(seconds):
         return MISSING
     if seconds < 0.1:
         return f"{number(1000 * seconds, 2)} ms"
@@ -141,18 +142,30 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min"
 
 
-def money(value: float | None, unit: str, sign: bool = False) -> str:
+def money(value: float | None, unit: str, *, sign: bool = False) -> str:
     """Format an amount in the recipe's unit.
 
     >>> money(1020676.6, "USD"), money(1.8e-5, "USD"), money(2989.7, "USD", sign=True)
     ('1,021,000 USD', '1.8 × 10⁻⁵ USD', '+2,990 USD')
     """
-    if value is None:
+    if not known(value):
         return MISSING
     if abs(value) >= 10000:  # four digits are all that an estimate of this kind supports
         value = round(value, 3 - math.floor(math.log10(abs(value))))
     text = signed(value) if sign else number(value)
     return f"{text} {unit}".strip()
+
+
+def amount(score: Interval, unit: str, *, sign: bool = False) -> str:
+    """Format an amount with its interval.
+
+    >>> amount(Interval(31.4, -800.0, 900.0), "USD", sign=True)
+    '+31.4 USD [−800, +900]'
+    """
+    text = money(score.value, unit, sign=sign)
+    if not (known(score.low) and known(score.high)):
+        return text
+    return f"{text} [{money(score.low, '', sign=sign)}, {money(score.high, '', sign=sign)}]"
 
 
 def parameters(trained: int, total: int) -> str:

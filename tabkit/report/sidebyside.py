@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tabkit.errors import UsageError
-from tabkit.report.read import read_result
+from tabkit.result import Interval, Result, read_result
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run: its champion's primary metric on holdout rows with a 95% interval, and what it took.
+class RunRow:
+    """One run: the primary metric of its champion on holdout rows with a 95% interval, and what it took.
 
-    ``overfit_gap`` is train minus holdout, above zero where train looks better; ``rows`` are those that were split.
+    ``overfit_gap`` is train minus holdout, above zero if train looks better; ``rows`` are those that were split.
     """
 
     run: str
@@ -37,7 +37,7 @@ class Run:
 class Comparison:
     """Runs in the order given, and why their numbers cannot be compared, if they cannot."""
 
-    rows: tuple[Run, ...]
+    rows: tuple[RunRow, ...]
     warnings: tuple[str, ...]
 
 
@@ -57,46 +57,49 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     )
 
 
-def _row(folder: Path, result: dict[str, Any]) -> Run:
-    champion = next((c for c in result["candidates"] if c["name"] == result["champion"]), None)
-    if champion is None:
+def _row(folder: Path, result: Result) -> RunRow:
+    if result.champion not in {c.name for c in result.candidates}:
         raise UsageError(
-            f"{folder}: the champion '{result['champion']}' is not among the candidates. Run the recipe again."
+            f"{folder}: the champion '{result.champion}' is not among the candidates. Run the recipe again."
         )
-    score = champion["scores"].get("holdout", {}).get(result["primary"]) or {}
-    rows = result["rows"]
-    return Run(
+    champion = result.candidate(result.champion)
+    score = champion.score(result.primary) or Interval(math.nan, math.nan, math.nan)
+    return RunRow(
         run=str(folder),
-        recipe=result["recipe"],
-        decision=result["verdict"]["decision"],
-        champion=result["champion"],
-        metric=result["primary"],
-        holdout=score.get("value"),
-        low=score.get("low"),
-        high=score.get("high"),
-        overfit_gap=champion["overfit_gap"],
-        rows=rows["train"] + rows["valid"] + rows["holdout"],
-        seconds=result["seconds_total"],
-        budget=result["budget"],
-        seed=result["seed"],
+        recipe=result.recipe,
+        decision=result.verdict.decision,
+        champion=result.champion,
+        metric=result.primary,
+        holdout=_defined(score.value),
+        low=_defined(score.low),
+        high=_defined(score.high),
+        overfit_gap=champion.overfit_gap,
+        rows=result.rows.used,
+        seconds=result.seconds_total,
+        budget=result.budget,
+        seed=result.seed,
     )
 
 
-def _warnings(results: list[dict[str, Any]]) -> list[str]:
-    """Say what differs that must be equal for holdout scores to be of the same rows and in the same measure."""
+def _defined(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _warnings(results: list[Result]) -> list[str]:
+    """Say what differs between runs that keeps their holdout scores from being comparable."""
     out = []
-    metrics = {r["primary"] for r in results}
+    metrics = {r.primary for r in results}
     if len(metrics) > 1:
         out.append(
             f"the primary metrics differ ({', '.join(sorted(metrics))}): the holdout column holds different measures."
         )
-    targets = {(r["task"], r["target"]) for r in results}
+    targets = {(r.task, r.target) for r in results}
     if len(targets) > 1:
         named = ", ".join(f"{target} ({task})" for task, target in sorted(targets))
         out.append(f"the runs predict different things: {named}.")
-    if len({r["data_fingerprint"] for r in results}) > 1:
+    if len({r.data_fingerprint for r in results}) > 1:
         out.append("the data differ (fingerprints): a difference in score may be a difference in rows.")
-    splits = {tuple(r["split"][key] for key in ("kind", "holdout", "column", "seed")) for r in results}
+    splits = {(r.split.kind, r.split.holdout, r.split.column, r.split.seed) for r in results}
     if len(splits) > 1:
         out.append("the splits differ (kind, share, column or seed): the holdout rows are not the same ones.")
     return out

@@ -1,41 +1,14 @@
-"""Accessible SVG by hand: escaped by construction, coloured by CSS variables, with its numbers beside it."""
+"""Accessible SVG by hand: escaped by construction, coloured by CSS variables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 from tabkit.report.numbers import number
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture and the table of what it shows.
-
-    Attributes
-    ----------
-    title, desc
-        The accessible name, and what a reader who cannot see the picture should know.
-    svg
-        The picture.
-    columns, rows
-        The data table under it, as text.
-    legend
-        (class of the swatch, text).
-    note
-        A sentence under the picture.
-    """
-
-    title: str
-    desc: str
-    svg: Markup
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    legend: tuple[tuple[str, str], ...] = ()
-    note: str = ""
 
 
 def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
@@ -96,7 +69,7 @@ class Axis:
 
 
 def axis(
-    values: Sequence[float | None], want: int = 4, pad: float = 0.04, limits: tuple[float, float] | None = None
+    values: Iterable[float | None], want: int = 4, pad: float = 0.04, limits: tuple[float, float] | None = None
 ) -> Axis:
     """Return an axis that holds ``values`` with some air, and about ``want`` ticks.
 
@@ -185,7 +158,7 @@ class Frame:
             drawn += [
                 tag("circle", cx=self.px(x), cy=self.py(y), r=3, class_=f"dot {series.style}")
                 for x, y in zip(series.x, series.y, strict=True)
-                if y is not None
+                if y is not None and math.isfinite(y)
             ]
         return Markup("").join(drawn)
 
@@ -220,3 +193,13 @@ class Frame:
         return picture(
             key, title, desc, self.axes(x_labels), *layers, viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", class_="chart"
         )
+
+
+def heading(text: str) -> Markup:
+    """Return a heading within a section."""
+    return tag("h3", text)
+
+
+def aside(text: str) -> Markup:
+    """Return a quiet paragraph."""
+    return tag("p", text, class_="aside")

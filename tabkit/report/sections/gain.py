@@ -1,0 +1,58 @@
+"""Did adapting pay? The one comparison that was planned before the holdout was opened."""
+
+from __future__ import annotations
+
+from tabkit.report import rows
+from tabkit.report.numbers import known, number
+from tabkit.report.pieces import Piece, Section
+from tabkit.report.reading import Reading, listed
+from tabkit.report.svg import aside
+from tabkit.result import Planned
+
+_TITLE = "Did adapting pay?"
+
+
+def gain(reading: Reading) -> Section:
+    """Return what adapting gained."""
+    planned = reading.result.planned
+    if planned is None:
+        return Section("gain", "Gain", _TITLE, "Nothing was adapted in this run, so there is no gain to show.")
+    pieces: list[Piece] = [rows.gains(reading, planned)] if planned.against else []
+    bar = number(reading.result.worthwhile) if reading.result.worthwhile else "zero"
+    pieces.append(
+        aside(
+            "This comparison was fixed before the holdout was opened. "
+            f"It takes every gain, its whole interval, above {bar} to call it a success."
+        )
+    )
+    return Section("gain", "Gain", _TITLE, _sentence(reading, planned), tuple(pieces))
+
+
+def _sentence(reading: Reading, planned: Planned) -> str:
+    bar = reading.result.worthwhile
+    gains = []
+    for a in planned.against:
+        change = a.gain if known(a.gain) else 0.0
+        verb = "gained" if change > 0 else "lost" if change else "neither gained nor lost"
+        size = f" {number(abs(change))}" if change else ""
+        gains.append(f"{verb}{size} {reading.metric_name} against {reading.title(a.name)}")
+    shown = sum(a.low > bar for a in planned.against)
+    which = _which_gains(len(planned.against), shown)
+    above = f"the {number(bar)} that would matter" if bar else "zero"
+    return f"{reading.title(planned.candidate)} {listed(gains)}; {which} shown to be above {above}."
+
+
+def _which_gains(n: int, shown: int) -> str:
+    """Say how many of the gains are shown.
+
+    >>> _which_gains(2, 2), _which_gains(3, 1), _which_gains(1, 0)
+    ('both gains are', 'only one of the 3 gains is', 'the gain is not')
+    """
+    if shown == n:
+        return "both gains are" if n == 2 else "the gain is" if n == 1 else f"all {n} gains are"
+    if n == 1:
+        return "the gain is not"
+    if not shown:
+        return "neither gain is" if n == 2 else f"none of the {n} gains is"
+    of = "two" if n == 2 else n
+    return f"only one of the {of} gains is" if shown == 1 else f"only {shown} of the {of} gains are"
