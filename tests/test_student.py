@@ -14,12 +14,12 @@ from conftest import BINARY, make_features, signal_table, write_recipe
 from test_blend import WITHOUT, Context, columns
 
 import tabkit
-from tabkit import adapt
+from tabkit import adapt, learner
 from tabkit.data.encode import Features
 from tabkit.evaluate import ledger
 from tabkit.evaluate.harness import conformal_half_width
-from tabkit.models import base
-from tabkit.models.base import BUDGETS, Adapted, Block, Candidate, Cost, Proof, model_class
+from tabkit.learner import BUDGETS, Adapted, Block, Cost, Proof
+from tabkit.models.base import TableCandidate, model_class
 from tabkit.result import result_schema
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=80)
@@ -27,7 +27,7 @@ BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=80)
 
 @pytest.fixture(autouse=True)
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(base.BUDGETS, "quick", BUDGET)
+    monkeypatch.setitem(learner.BUDGETS, "quick", BUDGET)
 
 
 def run(folder: Path, frame: pl.DataFrame, recipe: str, out: str = "run", **more: object):  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ def run(folder: Path, frame: pl.DataFrame, recipe: str, out: str = "run", **more
     return tabkit.run(str(path), data=folder / "data.parquet", out=folder / out, budget="quick", **more)  # type: ignore[arg-type]
 
 
-def teacher(task: str, n_train: int = 600) -> tuple[Candidate, Features, Features]:
+def teacher(task: str, n_train: int = 600) -> tuple[TableCandidate, Features, Features]:
     train, valid = make_features(task, n_train, seed=1, signal=3.0), make_features(task, 200, seed=2, signal=3.0)
     (linear,) = adapt.adapt_all(
         (adapt.Wanted("linear", "scratch", "baseline"),), train, valid, None, None, 0, BUDGET, lambda *_: None
@@ -71,7 +71,7 @@ def test_an_in_context_teacher_answers_train_rows_context_safe() -> None:
     _, train, valid = teacher("binary", 200)
     model = Context()
     adapted = Adapted(model, "scratch", Proof((Block("x", 1, 1, 1.0),)))
-    safe = Candidate(
+    safe = TableCandidate(
         "context",
         "context",
         "scratch",
