@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 import tabkit
-from tabkit.pretrain import Continuation, continue_icl
+from tabkit.pretraining import Continuation, continue_icl
 
 TABLES = (
     ("survival", "colon", "status", ("id", "study", "time"), {"etype": 2}),

@@ -1,15 +1,13 @@
 """tabkit: adapt pretrained tabular models to a domain, and prove whether it paid.
 
-Every command-line verb has a twin here: :func:`run`, :func:`score`, :func:`check`, :func:`new`,
-:func:`compare`, :func:`write_report`. They are imported on first use, so ``import tabkit`` stays light.
+Every command-line verb has a twin here, which returns what the verb prints; ``tabkit list`` is :func:`listing`, and
+``tabkit report`` is :func:`write_report`. They are imported on first use, so ``import tabkit`` stays light.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
-from types import ModuleType
 from typing import Any
 
 # Read when an OpenMP library loads: idle threads sleep instead of spinning. On a busy two-core machine,
@@ -17,28 +15,22 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "run": "tabkit.run:run",
-    "score": "tabkit.score:score",
-    "check": "tabkit.run:check",
+    "run": "tabkit.workflow:run",
+    "score": "tabkit.scoring:score",
+    "check": "tabkit.workflow:check",
     "new": "tabkit.draft:new",
     "compare": "tabkit.report:compare_runs",
+    "show": "tabkit.catalogue:show",
+    "listing": "tabkit.catalogue:listing",
+    "pretrain": "tabkit.pretraining:pretrain",
     "write_report": "tabkit.report:write_report",
+    "read_result": "tabkit.result:read_result",
     "load_recipe": "tabkit.recipe:load_recipe",
     "load_bundle": "tabkit.bundle:load_bundle",
 }
+"""Where each name is at home. No submodule has one of these names, or importing it would take the name's place."""
 
-__all__ = ["check", "compare", "load_bundle", "load_recipe", "new", "run", "score", "write_report"]
-
-
-class _Package(ModuleType):
-    """This package: importing the submodule ``tabkit.run`` must not put it in place of the verb ``tabkit.run``."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import tabkit
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = (
@@ -33,9 +38,32 @@ def loaded_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in found.stdout.split()}
 
 
-@pytest.mark.parametrize("code", ["import tabkit", "import tabkit.cli", "from tabkit.recipe import load_recipe"])
+HELP = "import sys; from tabkit.cli import main; sys.argv[1:] = ['--help']\ntry: main()\nexcept SystemExit: pass"
+LIGHT = ("cli", "errors", "files", "recipe", "result", "schema", "seed", "shipped", "strict")
+
+
+@pytest.mark.parametrize(
+    "code", ["import tabkit", HELP, *(f"import tabkit.{name}" for name in LIGHT), "import tabkit; tabkit.load_recipe"]
+)
 def test_light_imports_load_nothing_heavy(code: str) -> None:
     assert not loaded_by(code) & set(HEAVY)
+
+
+def test_no_module_takes_the_place_of_a_name_that_tabkit_offers() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(tabkit.__path__)}
+    assert not modules & set(tabkit.__all__)
+    for name in modules - {"__main__"}:
+        assert importlib.import_module(f"tabkit.{name}") is sys.modules[f"tabkit.{name}"] is getattr(tabkit, name)
+    for name in tabkit.__all__:
+        assert callable(getattr(tabkit, name)) and not isinstance(getattr(tabkit, name), ModuleType), name
+
+
+def test_every_verb_is_a_file_and_has_a_twin() -> None:
+    from tabkit.cli import VERBS
+
+    files = {module.name.rstrip("_") for module in pkgutil.iter_modules(tabkit.cli.__path__)}
+    assert files - {"options", "output"} == set(VERBS)
+    assert {{"list": "listing", "report": "write_report"}.get(verb, verb) for verb in VERBS} <= set(tabkit.__all__)
 
 
 def test_loading_data_and_reports_needs_no_learning_library() -> None:

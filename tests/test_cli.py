@@ -8,10 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import BINARY, signal_table, write_recipe
+from pydantic import TypeAdapter
+from run_folders import make_result
+from typer.testing import CliRunner
+
+from tabkit import catalogue
+from tabkit.cli import app
+from tabkit.errors import UsageError
+from tabkit.result import Result
 
 
 def tabkit(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,10 +82,8 @@ def test_a_full_disk_is_noticed_before_the_work(
     case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
-    from types import SimpleNamespace
 
-    from tabkit.errors import UsageError
-    from tabkit.run import run
+    from tabkit.workflow import run
 
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**20))
     with pytest.raises(UsageError, match="3 MB are free"):
@@ -127,6 +136,55 @@ def test_run_score_compare_report_check_show_list(case: tuple[Path, Path], tmp_p
     for things in ("recipes", "models", "metrics", "checks"):
         assert isinstance(json.loads(tabkit("list", things, "--json").stdout), list)
     assert tabkit("--version").stdout.startswith("tabkit ")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the command line asks of a workflow that finds the same every time."""
+    calls: list[dict[str, Any]] = []
+
+    def run(*words: object, **settings: object) -> SimpleNamespace:
+        calls.append(settings)
+        return SimpleNamespace(
+            folder=Path("runs/one"), result=TypeAdapter(Result).validate_python(make_result("binary"))
+        )
+
+    monkeypatch.setitem(sys.modules, "tabkit.workflow", SimpleNamespace(run=run))
+    return calls
+
+
+def test_only_settings_that_were_given_are_passed_on(asked: list[dict[str, Any]]) -> None:
+    always = {"out", "seed", "budget", "device", "watch", "command"}
+    verbs = CliRunner()
+    assert verbs.invoke(app, ["run", "finance/loan_default"]).exit_code == 0
+    assert asked[0].keys() == always
+    given = ["--weights", "icl=a", "--weights", "tabpfn=b=c", "--jobs", "2", "--distill", "--cutoffs", "1"]
+    assert verbs.invoke(app, ["run", "finance/loan_default", *given]).exit_code == 0
+    assert {k: v for k, v in asked[1].items() if k not in always} == {
+        "weights": {"icl": "a", "tabpfn": "b=c"}, "jobs": 2, "distill": True, "cutoffs": 1,
+    }  # fmt: skip
+    refusal = verbs.invoke(app, ["run", "finance/loan_default", "--weights", "icl"]).exception
+    assert isinstance(refusal, UsageError) and "expected BASE=PATH" in str(refusal)
+
+
+def test_a_result_is_printed_and_given_as_json(asked: list[dict[str, Any]]) -> None:
+    verbs = CliRunner()
+    text = verbs.invoke(app, ["run", "finance/loan_default"]).output
+    assert "* lgbm_tuned" in text and "refused: tabnet" in text and "Checks: 2 passed, 2 failed." in text
+    assert "not_enough_evidence: " in text and "runs/one/report.html" in text.replace("\\", "/")
+    document = json.loads(verbs.invoke(app, ["run", "finance/loan_default", "--json"]).output)
+    assert document.pop("folder") == str(Path("runs/one"))
+    assert document == TypeAdapter(Result).validate_python(make_result("binary")).model_dump(mode="json")
+
+
+def test_twins_return_what_the_verbs_print() -> None:
+    printed = tabkit("show", "healthcare/recurrence").stdout
+    facts = catalogue.show("healthcare/recurrence")
+    assert str(facts).splitlines() == [line.rstrip() for line in printed.splitlines()]
+    assert json.loads(json.dumps(asdict(facts)))["facts"]["target"] == "recurred"
+    assert catalogue.listing("metrics") == json.loads(tabkit("list", "metrics", "--json").stdout)
+    with pytest.raises(UsageError, match="Did you mean 'models'"):
+        catalogue.listing("model")
 
 
 def test_check_lists_failures_and_exits_3(case: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from tabkit.learner import Weights
 from tabkit.models import icl
 from tabkit.models.parts.icl_net import IclConfig, IclNet
 from tabkit.models.parts.icl_weights import open_folder
-from tabkit.pretrain import Continuation, continue_icl
-from tabkit.pretrain import continuation as module
+from tabkit.pretraining import Continuation, continue_icl
+from tabkit.pretraining import continuation as module
 
 TINY = Continuation(epochs=2, episodes=4, context=(24, 48))
 TINY_NET = IclConfig(
@@ -134,6 +134,45 @@ def test_what_is_refused(tmp_path: Path) -> None:
     module._open_job(tmp_path / "out", {"plan": asdict(TINY)})
     with pytest.raises(UsageError, match="another job: its plan"):
         module._open_job(tmp_path / "out", {"plan": asdict(replace(TINY, seed=1))})
+
+
+def cut(folder: Path, name: str, lines: str) -> module.DomainTable:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({**{f"x{i}": rng.normal(size=90) for i in range(4)}, "y": ["yes", "no", "no"] * 30})
+    frame.write_parquet(folder / "data.parquet")
+    recipe = write_recipe(folder, frame, BINARY + lines, name=name)
+    return module.read_table_of(f"{recipe}={folder / 'data.parquet'}", 0, folder / "out")
+
+
+def test_a_table_is_cut_and_encoded_as_a_run_does_it(tmp_path: Path) -> None:
+    plain = cut(tmp_path, "plain", "")
+    assert not plain.note and plain.train.layout.n_features == 4
+    folds = cut(tmp_path, "folds", "[split]\nfolds = 5\n")
+    assert len(folds.holdout) == 18 and "5 folds" in folds.note and "the first fold is the holdout" in folds.note
+    inner = cut(tmp_path, "inner", "[split]\ninner = 3\n")
+    assert len(inner.train) + len(inner.valid) + len(inner.holdout) == 90 and "3 inner folds" in inner.note
+    np.testing.assert_array_equal(inner.holdout.labels, plain.holdout.labels)
+    spectrum = cut(tmp_path, "spectrum", "[[spectra]]\nname = 'nir'\ncolumns = 'x*'\ncomponents = 2\n")
+    assert spectrum.train.layout.n_features == 2
+
+
+def test_a_source_shares_the_encoder(tmp_path: Path) -> None:
+    """As in a run: what only the source holds is known."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": rng.normal(size=100), "kind": ["a", "b", "c", "c"] * 25, "y": ["yes", "no"] * 50})
+    frame = frame.with_columns(y=pl.col("y").shuffle(seed=0))
+    frame.write_parquet(tmp_path / "data.parquet")
+    sizes = []
+    for name, lines in (("without", ""), ("with", "[source]\nwhere = \"kind = 'c'\"\n")):
+        recipe = write_recipe(tmp_path, frame, "where = \"kind <> 'c'\"\n" + BINARY + lines, name=name)
+        table = module.read_table_of(f"{recipe}={tmp_path / 'data.parquet'}", 0, tmp_path / "out")
+        sizes.append(table.train.layout.cat_sizes)
+    assert sizes[1][0] == sizes[0][0] + 1
+
+
+def test_a_ranking_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ranking recipe, and the in-context base learns from tables"):
+        module.read_table_of("retail/discovery", 0, tmp_path)
 
 
 def left(loss_gain: float, low: float, high: float) -> module.LeftOut:

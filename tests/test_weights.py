@@ -17,7 +17,7 @@ from tabkit import adapt, learner
 from tabkit.errors import UsageError
 from tabkit.models import icl
 from tabkit.models.parts.icl_net import IclConfig, IclNet
-from tabkit.pretrain.loop import write_weights
+from tabkit.pretraining.checkpoint import write_weights
 from tabkit.recipe import load_recipe
 
 TINY = IclConfig(
@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    return write_weights(tmp_path / "weights", IclNet(TINY), TINY, {"steps": 0}, licence="mine alone")
+    return write_weights(tmp_path / "weights", IclNet(TINY), {"steps": 0}, licence="mine alone")
 
 
 def table(folder: Path, recipe: str = BINARY + ICL) -> tuple[str, Path]:

@@ -17,24 +17,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
-from tabkit.data.encode import Features, as_text, fit_encoder
-from tabkit.data.source import from_frame, open_input
-from tabkit.data.split import split_rows
-from tabkit.data.validate import read_table
-from tabkit.errors import DataError, UsageError, inside
+from tabkit.data.encode import Features
+from tabkit.errors import UsageError
 from tabkit.evaluate.intervals import Resampler, paired
-from tabkit.evaluate.metrics import Metric, resolve
+from tabkit.files import write_text
 from tabkit.learner import BUDGETS, Predictions
 from tabkit.models.base import cells_of, loss
 from tabkit.models.icl import Icl
@@ -43,9 +38,9 @@ from tabkit.models.parts.icl_net import IclNet, random_draw
 from tabkit.models.parts.icl_prior import MAX_CLASSES
 from tabkit.models.parts.icl_weights import open_folder
 from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread
-from tabkit.pretrain.loop import Episodes, draw_episodes, episode_loss, write_weights
-from tabkit.recipe import load_recipe
-from tabkit.samples import load_sample
+from tabkit.pretraining.checkpoint import write_weights
+from tabkit.pretraining.domain import DomainTable, read_table_of
+from tabkit.pretraining.loop import Episodes, Shape, draw_episodes, episode_loss
 from tabkit.seed import stream
 
 FEWEST_TABLES = 3
@@ -81,24 +76,10 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class DomainTable:
-    """A table of the domain, cut by its recipe's rule: ``train`` teaches, ``valid`` chooses, ``holdout`` measures."""
-
-    name: str
-    fingerprint: str
-    train: Features
-    valid: Features
-    holdout: Features
-    groups: np.ndarray[Any, np.dtype[np.int64]] | None
-    metric_name: str
-    metric: Metric
-
-
-@dataclass(frozen=True)
 class LeftOut:
     """What continuing on the others did for one table: both bases' scores on its holdout, and the paired gain.
 
-    ``gain`` (95% interval ``low`` to ``high``) is positive where the continued base is better, in the recipe's primary
+    ``gain`` (95% interval ``low`` to ``high``) is positive if the continued base is better, in the recipe's primary
     metric; ``loss_gain`` is the relative fall of log loss (mean squared error for regression). ``alpha`` is the share
     of the way from base to tuned that valid chose: 0 says that nothing beat the base there.
     """
@@ -119,7 +100,8 @@ class LeftOut:
 class Continued:
     """The outcome: the weights of all tables, each table left out, and whether it paid.
 
-    ``loss_gain`` is the mean over tables of their relative fall in loss, with a 95% t-interval over tables.
+    ``loss_gain`` is the mean over tables of their relative fall in loss, with a 95% t-interval over tables. ``notes``
+    name the tables that were cut otherwise than a run cuts them.
     """
 
     weights: Path
@@ -129,12 +111,13 @@ class Continued:
     high: float
     paid: Paid
     sentence: str
+    notes: tuple[str, ...] = ()
 
 
 def continue_icl(
     sources: Sequence[str],
     out: Path,
-    plan: Continuation | None = None,
+    rules: Continuation | None = None,
     device: str = "cpu",
     progress: Watch = lambda fraction, note: None,
 ) -> Continued:
@@ -150,93 +133,70 @@ def continue_icl(
 
     Raises
     ------
-    UsageError
-        Too few sources, the same table twice, or ``out`` holds another job.
-    DataError
-        A source cannot be read, or has no rows to learn from.
+    UsageError, DataError
+        Too few sources, the same table twice, a ranking recipe, a table that cannot be used; or ``out`` holds another job.
     """
-    plan = plan or Continuation()
+    rules = rules or Continuation()
+    tables = _read_tables(sources, rules.seed, out, progress)
+    base, weights = open_folder(None)
+    job = {
+        "base": weights.sha256,
+        "plan": asdict(rules),
+        "tables": [{"recipe": t.name, "fingerprint": t.fingerprint} for t in tables],
+    }
+    _open_job(out, job)
+    left_out = []
+    for number, table in enumerate(tables):
+        path = out / "left_out" / f"{number:02d}.json"
+        if not path.exists():
+            others = [t for t in tables if t is not table]
+            rng = stream(rules.seed, "left out", str(number))
+            watch = _part(progress, number, len(tables), f"without {table.name}")
+            tuned, alpha = continued(base, others, rules, rng, device, watch)
+            _write_json(path, asdict(measured(base, tuned, table, alpha, rules.seed)))
+        left_out.append(LeftOut(**json.loads(path.read_text(encoding="utf-8"))))
+    outcome = _outcome(left_out)
+    folder = out / "weights"
+    if not (folder / "config.json").exists():
+        watch = _part(progress, len(tables), len(tables), "on all tables")
+        final, alpha = continued(base, tables, rules, stream(rules.seed, "all"), device, watch)
+        origin = {
+            "continued_from": weights.sha256,
+            "continued_on": job["tables"],
+            "plan": asdict(rules),
+            "alpha": alpha,
+            "leave_one_table_out": outcome,
+        }
+        write_weights(folder, final, origin, LICENCE)
+    notes = tuple(table.note for table in tables if table.note)
+    _write_json(
+        out / "continuation.json", {**job, **outcome, "notes": notes, "left_out": [asdict(one) for one in left_out]}
+    )
+    progress(1.0, "")
+    return Continued(folder, tuple(left_out), notes=notes, **outcome)
+
+
+def _read_tables(sources: Sequence[str], seed: int, out: Path, progress: Watch) -> list[DomainTable]:
     if len(sources) < FEWEST_TABLES:
         raise UsageError(
             f"--continue-on names {len(sources)} tables. Expected at least {FEWEST_TABLES}, so that each can be left "
             "out and the others still be a domain; give --continue-on once per table."
         )
-    tables = []
-    for number, source in enumerate(sources):
+    tables: dict[str, DomainTable] = {}
+    named: dict[str, str] = {}
+    for source in sources:
         progress(0.0, f"reading {source}")
-        tables.append(read_source(source, plan.seed))
-        for earlier, other in zip(sources[:number], tables[:-1], strict=True):
-            if other.fingerprint == tables[-1].fingerprint:
-                raise UsageError(f"{earlier} and {source} are the same table. Name each table once.")
-    base, weights = open_folder(None)
-    job = {
-        "base": weights.sha256,
-        "plan": asdict(plan),
-        "tables": [{"recipe": t.name, "fingerprint": t.fingerprint} for t in tables],
-    }
-    _open_job(out, job)
-    left_out = []
-    parts = len(tables) + 1
-    for number, table in enumerate(tables):
-        path = out / "left_out" / f"{number:02d}.json"
-        if not path.exists():
-            others = [t for t in tables if t is not table]
-            told = _part(progress, number, parts, f"without {table.name}")
-            tuned, alpha = continued(base, others, plan, stream(plan.seed, "left out", str(number)), device, told)
-            _write_json(path, asdict(measured(base, tuned, table, alpha, plan.seed)))
-        left_out.append(LeftOut(**json.loads(path.read_text(encoding="utf-8"))))
-    outcome = _outcome(left_out)
-    told = _part(progress, parts - 1, parts, "on all tables")
-    folder = out / "weights"
-    if not (folder / "config.json").exists():
-        final, alpha = continued(base, tables, plan, stream(plan.seed, "all"), device, told)
-        made = {
-            "continued_from": weights.sha256,
-            "continued_on": job["tables"],
-            "plan": asdict(plan),
-            "alpha": alpha,
-            "leave_one_table_out": outcome,
-        }
-        write_weights(folder, final, final.config, made, LICENCE)
-    _write_json(out / "continuation.json", {**job, **outcome, "left_out": [asdict(one) for one in left_out]})
-    progress(1.0, "")
-    return Continued(folder, tuple(left_out), **outcome)
-
-
-def read_source(source: str, seed: int) -> DomainTable:
-    """Read one table of the domain by its recipe, ``RECIPE`` or ``RECIPE=DATA``, and cut it as the recipe says."""
-    name, _, data = source.partition("=")
-    recipe_plan = load_recipe(name)
-    recipe = recipe_plan.recipe
-    if not data and recipe.sample is None:
-        raise UsageError(f"Recipe {recipe.name} has no sample of its own: give its table as {name}=DATA.")
-    given = open_input(data, recipe_plan.schema.dialect) if data else from_frame(_sample(recipe.sample), recipe.name)
-    table = read_table(recipe_plan, given, recipe.where)
-    target = table.frame[recipe.target]
-    known = target.is_not_null()
-    frame = table.frame.filter(known & target.is_finite().fill_null(False) if target.dtype.is_float() else known)
-    classes = () if recipe.task == "regression" else tuple(sorted(as_text(frame[recipe.target]).unique()))
-    if recipe.positive is not None:  # the positive class stands last
-        positive = as_text(pl.Series([recipe.positive]))[0]
-        classes = (*(c for c in classes if c != positive), positive)
-    most = 2 if recipe.task == "binary" else MAX_CLASSES
-    if recipe.task != "regression" and not 2 <= len(classes) <= most:
-        raise DataError(f"{source}: target '{recipe.target}' has {len(classes)} classes. Expected 2 to {most}.")
-    (split,) = split_rows(frame, recipe, seed)
-    columns = [c for c in frame.columns if recipe_plan.is_feature(c)]
-    encoder = fit_encoder(frame[split.train].select(columns), columns, recipe.task, recipe.target, classes)
-    train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
-    metric = resolve([recipe.metrics.primary], recipe.task, str(recipe_plan.path))[recipe.metrics.primary]
-    groups = None if split.groups is None else split.groups[split.holdout]
-    return DomainTable(
-        recipe.name, table.fingerprint, train, valid, holdout, groups, inside(metric.title), metric
-    )  # fmt: skip
+        table = read_table_of(source, seed, out)
+        if table.fingerprint in tables:
+            raise UsageError(f"{named[table.fingerprint]} and {source} are the same table. Name each table once.")
+        tables[table.fingerprint], named[table.fingerprint] = table, source
+    return list(tables.values())
 
 
 def continued(
     base: IclNet,
     tables: Sequence[DomainTable],
-    plan: Continuation,
+    rules: Continuation,
     rng: np.random.Generator,
     device: str = "cpu",
     progress: Watch = lambda fraction, note: None,
@@ -245,29 +205,29 @@ def continued(
     net = IclNet(base.config)
     net.load_state_dict(base.state_dict())
     net.to(device)
-    watched = [_valid_episode(table, plan) for table in tables]
+    watched = [_valid_episode(table, rules) for table in tables]
 
     def batch_loss(rows: Tensor, augment: bool) -> Tensor:
         """Mean loss of as many episodes as the batch has rows (torch's generator is seeded by the loop)."""
         losses = []
         for _ in rows:
             own = np.random.default_rng(int(torch.randint(2**62, (1,))))
-            made = (
-                synthetic_episode(own, plan)
-                if own.random() < plan.synthetic
-                else real_episode(own, tables[int(own.integers(len(tables)))].train, plan)
+            episode = (
+                synthetic_episode(own, rules)
+                if own.random() < rules.synthetic
+                else real_episode(own, tables[int(own.integers(len(tables)))].train, rules)
             )
-            losses.append(episode_loss(net, made.to(device)))
+            losses.append(episode_loss(net, episode.to(device)))
         return torch.stack(losses).mean()
 
     def valid_loss() -> float:
         return float(np.mean([float(episode_loss(net, episode.to(device))) for episode in watched]))
 
     budget = replace(
-        BUDGETS["quick"], seconds=math.inf, epochs=plan.epochs, progress=progress
+        BUDGETS["quick"], seconds=math.inf, epochs=rules.epochs, progress=progress
     )  # no clock: a seed gives the same weights everywhere
-    pace = Pace(plan.learning_rate, plan.decay, plan.pull, plan.batch, plan.patience)
-    course = Course(net, net.blocks(), plan.episodes, batch_loss, valid_loss, pace)
+    pace = Pace(rules.learning_rate, rules.decay, rules.pull, rules.batch, rules.patience)
+    course = Course(net, net.blocks(), rules.episodes, batch_loss, valid_loss, pace)
     fitted = fit(course, "full", rng, budget)
     net.to("cpu").eval()
     with torch.no_grad():
@@ -276,9 +236,9 @@ def continued(
     return net, float(fitted.settings["alpha"])
 
 
-def real_episode(rng: np.random.Generator, train: Features, plan: Continuation) -> Episodes:
+def real_episode(rng: np.random.Generator, train: Features, rules: Continuation) -> Episodes:
     """Draw rows of a table, a fifth of them queries, and all or most of its columns."""
-    low, high = plan.context
+    low, high = rules.context
     n = int(np.exp(rng.uniform(math.log(low), math.log(high + 1))))
     n_rows = min(len(train), n + max(16, n // 4))
     n = n_rows - max(1, n_rows // 5)
@@ -292,17 +252,18 @@ def real_episode(rng: np.random.Generator, train: Features, plan: Continuation) 
     return _episode(rng, train.take(rows), n, columns)
 
 
-def synthetic_episode(rng: np.random.Generator, plan: Continuation) -> Episodes:
+def synthetic_episode(rng: np.random.Generator, rules: Continuation) -> Episodes:
     """Draw a table of the prior, of the size of the real ones."""
-    low, high = plan.context
+    low, high = rules.context
     n = int(np.exp(rng.uniform(math.log(low), math.log(high + 1))))
-    return draw_episodes(rng, 1, n, max(16, n // 4), int(rng.integers(3, 21)), bool(rng.random() < 0.25))
+    shape = Shape(1, n, max(16, n // 4), int(rng.integers(3, 21)), rng)
+    return draw_episodes(shape, regression=bool(rng.random() < 0.25))
 
 
-def _valid_episode(table: DomainTable, plan: Continuation) -> Episodes:
+def _valid_episode(table: DomainTable, rules: Continuation) -> Episodes:
     """Valid rows asked of train rows: what epochs are compared on, always the same."""
-    rng = stream(plan.seed, "valid", table.name)
-    context = rng.permutation(len(table.train))[: plan.context[1]]
+    rng = stream(rules.seed, "valid", table.name)
+    context = rng.permutation(len(table.train))[: rules.context[1]]
     asked = rng.permutation(len(table.valid))[:VALID_ROWS]
     rows = table.train.take(context).stack(table.valid.take(asked))
     most = min(MAX_COLUMNS, rows.layout.n_features)
@@ -372,13 +333,8 @@ def _outcome(left_out: Sequence[LeftOut]) -> dict[str, Any]:
     return {"loss_gain": mean, "low": low, "high": high, "paid": paid, "sentence": sentence}
 
 
-def _sample(name: str | None) -> pl.DataFrame:
-    assert name is not None
-    return load_sample(name)
-
-
-def _part(progress: Watch, number: int, parts: int, what: str) -> Watch:
-    return lambda fraction, note: progress((number + fraction) / parts, f"{what}: {note}")
+def _part(progress: Watch, number: int, n_tables: int, what: str) -> Watch:
+    return lambda fraction, note: progress((number + fraction) / (n_tables + 1), f"{what}: {note}")
 
 
 def _open_job(out: Path, job: dict[str, Any]) -> None:
@@ -397,6 +353,4 @@ def _open_job(out: Path, job: dict[str, Any]) -> None:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(document, indent=1) + "\n")

@@ -1,0 +1,39 @@
+"""``tabkit new``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tabkit.cli.options import Json
+from tabkit.cli.output import console, print_json
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="VERTICAL/NAME of the recipe to write.")],
+    data: Annotated[Path, typer.Option(help="The table to learn the schema from.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    task: Annotated[
+        str | None, typer.Option(help="binary, multiclass or regression. Default: from the target.")
+    ] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The column that names a row.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column to split by time.")] = None,
+    group: Annotated[str | None, typer.Option(help="The column whose rows stay together.")] = None,
+    folder: Annotated[Path, typer.Option("--dir", help="Where domains/ and data_schemas/ are written.")] = Path("."),
+    as_json: Json = False,
+) -> None:
+    """Write a recipe and a schema for your own table; they run as they are."""
+    from tabkit.draft import new
+
+    draft = new(name, data, target, task=task, id=id_, time=time, group=group, folder=folder)
+    if as_json:
+        print_json(draft)
+        return
+    out = console()
+    out.print(Text(f"Wrote {draft.recipe_path}\nWrote {draft.schema_path}"))
+    for note in draft.notes:
+        out.print(Text(f"- {note}"))
+    out.print(Text(f"\nNow: tabkit run {draft.recipe_path} --data {data}"))
