@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from joblib import Parallel, delayed, parallel_config
+from tabkit.run import run as tabkit_run
 
 from tabkit import learner
-from tabkit.run import run as tabkit_run
 
 SCHEMA = 'name = "noise"\nrow = "one record"\n' + "".join(
     f"[fields.{name}]\ntype = {kind!r}\n" for name, kind in [*((f"x{i}", "number") for i in range(5)), ("y", "string")]

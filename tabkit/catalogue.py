@@ -186,17 +186,17 @@ def _metrics() -> list[dict[str, str]]:
 
 
 def _checks() -> list[dict[str, str]]:
-    from tabkit.evaluate.checks import CHECKS
-    from tabkit.evaluate.lists import LIST_CHECKS
+    from tabkit.evaluate.checks import ListEvidence, all_checks
 
-    tables = [
-        {"check": code, "severity": c.severity, "title": c.title, "question": c.question} for code, c in CHECKS.items()
+    return [
+        {
+            "check": check.code,
+            "severity": check.severity,
+            "title": f"{check.title} (ranking)" if issubclass(check.arm, ListEvidence) else check.title,
+            "question": check.question,
+        }
+        for check in all_checks()
     ]
-    lists = [
-        {"check": code, "severity": severity, "title": f"{title} (ranking)", "question": question}
-        for code, (title, severity, question) in LIST_CHECKS.items()
-    ]
-    return tables + lists
 
 
 _LISTS: dict[str, Callable[[], list[dict[str, str]]]] = {

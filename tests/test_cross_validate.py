@@ -13,15 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import BINARY, signal_table, write_recipe
+from tabkit.cross_validate import measure_folds
+from tabkit.evaluate.keep import kept
+from tabkit.measure import Procedure
 
 import tabkit
 from tabkit import learner
-from tabkit.cross_validate import measure_folds
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
 from tabkit.evaluate.harness import Scorecard
-from tabkit.evaluate.keep import kept
-from tabkit.measure import Procedure
 
 LIGHT = BINARY + "[split]\nfolds = 3\n[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
 RECIPE = LIGHT.replace("tabnet = ['full']", "icl = ['head']") + "[[ablations]]\nname = 'without x0'\ndrop = ['x0']\n"

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from events import NAMES, arriving, habits
+from tabkit.refresh import take_on
 
 import tabkit
 from tabkit.bundle import load_lists, save_lists
@@ -21,7 +22,6 @@ from tabkit.rankers.base import ranker_class
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
 from tabkit.recipe import load_recipe
-from tabkit.refresh import take_on
 from tabkit.result import result_schema
 
 RECIPE = """
@@ -188,8 +188,8 @@ def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
 
 def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) -> None:
     from events import coded
-
     from tabkit.adapt_rankers import clock_of
+
     from tabkit.recipe import Ranking
 
     events = coded(habits())

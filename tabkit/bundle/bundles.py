@@ -210,7 +210,8 @@ class Bundle(ABC):
                     "Fix them, or use tabkit.score, which writes them to a file with their reasons."
                 )
             answers.append(scores.answers)
-        return as_given(pl.concat(answers, how="vertical_relaxed"), frame)
+        like: Any = frame
+        return as_given(pl.concat(answers, how="vertical_relaxed"), like)
 
 
 @dataclass(frozen=True)

@@ -292,13 +292,11 @@ def measured(base: IclNet, tuned: IclNet, table: DomainTable, alpha: float, seed
     answers = [_as_is(net, table, seed) for net in (base, tuned)]
     truth = table.holdout.labels
     resampler = Resampler(len(truth), table.groups, RESAMPLES, seed)
-    before, after = (
-        (table.metric.value(truth, answer), resampler.distribution(table.metric, truth, answer)) for answer in answers
-    )
+    before, after = (resampler.score(table.metric, truth, answer) for answer in answers)
     gain, _ = paired(table.metric, after, before)
     losses = [loss(table.holdout, answer) for answer in answers]
     return LeftOut(
-        table.name, len(truth), table.metric_name, before[0], after[0], gain.value, gain.low, gain.high,
+        table.name, len(truth), table.metric_name, before.value, after.value, gain.value, gain.low, gain.high,
         1.0 - losses[1] / losses[0], alpha,
     )  # fmt: skip
 

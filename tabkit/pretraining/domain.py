@@ -12,11 +12,10 @@ from tabkit.data.encode import Features
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError, inside
 from tabkit.evaluate.metrics import Metric, resolve
-from tabkit.measure import Procedure
-from tabkit.models.base import BUDGETS
-from tabkit.models.icl_prior import MAX_CLASSES
+from tabkit.models.parts.icl_prior import MAX_CLASSES
 from tabkit.recipe import load_recipe
-from tabkit.run import _read as read_rows
+from tabkit.workflow.procedure import encoder_of
+from tabkit.workflow.reading import read_rows
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def read_table_of(source: str, seed: int, out: Path) -> DomainTable:
     frame = rows.labelled.frame
     split = split_rows(frame, without_inner, seed)[0]
     metrics = resolve([recipe.metrics.primary], recipe.task, str(plan.path))
-    encoder = Procedure(plan, rows, (), {}, metrics, seed, BUDGETS["quick"], blends=False).encoder(split)
+    encoder = encoder_of(plan, rows, split)
     train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
     metric = metrics[recipe.metrics.primary]
     return DomainTable(

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing import get_context
 
-from tabkit.models.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
-from tabkit.models.icl_prior import MAX_CLASSES, draw, draw_easy
-from tabkit.models.torch_loop import one_thread
+from tabkit.models.parts.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
+from tabkit.models.parts.icl_prior import MAX_CLASSES, draw, draw_easy
+from tabkit.models.parts.torch_loop import one_thread
 from tabkit.pretraining.checkpoint import Learner
 from tabkit.pretraining.schedule import Schedule
 

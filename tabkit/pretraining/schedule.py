@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tabkit.models.icl import open_folder
+from tabkit.models.parts.icl_weights import open_folder
 
 
 @dataclass(frozen=True)
