@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,8 +79,9 @@ class LightGBM(Model):
         order = rng.permutation(len(source))
         cut = max(1, len(source) // 5)
         part, rest = source.take(order[:cut]), source.take(order[cut:])
-        grown = _grow(rest, part, dict(DEFAULTS), budget, _seed(rng))
-        full = _grow(source, None, {**DEFAULTS, "trees": max(1, round(grown.trees * 1.25))}, budget, _seed(rng))
+        grown = _grow(_Lesson(rest, part, budget, _seed(rng)), DEFAULTS)
+        trees = max(1, round(grown.trees * 1.25))
+        full = _grow(_Lesson(source, None, budget, _seed(rng)), {**DEFAULTS, "trees": trees})
         return cls(full.booster, source.layout.task)
 
     def adapt(
@@ -93,86 +94,29 @@ class LightGBM(Model):
         settings: Settings | None = None,
     ) -> Adapted[Model]:
         """Grow, tune, keep, refit or continue. See :meth:`Model.adapt`."""
-        ways: dict[str, Callable[..., Adapted[Model]]] = {
-            "scratch": self._scratch,
-            "tuned": self._tuned,
-            "as_is": self._as_is,
-            "refit": self._refit,
-            "continue": self._continue,
-            "student": self._student,
-        }
-        if how not in ways:
+        if how not in self.hows:
             raise ValueError(f"lgbm knows {sorted(self.hows)}, not {how!r}")
         if how in self.needs_source and self.booster_ is None:
             raise ValueError(f"lgbm {how} needs trees grown on a source table")
         assert valid is not None or settings is not None, "without valid rows, settings must say what was chosen"
-        return ways[how](train, valid, rng, budget, settings)
+        if how == "as_is":
+            return self._as_is()
+        if how == "refit":
+            return self._refit(train, valid, settings)
+        lesson = _Lesson(train, valid, budget, _seed(rng))
+        if how == "continue":
+            return self._continue(lesson, settings)
+        if how == "tuned" and settings is None:
+            best, notes = _search(lesson)
+            return replace(_whole(best, train, how), notes=notes)
+        return _whole(_grow(lesson, settings or (STUDENT if how == "student" else DEFAULTS)), train, how)
 
-    def _scratch(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
-        grown = _grow(train, valid, dict(settings or DEFAULTS), budget, _seed(rng))
-        return self._whole(grown, train, "scratch")
-
-    def _tuned(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
-        seed = _seed(rng)
-        if settings is not None:
-            return self._whole(_grow(train, None, dict(settings), budget, seed), train, "tuned")
-        best, trials, note = _search(train, valid, budget, seed)
-        adapted = self._whole(best, train, "tuned")
-        notes = (f"{trials} trials (Optuna TPE), the first of them the untuned defaults", *note)
-        return Adapted(adapted.model, "tuned", adapted.proof, adapted.settings, adapted.history, notes)
-
-    def _student(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
-        grown = _grow(train, valid, dict(settings or STUDENT), budget, _seed(rng))
-        return self._whole(grown, train, "student")
-
-    def _whole(self, grown: _Grown, train: Features, how: str) -> Adapted[Model]:
-        _, leaves, n_splits = _anatomy(grown.booster)
-        total = leaves.size + n_splits
-        proof = Proof((Block("trees", total, total, float(np.linalg.norm(leaves))),))
-        settings = {**grown.params, "trees": grown.trees}
-        return Adapted(LightGBM(grown.booster, train.layout.task), how, proof, settings, grown.history, grown.notes)
-
-    def _as_is(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
+    def _as_is(self) -> Adapted[Model]:
         assert self.booster_ is not None
         _, leaves, n_splits = _anatomy(self.booster_)
         return Adapted(self, "as_is", Proof((Block("trees", leaves.size + n_splits, 0, 0.0),)))
 
-    def _refit(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
+    def _refit(self, train: Features, valid: Features | None, settings: Settings | None) -> Adapted[Model]:
         base = self.booster_
         assert base is not None and train.y is not None
         matrix = _matrix(train)
@@ -201,30 +145,21 @@ class LightGBM(Model):
         blocks = (Block("splits", n_splits, 0, 0.0), Block("leaves", leaves_before.size, int(moved.sum()), change))
         return Adapted(LightGBM(kept, self.task), "refit", Proof(blocks), {"decay": chosen}, history)
 
-    def _continue(
-        self,
-        train: Features,
-        valid: Features | None,
-        rng: np.random.Generator,
-        budget: Budget,
-        settings: Settings | None,
-    ) -> Adapted[Model]:
+    def _continue(self, lesson: _Lesson, settings: Settings | None) -> Adapted[Model]:
         base = self.booster_
         assert base is not None
-        seed = _seed(rng)
         n_base = base.num_trees()
         if settings is None:
-            assert valid is not None
-            grown = [_grow(train, valid, {**DEFAULTS, "learning_rate": r}, budget, seed, base) for r in CONTINUE_RATES]
+            assert lesson.valid is not None
+            grown = [_grow(lesson, {**DEFAULTS, "learning_rate": rate}, base) for rate in CONTINUE_RATES]
             best = min(grown, key=lambda g: g.loss)
-            untouched = loss(valid, _raw_predict(base, valid))
+            untouched = loss(lesson.valid, _raw_predict(base, lesson.valid))
             history: tuple[Step, ...] = (Step(0, None, untouched, "untouched base"), *best.history)
             trees = best.trees if best.loss < untouched else 0
             notes = best.notes
         else:
-            params = {k: v for k, v in settings.items() if k != "trees"}
             trees, history, notes = int(settings["trees"]), (), ()
-            best = _grow(train, None, {**params, "trees": max(1, trees)}, budget, seed, base)
+            best = _grow(lesson, {**settings, "trees": max(1, trees)}, base)
         per_round = base.num_model_per_iteration()
         # The trees grown count as trained even where valid kept none of them: that is what was tried.
         _, tried_leaves, tried_splits = _anatomy(best.booster, first=n_base)
@@ -261,9 +196,15 @@ class LightGBM(Model):
         booster = lgb.Booster(model_str=(folder / "model.txt").read_text(encoding="utf-8"))
         return cls(booster, task)
 
-    def envelope(self, train: Features) -> str | None:
-        """Trees have no envelope; a base grown on a source table with few rows is said elsewhere."""
-        return None
+
+@dataclass(frozen=True)
+class _Lesson:
+    """Rows to grow trees on, rows to stop by (not read if the number of trees is given), and what may be spent."""
+
+    train: Features
+    valid: Features | None
+    budget: Budget
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -276,84 +217,93 @@ class _Grown:
     notes: tuple[str, ...]
 
 
-def _grow(
-    train: Features,
-    valid: Features | None,
-    params: dict[str, Any],
-    budget: Budget,
-    seed: int,
-    base: lgb.Booster | None = None,
-    deadline: float | None = None,
-) -> _Grown:
-    """Grow trees until valid stops improving; ``params["trees"]`` fixes their number instead."""
-    layout = train.layout
-    params = dict(params)
-    fixed = params.pop("trees", None)
-    train, weights, objective = _targets(train)
-    options = {**_quiet(), **objective, **params, "seed": seed}
-    options["min_child_samples"] = min(options["min_child_samples"], max(1, len(train) // LEAF_SHARE))
-    if layout.task == "multiclass":
-        options["num_class"] = len(layout.classes)
-    n_num = len(layout.num_names)
-    categories = list(range(n_num, layout.n_features))
-    dataset = lgb.Dataset(
-        _matrix(train), train.y, weight=weights, categorical_feature=categories, params=options, free_raw_data=False
-    )
-    curve: dict[str, dict[str, list[float]]] = {}
-    callbacks: list[Any] = [lgb.record_evaluation(curve)]
-    sets = [dataset]
-    until = deadline if deadline is not None else budget.deadline()
-    late: list[int] = []
+def _whole(grown: _Grown, train: Features, how: str) -> Adapted[Model]:
+    _, leaves, n_splits = _anatomy(grown.booster)
+    total = leaves.size + n_splits
+    proof = Proof((Block("trees", total, total, float(np.linalg.norm(leaves))),))
+    settings = {**grown.params, "trees": grown.trees}
+    return Adapted(LightGBM(grown.booster, train.layout.task), how, proof, settings, grown.history, grown.notes)
 
-    def stop_when_late(env: Any) -> None:
-        if time.monotonic() > until and not late:
-            late.append(env.iteration)
+
+class _Clock:
+    """Ends growing at the deadline, even after the first tree; ``struck`` tells whether it did."""
+
+    def __init__(self, deadline: float) -> None:
+        # After the recording (20): the first tree may be late already. LightGBM reads it from the object itself.
+        self.order = 25
+        self.deadline = deadline
+        self.struck = False
+
+    def __call__(self, env: Any) -> None:
+        if time.monotonic() > self.deadline and not self.struck:
+            self.struck = True
             raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
 
-    stop_when_late.order = 25  # type: ignore[attr-defined]  # after the recording (20): the first tree may be late already
 
-    if fixed is None:
-        assert valid is not None and valid.y is not None
-        apart, weights, _ = _targets(valid)
-        sets.append(dataset.create_valid(_matrix(apart), apart.y, weight=weights, params=options))
-        callbacks += [lgb.early_stopping(PATIENCE, verbose=False), stop_when_late]
+def _grow(
+    lesson: _Lesson, params: Mapping[str, Any], base: lgb.Booster | None = None, deadline: float | None = None
+) -> _Grown:
+    """Grow trees until valid stops improving; ``params["trees"]`` fixes their number instead."""
+    params = dict(params)
+    fixed = params.pop("trees", None)
+    options, dataset = _prepared(lesson, params)
+    if fixed is not None:
+        booster = lgb.train(options, dataset, int(fixed), init_model=base)
+        return _Grown(booster, params, int(fixed), float("nan"), (), ())
+    assert lesson.valid is not None
+    apart, weights, _ = _targets(lesson.valid)
+    curve: dict[str, dict[str, list[float]]] = {}
+    clock = _Clock(lesson.budget.deadline() if deadline is None else deadline)
     booster = lgb.train(
         options,
         dataset,
-        num_boost_round=int(fixed if fixed is not None else budget.trees),
-        valid_sets=sets,
-        valid_names=["train", "valid"][: len(sets)],
+        lesson.budget.trees,
+        valid_sets=[dataset, dataset.create_valid(_matrix(apart), apart.y, weight=weights, params=options)],
+        valid_names=["train", "valid"],
         init_model=base,
-        callbacks=callbacks,
+        callbacks=[lgb.record_evaluation(curve), lgb.early_stopping(PATIENCE, verbose=False), clock],
     )
-    metric = objective["metric"]
-    if fixed is not None:
-        return _Grown(booster, params, int(fixed), float("nan"), (), ())
-    assert valid is not None
-    losses = np.array(curve["valid"][metric])
+    on_train, losses = curve["train"][options["metric"]], np.array(curve["valid"][options["metric"]])
     best = int(np.argmin(losses)) + 1
     n_base = 0 if base is None else base.current_iteration()
-    # Where no split is left, LightGBM goes on without adding trees: what it counted is then more than what it grew.
+    # If no split is left, LightGBM goes on without adding trees: what it counted is then more than what it grew.
     best = min(best, booster.current_iteration() - n_base)
     # Only the best trees stay: what is saved, proved and predicted with is one and the same booster.
     booster = lgb.Booster(model_str=booster.model_to_string(num_iteration=n_base + best))
     stride = max(1, len(losses) // 60)
     shown = sorted({*range(0, len(losses), stride), best - 1, len(losses) - 1})
-    history = tuple(Step(i + 1, float(curve["train"][metric][i]), float(losses[i])) for i in shown)
+    history = tuple(Step(i + 1, float(on_train[i]), float(losses[i])) for i in shown)
     notes: tuple[str, ...] = ()
-    if late:
+    if clock.struck:
         notes = (f"stopped by the clock after {len(losses)} trees: another machine may grow more",)
-    elif len(losses) == budget.trees and best > budget.trees - PATIENCE:
-        notes = (f"valid was still improving at the budget of {budget.trees} trees",)
+    elif len(losses) == lesson.budget.trees and best > lesson.budget.trees - PATIENCE:
+        notes = (f"valid was still improving at the budget of {lesson.budget.trees} trees",)
     return _Grown(booster, params, best, float(losses.min()), history, notes)
 
 
-def _search(train: Features, valid: Features | None, budget: Budget, seed: int) -> tuple[_Grown, int, tuple[str, ...]]:
+def _prepared(lesson: _Lesson, params: Mapping[str, Any]) -> tuple[dict[str, Any], lgb.Dataset]:
+    """Return LightGBM's options, and the train rows as it wants them."""
+    layout = lesson.train.layout
+    train, weights, objective = _targets(lesson.train)
+    options = {**_quiet(), **objective, **params, "seed": lesson.seed}
+    options["min_child_samples"] = min(options["min_child_samples"], max(1, len(train) // LEAF_SHARE))
+    if layout.task == "multiclass":
+        options["num_class"] = len(layout.classes)
+    categories = list(range(len(layout.num_names), layout.n_features))
+    dataset = lgb.Dataset(
+        _matrix(train), train.y, weight=weights, categorical_feature=categories, params=options, free_raw_data=False
+    )
+    return options, dataset
+
+
+def _search(lesson: _Lesson) -> tuple[_Grown, tuple[str, ...]]:
+    """Return the best of as many trials as the budget has, and what there is to say of the search."""
     import optuna  # a second to import: only a search pays it
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    budget = lesson.budget
     until = budget.deadline()
-    found: list[_Grown] = []
+    trials = [_grow(lesson, DEFAULTS, deadline=until)]
 
     def objective(trial: optuna.Trial) -> float:
         params = {
@@ -367,19 +317,17 @@ def _search(train: Features, valid: Features | None, budget: Budget, seed: int) 
             "lambda_l2": trial.suggest_float("lambda_l2", 1e-3, 100.0, log=True),
             "cat_smooth": trial.suggest_float("cat_smooth", 1.0, 100.0, log=True),
         }
-        grown = _grow(train, valid, params, budget, seed, deadline=until)
-        found.append(grown)
-        budget.progress(len(found) / budget.trials, f"trial {len(found)} of {budget.trials}")
-        return grown.loss
+        trials.append(_grow(lesson, params, deadline=until))
+        budget.progress(len(trials) / budget.trials, f"trial {len(trials)} of {budget.trials}")
+        return trials[-1].loss
 
-    found.append(_grow(train, valid, dict(DEFAULTS), budget, seed, deadline=until))
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed % 2**32))
-    while len(found) < budget.trials and time.monotonic() < until:
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=lesson.seed % 2**32))
+    while len(trials) < budget.trials and time.monotonic() < until:
         study.optimize(objective, n_trials=1)
-    best = min(found, key=lambda g: g.loss)
-    late = len(found) < budget.trials
-    note = (f"stopped by the clock after {len(found)} of {budget.trials} trials",) if late else ()
-    return best, len(found), note
+    notes = [f"{len(trials)} trials (Optuna TPE), the first of them the untuned defaults"]
+    if len(trials) < budget.trials:
+        notes.append(f"stopped by the clock after {len(trials)} of {budget.trials} trials")
+    return min(trials, key=lambda grown: grown.loss), tuple(notes)
 
 
 def _targets(rows: Features) -> tuple[Features, npt.NDArray[np.float64] | None, dict[str, str]]:
