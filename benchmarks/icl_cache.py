@@ -14,15 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tabkit.models.parts.icl_net import class_probabilities, random_draw
 
-from tabkit.models.icl import PREDICT_ROWS, read_weights
+from tabkit.models.icl import PREDICT_ROWS
+from tabkit.models.parts.icl_net import class_probabilities, random_draw
+from tabkit.models.parts.icl_weights import open_folder
 
 
 def answer(cached: bool, n_context: int, n_queries: int, n_columns: int) -> tuple[float, float, np.ndarray]:
     """Return seconds, the process's peak megabytes beyond those before, and probabilities (n_queries,)."""
     torch.set_num_threads(1)
-    net = read_weights().eval()
+    net = open_folder(None)[0].eval()
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.standard_normal((1, n_context + n_queries, n_columns), np.float32))
     y = (x[:, :n_context, 0] + x[:, :n_context, 1] > 0).float()

@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import BINARY, write_recipe
 from safetensors.torch import load_file
-from tabkit.learner import Weights
-from tabkit.models.parts.icl_net import IclConfig, IclNet
 
 import tabkit
 from tabkit.errors import UsageError
+from tabkit.learner import Weights
 from tabkit.models import icl
-from tabkit.models.icl import open_folder
+from tabkit.models.parts.icl_net import IclConfig, IclNet
+from tabkit.models.parts.icl_weights import open_folder
 from tabkit.pretrain import Continuation, continue_icl
 from tabkit.pretrain import continuation as module
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_features
-from tabkit.learner import BUDGETS, Adapted
 from torch import nn
 
 from tabkit.data.encode import Features
+from tabkit.learner import BUDGETS, Adapted
 from tabkit.models.base import loss
-from tabkit.models.parts.torch_loop import Pace, fit, in_parallel, one_thread, stages
+from tabkit.models.parts.torch_loop import Course, Pace, fit, in_parallel, one_thread, stages
 from tabkit.models.tabnet import TabNet
 
 BUDGET = replace(BUDGETS["quick"], epochs=6)
@@ -33,18 +33,15 @@ def train(how: str, noise: bool = False, seed: int = 0, **more: object) -> tuple
     x = torch.from_numpy(rng.normal(size=(200, 4)).astype(np.float32))
     y = torch.from_numpy(rng.normal(size=200).astype(np.float32)) if noise else x[:, 0] * 2 + x[:, 1]
     xv, yv = x[150:], y[150:]
-    fitted = fit(
+    course = Course(
         net,
         blocks,
-        how,
         150,
         lambda rows, augment: ((net(x[rows])[:, 0] - y[rows]) ** 2).mean(),
-        None if "settings" in more else (lambda: float(((net(xv)[:, 0] - yv) ** 2).mean())),
+        lambda: float(((net(xv)[:, 0] - yv) ** 2).mean()),
         more.pop("pace", PACE),  # type: ignore[arg-type]
-        np.random.default_rng(seed),
-        BUDGET,
-        **more,  # type: ignore[arg-type]
     )
+    fitted = fit(course, how, np.random.default_rng(seed), BUDGET, **more)  # type: ignore[arg-type]
     return net, fitted
 
 
@@ -118,7 +115,8 @@ def test_a_parameter_outside_all_blocks_is_an_error() -> None:
     net, blocks = small()
     del blocks["body"]
     with pytest.raises(ValueError, match="exactly one block"):
-        fit(net, blocks, "full", 9, lambda r, a: torch.zeros(()), lambda: 0.0, PACE, np.random.default_rng(0), BUDGET)
+        course = Course(net, blocks, 9, lambda r, a: torch.zeros(()), lambda: 0.0, PACE)
+        fit(course, "full", np.random.default_rng(0), BUDGET)
 
 
 # TabNet on the loop

@@ -18,43 +18,36 @@ queries, by the one training loop.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional
 
 from tabkit.data.encode import Features
-from tabkit.errors import UsageError
-from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step, Weights
+from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, Step
 from tabkit.models.base import Model, cells_of, loss
+from tabkit.models.parts.icl_context import MAX_COLUMNS, Effort, Table
 from tabkit.models.parts.icl_net import (
     Adapters,
     Context,
-    Draw,
     IclConfig,
     IclNet,
     class_probabilities,
-    crps,
-    random_draw,
 )
-from tabkit.models.parts.torch_loop import Fitted, Pace, fit, in_parallel, seeded
-
-MAX_COLUMNS = 60
-"""Columns a member reads; more than the base was pretrained with, and as far as it was found to carry."""
+from tabkit.models.parts.icl_training import Lesson, tune
+from tabkit.models.parts.icl_weights import adapters_of, build, merged, open_folder
+from tabkit.models.parts.torch_loop import in_parallel
 
 PRETRAINED_COLUMNS, PRETRAINED_CLASSES = 30, 10
 
@@ -64,46 +57,22 @@ PREDICT_ROWS = 256
 FOLDS = 4
 """Folds by which train rows are scored: a row is answered from the other folds alone."""
 
-VALID_ROWS = 300
-"""Rows of valid on which the loop compares epochs; the outcome is judged on all of valid."""
-
 CONTEXT_SEED = 1826701615
 """Of shares, column ids and class codes: one for all, so that a base and what was adapted from it read the same."""
 
 SOURCE_MULTIPLES = (1, 4)
 """Source rows tried in the context, per row of the target; beside none and as many as there is room for."""
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-
-RANK = 8
 FLOOR = 1e-4
 """Least probability of a class: weights over a context can be zero, and a log loss must not be infinite."""
 
 TEMPERATURES = tuple(float(t) for t in np.exp(np.linspace(math.log(0.5), math.log(2.0), 17)))
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much of the table is read and learned, by budget. ``episode_rows`` are context and query rows together."""
-
-    members: int
-    context_rows: int
-    epochs: int
-    episodes: int
-    episode_rows: int
-
-
 EFFORTS = {
     "quick": Effort(members=2, context_rows=768, epochs=5, episodes=3, episode_rows=256),
     "standard": Effort(members=4, context_rows=1024, epochs=24, episodes=6, episode_rows=512),
     "thorough": Effort(members=8, context_rows=2048, epochs=60, episodes=8, episode_rows=768),
-}
-
-_PACES = {
-    "head": Pace(learning_rate=1e-3, decay=1.0, pull=0.0, batch_rows=1, patience=4),
-    "gradual": Pace(learning_rate=3e-4, decay=0.7, pull=1e-4, batch_rows=1, patience=3),
-    "full": Pace(learning_rate=3e-4, decay=0.7, pull=1e-4, batch_rows=1, patience=5),
-    "lora": Pace(learning_rate=1e-3, decay=1.0, pull=0.0, batch_rows=1, patience=5),
 }
 
 
@@ -127,7 +96,7 @@ class Icl(Model):
         self,
         net: IclNet,
         adapters: Adapters | None = None,
-        table: _Table | None = None,
+        table: Table | None = None,
         source: Features | None = None,
     ) -> None:
         self.net_ = net.eval().requires_grad_(False)
@@ -169,14 +138,14 @@ class Icl(Model):
         effort = EFFORTS[budget.level]
         if how == "context":
             return self._beside_source(train, valid, effort, settings)
-        table = _Table.of(train, effort, CONTEXT_SEED)
-        base = Icl(_merged(self.net_, self.adapters_), None, table)
+        table = Table.of(train, effort, CONTEXT_SEED)
+        base = Icl(merged(self.net_, self.adapters_), None, table)
         notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
         if how == "as_is":
             model, _ = base._calibrated(valid, settings)
             return Adapted(model, how, _untouched(base.net_), {"temperature": model.table.temperature}, (), notes)
-        tuned = _fit(base, train, valid, how, rng, budget, settings)
-        model, after = tuned.model._calibrated(valid, settings)
+        tuned = tune(Lesson(base.net_, table, train, valid), how, rng, budget, settings)
+        model, after = Icl(tuned.net, tuned.adapters, table)._calibrated(valid, settings)
         proof, alpha = tuned.fitted.proof, tuned.fitted.settings["alpha"]
         if valid is not None and settings is None and alpha:
             untouched, before = base._calibrated(valid, None)
@@ -194,7 +163,7 @@ class Icl(Model):
         """Choose on valid how many rows of the source stand in the context beside the target's."""
         if self.source_ is None:
             raise ValueError("icl context needs a source table")
-        net, source = _merged(self.net_, self.adapters_), self.source_
+        net, source = merged(self.net_, self.adapters_), self.source_
         room = max(0, min(effort.context_rows - len(train), len(source)))
         wanted = [0, *(n * len(train) for n in SOURCE_MULTIPLES), room]
         options = sorted({min(n, room) for n in (wanted if settings is None else [int(settings["source_rows"])])})
@@ -203,7 +172,7 @@ class Icl(Model):
         for n in options:
             part = source.take(order[:n]) if n else None
             known = train if part is None else part.stack(train)
-            beside = Icl(net, None, _Table.of(known, effort, CONTEXT_SEED), part)
+            beside = Icl(net, None, Table.of(known, effort, CONTEXT_SEED), part)
             tried.append((*beside._calibrated(valid, settings), n))
         model, _, kept = min(tried, key=lambda entry: (entry[1], entry[2]))
         history = tuple(
@@ -220,7 +189,7 @@ class Icl(Model):
         return Adapted(model, "context", _untouched(net), found, history, notes)
 
     @property
-    def table(self) -> _Table:
+    def table(self) -> Table:
         """The context and what it was made with."""
         assert self.table_ is not None, "this base has no context yet; call adapt first"
         return self.table_
@@ -259,7 +228,7 @@ class Icl(Model):
             inside = np.flatnonzero(fold == k)
             others = train.take(np.flatnonzero(fold != k))
             known = others if self.source_ is None else self.source_.stack(others)
-            rest = _Table.of(known, table.effort, table.seed)
+            rest = Table.of(known, table.effort, table.seed)
             predicted = self._finished(self._answer(train.take(inside), self._encode(rest), rest))
             out = np.zeros((len(train), *predicted.shape[1:])) if out is None else out
             out[inside] = predicted
@@ -270,7 +239,7 @@ class Icl(Model):
     def _members(self) -> list[_Member]:
         return self._encode(self.table)
 
-    def _encode(self, table: _Table) -> list[_Member]:
+    def _encode(self, table: Table) -> list[_Member]:
         def encode(number: int) -> _Member:
             columns, rows = table.columns(number), table.shares[number]
             draw = table.draw(number, len(columns), table.classes)
@@ -281,7 +250,7 @@ class Icl(Model):
 
         return in_parallel(encode, range(table.effort.members))
 
-    def _answer(self, features: Features, members: Sequence[_Member], table: _Table) -> Predictions:
+    def _answer(self, features: Features, members: Sequence[_Member], table: Table) -> Predictions:
         """Return the members' mean answer: probabilities (n_rows, n_classes) before any tempering, or numbers (n_rows,)."""
         cells, _ = cells_of(features)
 
@@ -333,16 +302,16 @@ class Icl(Model):
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        net = _build(IclConfig(**config["net"]))
+        net = build(IclConfig(**config["net"]))
         net.load_state_dict(load_file(folder / "weights.safetensors"), strict=True)
         adapters = None
         if (folder / "adapters.safetensors").exists():
-            adapters = _adapters(net)
+            adapters = adapters_of(net)
             adapters.load_state_dict(load_file(folder / "adapters.safetensors"), strict=True)
         context = load_file(folder / "context.safetensors")
         facts = {**config["table"], "effort": Effort(**config["table"]["effort"])}
         flags = context["categorical"].numpy().astype(np.bool_)
-        table = _Table(context["x"].numpy(), context["y"].numpy(), flags, context["shares"].numpy(), **facts)
+        table = Table(context["x"].numpy(), context["y"].numpy(), flags, context["shares"].numpy(), **facts)
         return cls(net, adapters, table)
 
     def envelope(self, train: Features) -> str | None:
@@ -368,251 +337,6 @@ class _Member:
     context: Context
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The rows that contexts are cut from: cells (N, C), targets (N,) as class codes or standardised numbers.
-
-    ``shares`` (members, rows) are the positions that each member reads. ``ratios`` are the classes' shares of train
-    over their shares of a context; empty where contexts are as train is.
-    """
-
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.float32]
-    categorical: npt.NDArray[np.bool_]
-    shares: npt.NDArray[np.int64]
-    classes: int
-    regression: bool
-    y_mean: float
-    y_std: float
-    effort: Effort
-    seed: int
-    train_rows: int
-    ratios: Sequence[float] = ()
-    temperature: float = 1.0
-
-    @classmethod
-    def of(cls, train: Features, effort: Effort, seed: int) -> _Table:
-        """Take the rows of train that the members read."""
-        assert train.y is not None
-        regression = train.layout.task == "regression"
-        mean, std = (float(train.y.mean()), float(train.y.std()) or 1.0) if regression else (0.0, 1.0)
-        read = _shares(train, effort, seed)
-        kept, positions = np.unique(read, return_inverse=True)
-        x, categorical = cells_of(train.take(kept))
-        return cls(
-            x,
-            ((train.y[kept] - mean) / std).astype(np.float32),
-            categorical,
-            positions.reshape(read.shape),
-            len(train.layout.classes),
-            regression,
-            mean,
-            std,
-            effort,
-            seed,
-            len(train),
-            () if regression or read.shape[1] == len(train) else _ratios(train, read[0]),
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what is not an array, as JSON values."""
-        names = ("classes", "regression", "y_mean", "y_std", "seed", "train_rows", "ratios", "temperature")
-        return {**{n: getattr(self, n) for n in names}, "effort": vars(self.effort)}
-
-    def describe(self) -> str:
-        """Say what is read, in words."""
-        n, each = self.shares.shape
-        return f"{n} contexts of {each:,} rows ({len(self.y):,} of {self.train_rows:,} train rows)"
-
-    def columns(self, member: int) -> npt.NDArray[np.int64]:
-        """Return the columns a member reads."""
-        n = self.x.shape[1]
-        if n <= MAX_COLUMNS:
-            return np.arange(n)
-        return np.sort(np.random.default_rng([self.seed, member, 1]).choice(n, MAX_COLUMNS, replace=False))
-
-    def draw(self, member: int, n_columns: int, n_classes: int) -> Draw:
-        """Return a member's column ids and class codes."""
-        return random_draw(np.random.default_rng([self.seed, member]), 1, n_columns, max(1, n_classes))
-
-
-@dataclass(frozen=True)
-class _Tuned:
-    model: Icl
-    fitted: Fitted
-
-
-class _Task(nn.Module):
-    """What the loop trains: the network, and adapters where the strategy is low-rank."""
-
-    def __init__(self, net: IclNet, adapters: Adapters | None) -> None:
-        super().__init__()
-        self.net = net
-        self.adapters = adapters
-
-    def blocks(self) -> dict[str, Sequence[nn.Module]]:
-        own = self.net.blocks()
-        return own if self.adapters is None else {**own, "lora": [self.adapters]}
-
-
-def _fit(
-    base: Icl,
-    train: Features,
-    valid: Features | None,
-    how: str,
-    rng: np.random.Generator,
-    budget: Budget,
-    settings: Settings | None,
-) -> _Tuned:
-    """Train a copy of the base on episodes of train."""
-    table, effort = base.table, EFFORTS[budget.level]
-    net = _copied(base.net_)
-    with seeded(int(rng.integers(2**31))):
-        adapters = Adapters(net, RANK) if how == "lora" else None
-    task = _Task(net, adapters)
-    device = torch.device("cuda" if budget.device == "cuda" or _has_gpu(budget) else "cpu")
-    task.to(device)
-    cells, categorical = cells_of(train)
-    assert train.y is not None
-    x = torch.from_numpy(cells).to(device)
-    y = torch.from_numpy(((train.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
-    flags = torch.from_numpy(categorical).to(device)
-
-    def answer(context: Tensor, asked: Tensor, columns: Tensor, draw: Draw) -> Tensor:
-        """Weights (Q, n) of the asked cells over context rows of train."""
-        both = torch.cat([x[context][:, columns], asked[:, columns]])[None]
-        weights: Tensor = net(both, y[context][None], flags[columns][None], table.regression, draw)
-        return weights
-
-    def batch_loss(_: Tensor, augment: bool) -> Tensor:
-        """One episode: rows drawn from train, a quarter of them queries (torch's generator is seeded by the loop)."""
-        order = torch.randperm(len(train))[: effort.episode_rows].to(device)
-        cut = max(1, len(order) // 4)
-        query, context = order[:cut], order[cut:]
-        most = x.shape[1] if not augment else max(1, int(x.shape[1] * 0.8))
-        columns = torch.randperm(x.shape[1])[: min(most, MAX_COLUMNS)].sort().values.to(device)
-        seed = int(torch.randint(2**31, (1,)))
-        draw = _moved(random_draw(np.random.default_rng(seed), 1, len(columns), max(1, table.classes)), device)
-        return _objective(answer(context, x[query], columns, draw), y[context], y[query], table)
-
-    measured = None if valid is None else _part(valid, VALID_ROWS, table.seed)
-    context = torch.from_numpy(_shares(train, effort, table.seed)[0]).to(device)
-    ratios = torch.tensor(list(table.ratios) or [1.0]).to(device)
-
-    def valid_loss() -> float:
-        assert measured is not None and measured.y is not None
-        asked, _ = cells_of(measured)
-        truth = torch.from_numpy(((measured.y - table.y_mean) / table.y_std).astype(np.float32)).to(device)
-        columns = torch.from_numpy(table.columns(0)).to(device)
-        draw = _moved(table.draw(0, len(columns), table.classes), device)
-        weights = answer(context, torch.from_numpy(asked).to(device), columns, draw)
-        return float(_objective(weights, y[context], truth, table, ratios))
-
-    fitted = fit(
-        task,
-        task.blocks(),
-        how,
-        effort.episodes,
-        batch_loss,
-        None if settings is not None else valid_loss,
-        _PACES[how],
-        rng,
-        replace(budget, epochs=effort.epochs),
-        settings,
-    )
-    task.to("cpu").eval()
-    return _Tuned(Icl(net, adapters, table), fitted)
-
-
-def _objective(weights: Tensor, context: Tensor, truth: Tensor, table: _Table, ratios: Tensor | None = None) -> Tensor:
-    """Mean log loss, or CRPS for regression, of query rows given their weights over the context."""
-    if table.regression:
-        return 2.0 * crps(weights, context[None], truth[None]).mean()
-    chances = class_probabilities(weights, context[None], table.classes)
-    if ratios is not None:
-        chances = chances * ratios
-        chances = chances / chances.sum(dim=2, keepdim=True)
-    floored = (1 - 1e-3) * chances + 1e-3 / table.classes
-    return -floored.gather(2, truth.long()[None, :, None]).log().mean()
-
-
-def _shares(train: Features, effort: Effort, seed: int) -> npt.NDArray[np.int64]:
-    """Return the rows (members, rows) of train that each member reads: all that fit, else its part, round and round."""
-    n, most = len(train), effort.context_rows
-    if n <= most:
-        return np.tile(np.arange(n), (effort.members, 1))
-    if train.layout.task == "regression":
-        sources: list[tuple[npt.NDArray[np.int64], int]] = [(_stratified(train, seed), most)]
-    else:
-        labels = train.labels.astype(np.int64)
-        quotas = _quotas(np.bincount(labels, minlength=len(train.layout.classes)), most)
-        own = [np.random.default_rng([seed, k]).permutation(np.flatnonzero(labels == k)) for k in range(len(quotas))]
-        sources = [(rows, int(quota)) for rows, quota in zip(own, quotas, strict=True) if quota]
-    parts = [
-        [rows[np.arange(member * quota, (member + 1) * quota) % len(rows)] for rows, quota in sources]
-        for member in range(effort.members)
-    ]
-    return np.stack([np.sort(np.concatenate(part)) for part in parts])
-
-
-def _quotas(counts: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """Share ``most`` rows out among classes as their counts are, but none under half an even share while it has rows.
-
-    >>> _quotas(np.array([950, 50]), 100).tolist(), _quotas(np.array([950, 10]), 100).tolist()
-    ([75, 25], [90, 10])
-    """
-    least = np.minimum(counts, most // (2 * max(1, int((counts > 0).sum()))))
-    rare = np.zeros(len(counts), np.bool_)
-    while True:
-        left = most - int(least[rare].sum())
-        fair = left * counts / max(1, counts[~rare].sum())
-        short = ~rare & (fair < least)
-        if not short.any():
-            break
-        rare |= short
-    quotas = np.where(rare, least, fair.astype(np.int64))
-    order = np.argsort(np.where(rare, np.inf, np.floor(fair) - fair), kind="stable")
-    quotas[order[: most - quotas.sum()]] += 1  # the largest remainders
-    return np.asarray(quotas, np.int64)
-
-
-def _ratios(train: Features, context: npt.NDArray[np.int64]) -> tuple[float, ...]:
-    """Return each class's share of train over its share of a context; 1 for a class without rows."""
-    k = len(train.layout.classes)
-    labels = train.labels.astype(np.int64)
-    whole, read = (np.bincount(part, minlength=k) / len(part) for part in (labels, labels[context]))
-    return tuple(float(w / r) if r else 1.0 for w, r in zip(whole, read, strict=True))
-
-
-def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:
-    """Order rows so that every stretch has the classes (or the target's range) in train's proportions."""
-    assert train.y is not None
-    order = np.random.default_rng(seed).permutation(len(train))
-    ranked = order[np.argsort(train.y[order], kind="stable")]
-    # Rows sorted by target, dealt out evenly: the k-th of a class with n rows comes at (k + 1/2) / n of the way.
-    if train.layout.task == "regression":
-        bins = np.arange(len(train)) * min(10, len(train)) // len(train)
-        place = np.empty(len(train))
-        for b in np.unique(bins):
-            inside = np.flatnonzero(bins == b)
-            place[np.random.default_rng([seed, int(b)]).permutation(inside)] = (np.arange(len(inside)) + 0.5) / len(
-                inside
-            )
-    else:
-        labels = train.y[ranked]
-        _, start, count = np.unique(labels, return_index=True, return_counts=True)
-        place = np.concatenate([(np.arange(n) + 0.5) / n for n in count[np.argsort(start)]])
-    return np.asarray(ranked[np.argsort(place, kind="stable")], np.int64)
-
-
-def _part(rows: Features, most: int, seed: int) -> Features:
-    return rows if len(rows) <= most else rows.take(np.sort(_stratified(rows, seed)[:most]))
-
-
-def _moved(draw: Draw, device: torch.device) -> Draw:
-    return Draw(draw.ids.to(device), draw.codes.to(device))
-
-
 def _tempered(p: Predictions, temperature: float) -> Predictions:
     """Return probabilities (n_rows, n_classes) raised to 1/temperature, none below the floor, rows summing to 1."""
     floored = (1 - FLOOR) * p / p.sum(axis=1, keepdims=True) + FLOOR / p.shape[1]
@@ -627,81 +351,3 @@ def _untouched(net: IclNet) -> Proof:
             for name, parts in net.blocks().items()
         )
     )
-
-
-def _has_gpu(budget: Budget) -> bool:
-    return budget.device == "auto" and torch.cuda.is_available()
-
-
-def _build(config: IclConfig) -> IclNet:
-    with seeded(0):  # overwritten by whoever loads weights; the global generator must not notice
-        return IclNet(config)
-
-
-def _adapters(net: IclNet) -> Adapters:
-    with seeded(0):
-        return Adapters(net, RANK)
-
-
-def _copied(net: IclNet) -> IclNet:
-    """Copy a network's weights into a new one; hooks of adapters stay behind."""
-    copy = _build(net.config)
-    copy.load_state_dict(net.state_dict(), strict=True)
-    return copy
-
-
-def _merged(net: IclNet, adapters: Adapters | None) -> IclNet:
-    """Return the network with its adapters added in: what a further adaptation starts from."""
-    if adapters is None:
-        return net
-    merged = _copied(net)
-    with torch.no_grad():
-        for target, down, up in zip(Adapters.targets(merged), adapters.down, adapters.up, strict=True):
-            target.weight += up @ down
-    return merged
-
-
-def read_weights(folder: Path | None = None) -> IclNet:
-    """Read a pretrained network: the shipped one, or that of a folder that ``tabkit pretrain icl`` wrote."""
-    return open_folder(folder)[0]
-
-
-def open_folder(folder: Path | None) -> tuple[IclNet, Weights]:
-    """Read a folder of weights, the shipped one where None: the network, and what is known of its weights.
-
-    Raises
-    ------
-    UsageError
-        The folder lacks a file, a file cannot be read, or the tensors are not those of the sizes it states.
-    """
-    place = resources.files("tabkit") / "weights" / "icl" if folder is None else folder
-    if folder is not None:
-        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-        if missing:
-            raise UsageError(
-                f"icl weights {folder}: {' and '.join(missing)} not there. Expected a folder that 'tabkit pretrain icl' "
-                f"wrote: its weights/, with {CONFIG} and {WEIGHTS}."
-            )
-    try:
-        config: Mapping[str, Any] = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-        net = _build(IclConfig(**config["net"]))
-        with resources.as_file(place / WEIGHTS) as path:
-            content = path.read_bytes()
-        stored = load(content)
-        net.load_state_dict({name: tensor.float() for name, tensor in stored.items()}, strict=True)
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
-        reason = " ".join(str(problem).split())[:300]
-        raise UsageError(
-            f"icl weights {place} do not fit this version of tabkit's network: {reason}. "
-            "Expected the weights/ folder of 'tabkit pretrain icl' made by this version; make it again."
-        ) from None
-    if not all(bool(tensor.isfinite().all()) for tensor in stored.values()):
-        raise UsageError(f"icl weights {place} hold numbers that are not finite. Take another checkpoint.")
-    made = config.get("made", {})
-    weights = Weights(
-        "shipped" if folder is None else str(folder),
-        hashlib.sha256(content).hexdigest(),
-        str(config.get("licence", "not stated")),
-        tuple(table["fingerprint"] for table in made.get("continued_on", ())),
-    )
-    return net, weights

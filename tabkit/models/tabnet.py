@@ -27,7 +27,7 @@ from torch.nn import functional
 from tabkit.data.encode import MISSING, Features
 from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
 from tabkit.models.base import Model, prior_of
-from tabkit.models.parts.torch_loop import Pace, fit, one_thread, seeded
+from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread, seeded
 
 SIZE: Mapping[str, Any] = {"n_d": 8, "n_a": 8, "n_steps": 3, "gamma": 1.3, "n_independent": 2, "n_shared": 2}
 """Width, steps and relaxation of the network: the paper's small setting."""
@@ -128,18 +128,8 @@ class TabNet(Model):
         pace = replace(
             pace, batch_rows=int(min(pace.batch_rows, max(32, 2 ** math.floor(math.log2(max(1, len(train) / 8))))))
         )
-        fitted = fit(
-            net,
-            net.blocks(),
-            how,
-            len(train),
-            batch_loss,
-            None if settings is not None else valid_loss,
-            pace,
-            rng,
-            budget,
-            settings,
-        )
+        course = Course(net, net.blocks(), len(train), batch_loss, valid_loss, pace)
+        fitted = fit(course, how, rng, budget, settings)
         net.to("cpu").eval()
         return Adapted(model, how, fitted.proof, fitted.settings, fitted.history, fitted.notes)
 
@@ -296,10 +286,10 @@ def _reconstruct(net: _Net, x: Tensor, rng: np.random.Generator, budget: Budget)
         learning_rate=0.02, decay=1.0, pull=0.0, batch_rows=int(min(1024, max(32, len(train) // 8))), patience=5
     )
     # The head takes no part: it is trained by adaptation alone.
-    blocks = {"all": [net.embedder, net.encoder, task.decoder], "head": [net.head]}
+    blocks = {"all": [net.embedder, net.encoder, task.decoder]}
     head = {name: tensor.clone() for name, tensor in net.head.state_dict().items()}
     net.head.requires_grad_(False)
-    fit(_WithoutHead(task), {"all": blocks["all"]}, "scratch", len(train), batch_loss, valid_loss, pace, rng, budget)
+    fit(Course(_WithoutHead(task), blocks, len(train), batch_loss, valid_loss, pace), "scratch", rng, budget)
     net.head.load_state_dict(head)
     net.to("cpu").eval()
 

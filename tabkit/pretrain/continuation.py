@@ -37,10 +37,12 @@ from tabkit.evaluate.intervals import Resampler, paired
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.learner import BUDGETS, Predictions
 from tabkit.models.base import cells_of, loss
-from tabkit.models.icl import MAX_COLUMNS, Icl, open_folder
+from tabkit.models.icl import Icl
+from tabkit.models.parts.icl_context import MAX_COLUMNS
 from tabkit.models.parts.icl_net import IclNet, random_draw
 from tabkit.models.parts.icl_prior import MAX_CLASSES
-from tabkit.models.parts.torch_loop import Pace, fit, one_thread
+from tabkit.models.parts.icl_weights import open_folder
+from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread
 from tabkit.pretrain.loop import Episodes, draw_episodes, episode_loss, write_weights
 from tabkit.recipe import load_recipe
 from tabkit.samples import load_sample
@@ -265,7 +267,8 @@ def continued(
         BUDGETS["quick"], seconds=math.inf, epochs=plan.epochs, progress=progress
     )  # no clock: a seed gives the same weights everywhere
     pace = Pace(plan.learning_rate, plan.decay, plan.pull, plan.batch, plan.patience)
-    fitted = fit(net, net.blocks(), "full", plan.episodes, batch_loss, valid_loss, pace, rng, budget)
+    course = Course(net, net.blocks(), plan.episodes, batch_loss, valid_loss, pace)
+    fitted = fit(course, "full", rng, budget)
     net.to("cpu").eval()
     with torch.no_grad():
         for parameter in net.parameters():

@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tabkit.errors import UsageError
-from tabkit.models.icl import open_folder
 from tabkit.models.parts.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.parts.icl_prior import MAX_CLASSES, draw, draw_easy
+from tabkit.models.parts.icl_weights import open_folder
 from tabkit.models.parts.torch_loop import one_thread
 from tabkit.pretrain.muon import Muon
 

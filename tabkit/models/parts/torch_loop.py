@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tabkit.learner import Block, Budget, Proof, Step
 from torch import Tensor, nn
+
+from tabkit.learner import Block, Budget, Proof, Step
 
 ALPHAS = (0.25, 0.5, 0.75)
 """Shares of the way from base to tuned that are tried, beside all of it and none."""
@@ -86,28 +87,35 @@ def stages(how: str, blocks: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]]
     raise ValueError(f"no stages are known for {how!r}")
 
 
-def fit(
-    module: nn.Module,
-    blocks: Mapping[str, Sequence[nn.Module]],
-    how: str,
-    n_rows: int,
-    batch_loss: BatchLoss,
-    valid_loss: Callable[[], float] | None,
-    pace: Pace,
-    rng: np.random.Generator,
-    budget: Budget,
-    settings: Mapping[str, Any] | None = None,
-) -> Fitted:
-    """Train ``module`` in place by the strategy ``how``.
+@dataclass(frozen=True)
+class Course:
+    """What is trained, on what, and how fast.
 
-    Parameters
+    Attributes
     ----------
     blocks
         Modules by block name, ordered from input to head. Together they hold every parameter, once.
     batch_loss
         The training loss of a batch of row positions.
     valid_loss
-        The loss on valid of the module as it is; None with ``settings``.
+        The loss on valid of the module as it is; not read if settings are replayed.
+    """
+
+    module: nn.Module
+    blocks: Mapping[str, Sequence[nn.Module]]
+    n_rows: int
+    batch_loss: BatchLoss
+    valid_loss: Callable[[], float]
+    pace: Pace
+
+
+def fit(
+    course: Course, how: str, rng: np.random.Generator, budget: Budget, settings: Mapping[str, Any] | None = None
+) -> Fitted:
+    """Train the module of a course in place by the strategy ``how``.
+
+    Parameters
+    ----------
     settings
         Those of an earlier fit: its epochs, augmentation and interpolation are replayed, nothing is chosen.
 
@@ -116,38 +124,11 @@ def fit(
     ValueError
         A parameter belongs to no block, or to two.
     """
-    _check_blocks(module, blocks)
+    _check_blocks(course.module, course.blocks)
     seed = int(rng.integers(2**31))
     with one_thread():
-        return _fit(module, blocks, how, n_rows, batch_loss, valid_loss, pace, seed, budget, settings)
-
-
-def _fit(
-    module: nn.Module,
-    blocks: Mapping[str, Sequence[nn.Module]],
-    how: str,
-    n_rows: int,
-    batch_loss: BatchLoss,
-    valid_loss: Callable[[], float] | None,
-    pace: Pace,
-    seed: int,
-    budget: Budget,
-    settings: Mapping[str, Any] | None,
-) -> Fitted:
-    plan = stages(how, list(blocks))
-    base = _state(module)
-    if settings is not None:
-        return _replay(module, blocks, plan, n_rows, batch_loss, pace, seed, base, settings)
-    assert valid_loss is not None
-    job = _Job(module, blocks, plan, n_rows, batch_loss, valid_loss, pace, seed, base, budget)
-    augment = budget.level != "quick" and how != "scratch" and job.augmentation_helps()
-    found = job.run(augment)
-    alpha, best_loss = (1.0, found.valid_loss) if how == "scratch" else job.interpolate(found.state, found.valid_loss)
-    if how == "scratch":
-        module.load_state_dict(found.state)
-    proof = _proof(blocks, base, _state(module), found.moved, module)
-    chosen = {"epochs": list(found.epochs), "alpha": alpha, "augment": augment}
-    return Fitted(found.history, chosen, proof, found.notes, best_loss)
+        job = _Job(course, stages(how, list(course.blocks)), seed, _state(course.module), budget)
+        return job.chosen(how) if settings is None else job.replayed(settings)
 
 
 @dataclass(frozen=True)
@@ -162,20 +143,41 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Job:
-    module: nn.Module
-    blocks: Mapping[str, Sequence[nn.Module]]
+    course: Course
     plan: tuple[tuple[str, tuple[str, ...]], ...]
-    n_rows: int
-    batch_loss: BatchLoss
-    valid_loss: Callable[[], float]
-    pace: Pace
     seed: int
     base: State
     budget: Budget
 
-    def run(self, augment: bool) -> _Found:
+    def chosen(self, how: str) -> Fitted:
+        """Train, and choose on valid: augmentation, epochs, and how far to go from the base."""
+        augment = self.budget.level != "quick" and how != "scratch" and self._augmentation_helps()
+        best = self._run(augment=augment)
+        if how == "scratch":
+            alpha, loss = 1.0, best.valid_loss
+            self.course.module.load_state_dict(best.state)
+        else:
+            alpha, loss = self._interpolate(best.state, best.valid_loss)
+        settings = {"epochs": list(best.epochs), "alpha": alpha, "augment": augment}
+        return Fitted(best.history, settings, self._proof(best.moved), best.notes, loss)
+
+    def replayed(self, settings: Mapping[str, Any]) -> Fitted:
+        """Train the epochs that counted in an earlier fit, and mix as it did."""
+        module = self.course.module
+        moved: set[str] = set()
+        for stage, epochs in zip(range(len(self.plan)), settings["epochs"], strict=True):
+            optimiser = self._optimiser(stage)
+            for epoch in range(int(epochs)):
+                self._epoch(optimiser, stage, epoch, augment=bool(settings["augment"]))
+                moved |= _moved(self.base, _state(module))
+        if settings["alpha"] != 1.0:
+            module.load_state_dict(_mix(self.base, _state(module), float(settings["alpha"])))
+        return Fitted((), dict(settings), self._proof(frozenset(moved)), (), float("nan"))
+
+    def _run(self, *, augment: bool) -> _Found:
         """Run every stage, each from the best weights so far; every stage trains at least one epoch."""
-        self.module.load_state_dict(self.base)
+        module = self.course.module
+        module.load_state_dict(self.base)
         best, best_state = self._measure(), self.base
         history = [Step(0, None, best, "untouched base")]
         epochs: list[int] = []
@@ -184,19 +186,19 @@ class _Job:
         done = 0
         deadline = self.budget.deadline()
         most = max(1, self.budget.epochs // len(self.plan))
-        for stage, (name, trained) in enumerate(self.plan):
-            self.module.load_state_dict(best_state)
-            optimiser, kept = _optimiser(self.module, self.blocks, trained, self.pace), 0
+        for stage, (name, _) in enumerate(self.plan):
+            module.load_state_dict(best_state)
+            optimiser, kept = self._optimiser(stage), 0
             for epoch in range(most):
-                loss = self._epoch(optimiser, trained, stage, epoch, augment)
+                loss = self._epoch(optimiser, stage, epoch, augment=augment)
                 done += 1
                 now = self._measure()
                 history.append(Step(done, loss, now, name))
-                moved |= _moved(best_state if epoch == 0 else self.base, _state(self.module))
+                moved |= _moved(best_state if epoch == 0 else self.base, _state(module))
                 if now < best:
-                    best, best_state, kept = now, _state(self.module), epoch + 1
+                    best, best_state, kept = now, _state(module), epoch + 1
                 self.budget.progress(done / (most * len(self.plan)), f"{name}, epoch {epoch + 1}")
-                if epoch + 1 - kept >= self.pace.patience:
+                if epoch + 1 - kept >= self.course.pace.patience:
                     break
                 if time.monotonic() > deadline:
                     notes = (f"stopped by the clock in stage '{name}': another machine may train longer",)
@@ -204,41 +206,63 @@ class _Job:
             epochs.append(kept)
         return _Found(best_state, best, tuple(epochs), tuple(history), frozenset(moved), notes)
 
-    def _epoch(
-        self, optimiser: torch.optim.Optimizer, trained: tuple[str, ...], stage: int, epoch: int, augment: bool
-    ) -> float:
-        return _epoch(
-            self.module,
-            self.blocks,
-            trained,
-            optimiser,
-            self.n_rows,
-            self.batch_loss,
-            self.pace,
-            self.base,
-            _epoch_seed(self.seed, stage, epoch),
-            augment,
-        )
+    def _epoch(self, optimiser: torch.optim.Optimizer, stage: int, epoch: int, *, augment: bool) -> float:
+        """Train one epoch; return the mean batch loss without the pull."""
+        module, pace = self.course.module, self.course.pace
+        self._freeze(stage)
+        pulled = [(p, self.base[n]) for n, p in module.named_parameters() if p.requires_grad] if pace.pull else []
+        losses = []
+        with seeded(_epoch_seed(self.seed, stage, epoch)):
+            for rows in _batches(self.course.n_rows, pace.batch_rows):
+                loss = self.course.batch_loss(rows, augment)
+                losses.append(loss.detach())
+                for parameter, start in pulled:
+                    loss = loss + pace.pull * ((parameter - start) ** 2).sum()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 1.0)
+                optimiser.step()
+        return float(torch.stack(losses).mean())
+
+    def _freeze(self, stage: int) -> None:
+        """Give gradients to the trained blocks only, and keep frozen ones' batch statistics where they are."""
+        _, trained = self.plan[stage]
+        self.course.module.eval()
+        for name, parts in self.course.blocks.items():
+            for part in parts:
+                part.train(name in trained)
+                part.requires_grad_(name in trained)
+
+    def _optimiser(self, stage: int) -> torch.optim.Optimizer:
+        self._freeze(stage)
+        blocks, pace = self.course.blocks, self.course.pace
+        names = list(blocks)
+        groups = []
+        for name in self.plan[stage][1]:
+            depth = len(names) - 1 - names.index(name)
+            parameters = [p for part in blocks[name] for p in part.parameters()]
+            groups.append({"params": parameters, "lr": pace.learning_rate * pace.decay**depth})
+        return torch.optim.AdamW(groups, weight_decay=pace.weight_decay)
 
     def _measure(self) -> float:
-        self.module.eval()
+        self.course.module.eval()
         with torch.inference_mode():
-            loss = self.valid_loss()
+            loss = self.course.valid_loss()
         return loss if np.isfinite(loss) else float("inf")
 
-    def interpolate(self, tuned: State, tuned_loss: float) -> tuple[float, float]:
+    def _interpolate(self, tuned: State, tuned_loss: float) -> tuple[float, float]:
         """Load the best mixture of base and tuned weights on valid; return its share and its loss."""
         contest = {1.0: (tuned_loss, tuned)}
         for alpha in (0.0, *ALPHAS):
             state = _mix(self.base, tuned, alpha)
-            self.module.load_state_dict(state)
+            self.course.module.load_state_dict(state)
             contest[alpha] = (self._measure(), state)
         # A tie goes to the smaller step away from the base.
         alpha = min(contest, key=lambda a: (contest[a][0], a))
-        self.module.load_state_dict(contest[alpha][1])
+        self.course.module.load_state_dict(contest[alpha][1])
         return alpha, contest[alpha][0]
 
-    def augmentation_helps(self) -> bool:
+    def _augmentation_helps(self) -> bool:
         """Run a short contest with and without augmentation; it must win on valid to be used."""
         short = replace(
             self,
@@ -246,70 +270,10 @@ class _Job:
                 self.budget, epochs=max(len(self.plan), self.budget.epochs // 6), seconds=self.budget.seconds / 6
             ),
         )
-        return short.run(augment=True).valid_loss < short.run(augment=False).valid_loss
+        return short._run(augment=True).valid_loss < short._run(augment=False).valid_loss
 
-
-def _replay(
-    module: nn.Module,
-    blocks: Mapping[str, Sequence[nn.Module]],
-    plan: tuple[tuple[str, tuple[str, ...]], ...],
-    n_rows: int,
-    batch_loss: BatchLoss,
-    pace: Pace,
-    seed: int,
-    base: State,
-    settings: Mapping[str, Any],
-) -> Fitted:
-    moved: set[str] = set()
-    for stage, ((_, trained), epochs) in enumerate(zip(plan, settings["epochs"], strict=True)):
-        optimiser = _optimiser(module, blocks, trained, pace)
-        for epoch in range(int(epochs)):
-            _epoch(
-                module,
-                blocks,
-                trained,
-                optimiser,
-                n_rows,
-                batch_loss,
-                pace,
-                base,
-                _epoch_seed(seed, stage, epoch),
-                bool(settings["augment"]),
-            )
-            moved |= _moved(base, _state(module))
-    if settings["alpha"] != 1.0:
-        module.load_state_dict(_mix(base, _state(module), float(settings["alpha"])))
-    proof = _proof(blocks, base, _state(module), frozenset(moved), module)
-    return Fitted((), dict(settings), proof, (), float("nan"))
-
-
-def _epoch(
-    module: nn.Module,
-    blocks: Mapping[str, Sequence[nn.Module]],
-    trained: tuple[str, ...],
-    optimiser: torch.optim.Optimizer,
-    n_rows: int,
-    batch_loss: BatchLoss,
-    pace: Pace,
-    base: State,
-    seed: int,
-    augment: bool,
-) -> float:
-    """Train one epoch; return the mean batch loss without the pull."""
-    _freeze(module, blocks, trained)
-    pulled = [(p, base[n]) for n, p in module.named_parameters() if p.requires_grad] if pace.pull else []
-    losses = []
-    with seeded(seed):
-        for rows in _batches(n_rows, pace.batch_rows):
-            loss = batch_loss(rows, augment)
-            losses.append(loss.detach())
-            for parameter, start in pulled:
-                loss = loss + pace.pull * ((parameter - start) ** 2).sum()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], 1.0)
-            optimiser.step()
-    return float(torch.stack(losses).mean())
+    def _proof(self, moved: frozenset[str]) -> Proof:
+        return _proof(self.course, self.base, moved)
 
 
 @contextmanager
@@ -357,29 +321,6 @@ def _batches(n_rows: int, batch_rows: int) -> Iterator[Tensor]:
     yield from torch.tensor_split(order, n_batches)
 
 
-def _freeze(module: nn.Module, blocks: Mapping[str, Sequence[nn.Module]], trained: tuple[str, ...]) -> None:
-    """Give gradients to the trained blocks alone, and keep frozen ones' batch statistics where they are."""
-    module.eval()
-    for name, parts in blocks.items():
-        on = name in trained
-        for part in parts:
-            part.train(on)
-            part.requires_grad_(on)
-
-
-def _optimiser(
-    module: nn.Module, blocks: Mapping[str, Sequence[nn.Module]], trained: tuple[str, ...], pace: Pace
-) -> torch.optim.Optimizer:
-    _freeze(module, blocks, trained)
-    names = list(blocks)
-    groups = []
-    for name in trained:
-        depth = len(names) - 1 - names.index(name)
-        parameters = [p for part in blocks[name] for p in part.parameters()]
-        groups.append({"params": parameters, "lr": pace.learning_rate * pace.decay**depth})
-    return torch.optim.AdamW(groups, weight_decay=pace.weight_decay)
-
-
 def _state(module: nn.Module) -> State:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
@@ -409,17 +350,16 @@ def _check_blocks(module: nn.Module, blocks: Mapping[str, Sequence[nn.Module]]) 
         raise ValueError(f"every parameter belongs to exactly one block, however: {wrong}")
 
 
-def _proof(
-    blocks: Mapping[str, Sequence[nn.Module]], base: State, final: State, moved: frozenset[str], module: nn.Module
-) -> Proof:
+def _proof(course: Course, base: State, moved: frozenset[str]) -> Proof:
     """Measure each block on the weights themselves; buffers count for the change, parameters for the numbers."""
+    module, final = course.module, _state(course.module)
     # Shared layers stand under several names; each tensor is counted under its first.
     kept = module.state_dict(keep_vars=True)
     first = {id(tensor): name for name, tensor in reversed(list(kept.items()))}
     prefix = {id(part): name for name, part in module.named_modules(remove_duplicate=False)}
     parameters = {name for name, _ in module.named_parameters()}
-    made = []
-    for block, parts in blocks.items():
+    proofs = []
+    for block, parts in course.blocks.items():
         roots = [prefix[id(part)] for part in parts]
         own = [
             n for n in final if first[id(kept[n])] == n and any(n == root or n.startswith(f"{root}.") for root in roots)
@@ -428,7 +368,7 @@ def _proof(
         squared = sum(
             float(((final[n].double() - base[n].double()) ** 2).sum()) for n in own if final[n].is_floating_point()
         )
-        made.append(
+        proofs.append(
             Block(
                 block,
                 sum(final[n].numel() for n in inside),
@@ -436,4 +376,4 @@ def _proof(
                 float(np.sqrt(squared)),
             )
         )
-    return Proof(tuple(made))
+    return Proof(tuple(proofs))
