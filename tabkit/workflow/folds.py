@@ -70,7 +70,7 @@ def folder_of(procedure: Procedure, parent: Path) -> Path:
         "weights": {name: asdict(m.opened_from) for name, m in procedure.opened.items() if m.opened_from is not None},
         "candidates": [item.name for item in procedure.todo],
         "seed": procedure.terms.seed,
-        "budget": [budget.level, budget.seconds, budget.trials, budget.epochs, budget.trees, budget.device],
+        "budget": repr(budget),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for source in rows.sources:

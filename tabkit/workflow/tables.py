@@ -53,7 +53,7 @@ class TableRun:
     def __init__(self, plan: Plan, options: TableOptions) -> None:
         self.plan, self.options = plan, options
         self.budget = budget_of(options.budget, options.device)
-        self.terms = terms_of(plan, options)
+        self.terms = terms_of(plan, options, self.budget)
         has_source = bool(plan.recipe.sources) or options.source is not None
         self.todo: tuple[Wanted, ...] = wanted(plan.recipe, has_source, str(plan.path))
 
