@@ -27,7 +27,15 @@ _ENDINGS = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring did; ``ignored`` are the input's columns that the model does not need."""
+    """What scoring did.
+
+    Attributes
+    ----------
+    ignored
+        The input's columns that the model does not need.
+    without_id
+        The recipe's id, if the input lacks it: rows are then named by their number, in the column ``row``.
+    """
 
     out: Path
     rejects: Path | None
@@ -35,6 +43,7 @@ class Scored:
     rows_scored: int
     rows_rejected: int
     ignored: tuple[str, ...]
+    without_id: str | None = None
 
 
 def score(
@@ -87,7 +96,7 @@ def score(
         for number, batch in enumerate(source.batches(chunk_rows)):
             done += len(batch.rows) + count_rows(batch.malformed)
             if number >= parts.finished:
-                scores = loaded.score(batch, columns, source.decimal)
+                scores = loaded.score(batch, columns)
                 totals = {
                     "scored": totals["scored"] + scores.n_scored,
                     "rejected": totals["rejected"] + scores.n_rejected,
@@ -99,10 +108,12 @@ def score(
         raise
     if totals["scored"] + totals["rejected"] != done:
         raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
-    parts.finish(totals, loaded.empty())
-    ignored = tuple(c for c in source.columns if c not in columns)
+    parts.finish(totals, loaded)
+    id_ = loaded.plan.recipe.id
+    ignored = tuple(c for c in source.columns if c not in columns and c != id_)
     wrote = rejects_path if totals["rejected"] else None
-    return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored)
+    without_id = None if id_ in source.columns else id_
+    return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
 
 
 def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
@@ -175,9 +186,10 @@ class _Parts:
     def _save_state(self) -> None:
         write_text(self.folder / "state.json", json.dumps(self.state))
 
-    def finish(self, totals: dict[str, int], empty: pl.DataFrame) -> None:
+    def finish(self, totals: dict[str, int], bundle: Bundle) -> None:
         """Turn the parts into the output and the rejects, each in one rename, and remove them."""
         n = self.state["finished"]
+        empty = pl.read_parquet(self.folder / "000000.scored.parquet")[:0] if n else bundle.empty()
         try:
             _join(self.out, (pl.read_parquet(self.folder / f"{i:06d}.scored.parquet") for i in range(n)), empty)
             if totals["rejected"]:

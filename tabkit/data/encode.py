@@ -375,10 +375,15 @@ def fit_encoder(
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """Return class names as text: booleans as ``true``/``false``, whole floats without the fraction."""
-    if values.dtype.is_float() and (values.drop_nulls() == values.drop_nulls().round()).all():
-        values = values.cast(pl.Int64)
-    return values.cast(pl.String)
+    """Return class names as text: booleans as ``true``/``false``, each whole float without a fraction.
+
+    A name depends on its own value only: of grades such as 1 and 1.5, some rows may hold whole ones only.
+    """
+    text = values.cast(pl.String)
+    if not values.dtype.is_float():
+        return text
+    whole = values.is_finite() & (values == values.round())
+    return text.set(whole.fill_null(False), None).fill_null(values.cast(pl.Int64, strict=False).cast(pl.String))
 
 
 def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str) -> Column:

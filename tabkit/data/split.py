@@ -62,13 +62,16 @@ class _Cutter:
     groups: Rows | None
     rng: np.random.Generator
 
-    def cut(self, kind: SplitKind, rows: Rows, share: float) -> tuple[Rows, Rows]:
-        """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them."""
+    def cut(self, kind: SplitKind, rows: Rows, share: float, *, to_be_cut_again: bool = False) -> tuple[Rows, Rows]:
+        """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them.
+
+        What is ``to_be_cut_again`` in time keeps two moments.
+        """
         recipe = self.recipe
         match kind:
             case "temporal":
                 assert recipe.time is not None
-                return _by_time(self.frame[recipe.time], rows, share, recipe.time)
+                return _by_time(self.frame[recipe.time], rows, share, recipe.time, 2 if to_be_cut_again else 1)
             case "grouped":
                 assert self.groups is not None
                 return _by_group(self.groups, rows, share, self.rng)
@@ -185,7 +188,7 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
                 "not held out. Call them 'train', or remove split.inner."
             )
     else:
-        rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout)
+        rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout, to_be_cut_again=True)
         train, valid = cutter.to_choose_on(kind, rest)
     split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner)
     _check(split, frame, recipe)
@@ -291,16 +294,17 @@ def _by_group(groups: Rows, rows: Rows, share: float, rng: np.random.Generator) 
     return rows[~chosen], rows[chosen]
 
 
-def _by_time(times: pl.Series, rows: Rows, share: float, column: str) -> tuple[Rows, Rows]:
+def _by_time(times: pl.Series, rows: Rows, share: float, column: str, moments_left: int) -> tuple[Rows, Rows]:
     stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()[rows]
     moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) < 2:
+    if len(moments) <= moments_left:
         raise DataError(
-            f"Time column '{column}' has a single value, so no later rows can be held out. Expected several moments."
+            f"Time column '{column}' has {count(len(moments), 'moment')} in {count(len(rows), 'row')} to cut, too few to train on "
+            "earlier rows, choose on later ones and hold out the latest. Expected three moments or more."
         )
-    before = np.cumsum(counts)[:-1]
+    before = np.cumsum(counts)[moments_left - 1 : -1]
     # Rows of one moment stay together: the boundary is the moment whose cut comes closest to the wanted share.
-    boundary = moments[int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
+    boundary = moments[moments_left - 1 + int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
     late = stamps > boundary
     return rows[~late], rows[late]
 

@@ -85,7 +85,7 @@ def new(
     }
     _write(texts)
     notes = [*profile.remarks]
-    notes += [f"{c.name}: {comment}" for c in profile.columns.values() for comment in c.comments]
+    notes += [f"{c.name or repr('')}: {comment}" for c in profile.columns.values() for comment in c.comments]
     return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_remarks)))
 
 

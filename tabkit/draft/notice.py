@@ -9,6 +9,7 @@ import polars as pl
 
 from tabkit.data.encode import as_text, fit_encoder
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
+from tabkit.data.target import with_label
 from tabkit.draft.columns import ColumnProfile
 from tabkit.draft.profile import Profile, Roles
 from tabkit.draft.write import toml_text
@@ -26,6 +27,9 @@ POSITIVE_NAMES = {
     "true", "yes", "y", "t", "bad", "churn", "churned", "default", "defaulted", "fraud", "positive", "pos", "dead",
     "died", "failed", "failure", "event", "case", "malignant", "sick", "disease", "returned", "spam", "won", "buy", "bought",
 }  # fmt: skip
+
+_INDEX_NAMES = re.compile(r"^(|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__)$", re.I)
+"""What pandas calls an index without a name, in CSV and in Parquet."""
 
 _ROW_NAMES = re.compile(r"^(unnamed: ?\d+|rownames?|row_?(id|num|number|index)|index|)$", re.I)
 
@@ -52,6 +56,8 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
         remarks.append(f"task is {task}, since '{target}' has {n_values:,} different values")
         if task == "multiclass" and numeric:
             remarks[-1] += ", all whole numbers; if they are amounts, use --task regression"
+    if (column := profile.columns[target]).mixed and task != "multiclass":
+        raise DataError(f"Target '{target}': {column.comments[-1]}. Expected numbers only; then run this again.")
     if task == "regression" and not numeric:
         fits = "binary" if n_values == 2 else "multiclass"
         raise UsageError(f"--task regression needs numbers, and '{target}' holds {values[0]!r}. Use --task {fits}.")
@@ -99,12 +105,20 @@ def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None
         n_missing = profile.frame[id].null_count()
         notes = [f"'{id}' repeats in {count(n_copies, 'row')}, so it does not name a row"] if n_copies else []
         return id, notes + ([f"'{id}' is missing in {count(n_missing, 'row')}"] if n_missing else [])
-    kinds = {name: _names_rows(profile, column) for name, column in profile.columns.items() if name not in taken}
+    kinds = {
+        name: _names_rows(profile, column)
+        for name, column in profile.columns.items()
+        if name not in taken and not _is_index(column)
+    }
     for kind in ("id", "text", "row number"):
         for name, found in kinds.items():
             if found == kind:
                 return name, [f"'{name}' has a value of its own in every row, so it is taken as id, not as a feature"]
     return None, []
+
+
+def _is_index(column: ColumnProfile) -> bool:
+    return bool(_INDEX_NAMES.match(column.name)) and column.spec.type == "integer"
 
 
 def _names_rows(profile: Profile, column: ColumnProfile) -> str | None:
@@ -140,6 +154,9 @@ def advise(profile: Profile, taken: set[str]) -> None:
             continue
         values = frame[name].drop_nulls()
         n_values, kind = values.n_unique(), column.spec.type
+        if _is_index(column):
+            _comment(profile, name, "numbers the rows, as pandas writes its index: it is excluded", True)
+            continue
         if n_values <= 1:
             if values.is_empty():
                 shown = "has no value at all: it carries nothing"
@@ -218,10 +235,7 @@ def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
 
 
 def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict[str, float]:
-    labelled = pl.col(target).is_not_null()
-    if profile.frame[target].dtype.is_float():
-        labelled &= pl.col(target).is_finite()
-    frame = profile.frame.filter(labelled)
+    frame = profile.frame.filter(with_label(profile.frame[target]))
     if frame.height < 40:
         return {}
     shuffled = frame.sample(n=min(LEAK_ROWS, frame.height), shuffle=True, seed=0)

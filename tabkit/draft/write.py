@@ -87,8 +87,9 @@ def schema_text(profile: Profile, name: str) -> str:
         parts.append(_section(("dialect",), stated))
     for column in profile.columns.values():
         field: dict[str, object] = {"type": column.spec.type}
-        if column.spec.format:
-            field["format"] = column.spec.format
+        for key in ("unit", "format", "decimal", "group", "notation"):
+            if value := getattr(column.spec, key):
+                field[key] = value
         if column.spec.sensitive:
             field["sensitive"] = True
         if column.missing:
@@ -154,8 +155,8 @@ def _wants_folds(profile: Profile, task: str, roles: Roles) -> bool:
     if roles.group is not None and profile.frame[roles.group].n_unique() < 2 * FOLDS:
         return False
     if task != "regression":
-        counts = profile.frame[roles.target].drop_nulls().value_counts()["count"]
-        if int(counts.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
+        sizes = profile.frame[roles.target].drop_nulls().value_counts(name="number of rows")["number of rows"]
+        if int(sizes.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
             return False
     return True
 

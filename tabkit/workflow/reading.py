@@ -11,7 +11,7 @@ from tabkit.data.align import SourceTable, read_source
 from tabkit.data.encode import as_text
 from tabkit.data.source import DataLike, Input, from_frame, open_input
 from tabkit.data.target import check_scale, with_label
-from tabkit.data.validate import RejectedRows, Table, read_table
+from tabkit.data.validate import RejectedRows, Table, read_table, without_undated
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan, Source
 from tabkit.samples import load_sample
@@ -81,6 +81,7 @@ def read_rows(
         rejects_to.mkdir(parents=True, exist_ok=True)
         problem.rejects.write_csv(rejects_to / "rejects.csv")
         raise DataError(f"{problem} All rejected rows and their reasons are in {rejects_to / 'rejects.csv'}.") from None
+    table = without_undated(table, plan, here.name)
     labelled = with_label(table.frame[recipe.target])
     known = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, known.frame)
@@ -156,7 +157,8 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     if len(names) > 2:
         shown = ", ".join(map(repr, names[:6]))
         raise DataError(
-            f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\"."
+            f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\", or, "
+            f"if one of them means missing, list it under missing in [fields] of {plan.schema_path}."
         )
     positive = names[-1] if recipe.positive is None else as_text(pl.Series([recipe.positive]))[0]
     if positive not in names:

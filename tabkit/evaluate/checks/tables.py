@@ -107,7 +107,7 @@ class DuplicateRows(TableCheck):
         frame, plan, split = evidence.frame, evidence.plan, evidence.split
         # The table's own columns: a spectrum's components are none of them.
         columns = [*(c for c in frame.columns if plan.is_feature(c)), plan.recipe.target]
-        keys = frame.select(pl.struct(columns).hash(seed=0).alias("key"))["key"].to_numpy()
+        keys = frame[columns].select(pl.struct(pl.all()).hash(seed=0).alias("key"))["key"].to_numpy()
         copies = int(np.isin(keys[split.holdout], keys[split.before]).sum())
         text = f"{_copies(copies, len(split.holdout))} in train or valid"
         if copies / len(split.holdout) > DUPLICATE_SHARE:
