@@ -19,7 +19,7 @@ from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.encode import Encoder
-from tabkit.data.frames import as_given
+from tabkit.data.frames import as_given, values_of
 from tabkit.data.interactions import arrivals, load_events, save_events, vocabulary_json
 from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
 from tabkit.data.target import band
@@ -182,11 +182,13 @@ class Bundle(ABC):
         id_ = self.plan.recipe.id
         if id_ is None or id_ not in batch.frame.columns:
             return pl.Series("row", rows, dtype=pl.Int64)
-        values, field = batch.frame[id_].gather(np.searchsorted(batch.rows, rows)), self.plan.schema.field(id_)
+        values, field = values_of(batch.frame, id_)[np.searchsorted(batch.rows, rows)], self.plan.schema.field(id_)
         if values.dtype.is_float() and field is not None and field.type == "integer":
             whole = values.is_finite() & (values == values.round())  # pandas' whole numbers beside missing ones
-            return values.set(~whole.fill_null(False), None).cast(pl.Int64)
-        return values.cast(pl.String) if values.dtype in (pl.Categorical, pl.Enum) else values
+            values = values.set(~whole.fill_null(False), None).cast(pl.Int64)
+        elif values.dtype in (pl.Categorical, pl.Enum):
+            values = values.cast(pl.String)
+        return values.alias(id_)
 
     def _in_scope(
         self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.derive import evaluated, parse_sql
+from tabkit.data.frames import values_of
 from tabkit.data.source import Input, from_frame
 from tabkit.data.target import with_label
 from tabkit.data.validate import Table, needed_columns, read_table
@@ -109,6 +110,8 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
             f"{given.name}: {count(both.size, 'row')} would be source and target at once, and what is held out would have been "
             "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
         )
-    frame = table.frame.filter(with_label(table.frame[recipe.target]))
-    selected = pl.DataFrame([frame[c].cast(target.frame.schema[c]) for c in [*features, recipe.target]])
+    frame = table.frame.filter(with_label(values_of(table.frame, recipe.target)))
+    selected = pl.DataFrame(
+        [values_of(frame, c).cast(target.frame.schema[c]).alias(c) for c in [*features, recipe.target]]
+    )
     return SourceTable(rule.title, selected, tuple(c for c in features if made_from[c] & set(absent)))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from tabkit.data.dialect import delimiter_of, encoding_of, first_lines, header_of, lines_above
 from tabkit.data.frames import NAME as FRAME_NAME
-from tabkit.data.frames import to_polars
+from tabkit.data.frames import to_polars, values_of
 from tabkit.errors import DataError, UsageError, nearest
 from tabkit.schema import Dialect
 
@@ -172,10 +172,10 @@ class _LongRow(Exception):
 def _without_headers(batch: RawBatch) -> RawBatch:
     """Set apart rows that repeat the header, as files put one after another have them."""
     again = np.ones(batch.frame.height, dtype=bool)
-    for column in batch.frame:
+    for name in batch.frame.columns:
         if not again.any():
             return batch
-        again &= (column.str.strip_chars() == column.name.strip()).fill_null(False).to_numpy()
+        again &= (values_of(batch.frame, name).str.strip_chars() == name.strip()).fill_null(False).to_numpy()
     if not again.any():
         return batch
     rows = batch.rows[again]

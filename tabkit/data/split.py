@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import as_text
+from tabkit.data.frames import values_of
 from tabkit.errors import DataError, count
 from tabkit.recipe import Recipe, SplitKind
 from tabkit.seed import stream
@@ -71,12 +72,14 @@ class _Cutter:
         match kind:
             case "temporal":
                 assert recipe.time is not None
-                return _by_time(self.frame[recipe.time], rows, share, recipe.time, 2 if to_be_cut_again else 1)
+                return _by_time(
+                    values_of(self.frame, recipe.time), rows, share, recipe.time, 2 if to_be_cut_again else 1
+                )
             case "grouped":
                 assert self.groups is not None
                 return _by_group(self.groups, rows, share, self.rng)
             case "stratified":
-                return _by_class(_codes(self.frame[recipe.target]), rows, share, self.rng)
+                return _by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
             case "random":
                 shuffled = self.rng.permutation(rows)
                 n_part = max(1, round(share * len(rows)))
@@ -122,7 +125,7 @@ class _Cutter:
         recipe, rule = self.recipe, self.recipe.split
         if kind == "temporal":
             assert recipe.time is not None and isinstance(rule.folds, int)
-            return _forward(self.frame[recipe.time], rule.folds, recipe.time)
+            return _forward(values_of(self.frame, recipe.time), rule.folds, recipe.time)
         fold_of = self._fold_of(kind)
         names = np.unique(fold_of)
         if len(names) < 2:
@@ -134,9 +137,9 @@ class _Cutter:
         recipe, rule, n_rows = self.recipe, self.recipe.split, self.frame.height
         if kind == "given":
             assert rule.column is not None
-            if self.frame[rule.column].null_count():
+            if values_of(self.frame, rule.column).null_count():
                 raise DataError(f"Fold column '{rule.column}' has missing values. Expected the fold of every row.")
-            return _codes(self.frame[rule.column])
+            return _codes(values_of(self.frame, rule.column))
         assert isinstance(rule.folds, int)
         strata = np.zeros(n_rows, dtype=np.int64)
         match kind:
@@ -144,9 +147,11 @@ class _Cutter:
                 assert self.groups is not None
                 if recipe.task == "regression":
                     return _group_folds(self.groups, rule.folds, self.rng)
-                return _group_folds_by_class(self.groups, _codes(self.frame[recipe.target]), rule.folds, self.rng)
+                return _group_folds_by_class(
+                    self.groups, _codes(values_of(self.frame, recipe.target)), rule.folds, self.rng
+                )
             case "stratified":
-                strata = _codes(self.frame[recipe.target])
+                strata = _codes(values_of(self.frame, recipe.target))
             case "random":
                 pass
             case _:
@@ -173,13 +178,13 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     """
     rule = recipe.split
     kind = rule.kind or default_kind(recipe)
-    groups = _codes(frame[recipe.group]) if recipe.group else None
+    groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
     cutter = _Cutter(frame, recipe, groups, stream(seed, "split"))
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
         assert rule.column is not None
-        train, valid, holdout = _given(frame[rule.column], rule.column)
+        train, valid, holdout = _given(values_of(frame, rule.column), rule.column)
         if len(valid) == 0:
             train, valid = cutter.to_choose_on(cutter.valid_kind(kind), train)
         elif rule.inner is not None:
@@ -336,14 +341,14 @@ def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
     if recipe.task == "regression":
-        known = frame[recipe.target][split.train]
+        known = values_of(frame, recipe.target)[split.train]
         if known.n_unique() < 2:
             raise DataError(
                 f"Target '{recipe.target}' is {known[0]} in every training row after the {split.kind} split "
                 f"({count(len(known), 'row')}{_of_fold(split)}): nothing can be learned. Give more rows, or other folds."
             )
     else:
-        target = as_text(frame[recipe.target])
+        target = as_text(values_of(frame, recipe.target))
         everywhere = set(target.unique())
         absent = sorted(everywhere - set(target[split.train].unique()))
         if absent:

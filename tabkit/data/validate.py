@@ -16,6 +16,7 @@ import polars as pl
 
 from tabkit.data.conform import conform, dtype_of, plan_rules, raw_columns
 from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
+from tabkit.data.frames import values_of
 from tabkit.data.source import REJECTS, Input, RawBatch
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan
@@ -203,9 +204,9 @@ def without_undated(table: Table, plan: Plan, name: str) -> Table:
     They count as rejected, with the reason, but not towards what a recipe allows: nothing is wrong with them.
     """
     time = plan.recipe.time
-    if time is None or not cuts_by_time(plan) or not table.frame[time].null_count():
+    if time is None or not cuts_by_time(plan) or not values_of(table.frame, time).null_count():
         return table
-    undated = table.frame[time].is_null()
+    undated = values_of(table.frame, time).is_null()
     rows = table.rows[undated.to_numpy()]
     n = len(rows)
     lines = pl.DataFrame(
@@ -336,9 +337,9 @@ class _Tally:
         read = dict.fromkeys([*self._unique, *asked])
         values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in read).collect()
         for c in asked:
-            self.target_values |= set(values[c].drop_nulls().cast(pl.String).unique())
+            self.target_values |= set(values_of(values, c).drop_nulls().cast(pl.String).unique())
         for c in self._unique:
-            self._unique[c].append(values[c])
+            self._unique[c].append(values_of(values, c))
         if self._unique:
             self._rows.append(batch.rows)
 

@@ -42,7 +42,7 @@ def infer(values: pl.Series, delimiter: str = ",", *, is_target: bool = False) -
     is_target
         Whether its texts are classes, one of which may be called None.
     """
-    name, comments = values.name, []
+    name, comments, values = values.name, [], values.alias("")
     sensitive = bool(_SENSITIVE.search(name))
     if sensitive:
         comments.append("looks like a personal attribute: marked sensitive, so that the report compares its groups")

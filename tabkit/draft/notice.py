@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from tabkit.data.encode import as_text, fit_encoder
+from tabkit.data.frames import values_of
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
 from tabkit.data.target import with_label
 from tabkit.draft.columns import ColumnProfile
@@ -41,7 +42,7 @@ _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store
 
 def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[str]]:
     """Return the task, and what to say about it."""
-    values = profile.frame[target].drop_nulls()
+    values = values_of(profile.frame, target).drop_nulls()
     n_values, numeric, remarks = values.n_unique(), values.dtype.is_numeric(), []
     if numeric and values.dtype.is_float():
         values = values.filter(values.is_finite())
@@ -68,7 +69,7 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
     if task == "multiclass" and n_values > 100:
         fix = "use --task regression" if numeric else "group rare ones into one, or choose another --target"
         raise DataError(f"'{target}' has {n_values:,} classes. Expected at most 100; {fix}.")
-    n_missing = profile.frame.height - profile.frame[target].drop_nulls().len()
+    n_missing = profile.frame.height - values_of(profile.frame, target).drop_nulls().len()
     if n_missing:
         remarks.append(f"{count(n_missing, 'row')} without '{target}' cannot be learned from and are left out")
     if task != "regression":
@@ -83,7 +84,7 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
 
 def positive_of(profile: Profile, target: str) -> tuple[str, str]:
     """Return the class that the question is about, and why."""
-    names = as_text(profile.frame[target].drop_nulls())
+    names = as_text(values_of(profile.frame, target).drop_nulls())
     counts = {n: int((names == n).sum()) for n in sorted(names.unique())}
     known = [n for n in counts if n.strip().lower() in POSITIVE_NAMES]
     if set(counts) in ({"0", "1"}, {"-1", "1"}):
@@ -101,8 +102,8 @@ def positive_of(profile: Profile, target: str) -> tuple[str, str]:
 def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None, list[str]]:
     """Return the column that names the rows, and what to say about it."""
     if id is not None:
-        n_copies = profile.frame.height - profile.frame[id].n_unique()
-        n_missing = profile.frame[id].null_count()
+        n_copies = profile.frame.height - values_of(profile.frame, id).n_unique()
+        n_missing = values_of(profile.frame, id).null_count()
         notes = [f"'{id}' repeats in {count(n_copies, 'row')}, so it does not name a row"] if n_copies else []
         return id, notes + ([f"'{id}' is missing in {count(n_missing, 'row')}"] if n_missing else [])
     kinds = {
@@ -123,7 +124,7 @@ def _is_index(column: ColumnProfile) -> bool:
 
 def _names_rows(profile: Profile, column: ColumnProfile) -> str | None:
     """Return how a column names the rows: as an id, a text of its own, a row number; None if it does not."""
-    values = profile.frame[column.name]
+    values = values_of(profile.frame, column.name)
     if not column.unique or column.mixed or column.spec.type not in ("integer", "string"):
         return None
     if column.spec.type == "string":
@@ -152,7 +153,7 @@ def advise(profile: Profile, taken: set[str]) -> None:
     for name, column in profile.columns.items():
         if name in taken:
             continue
-        values = frame[name].drop_nulls()
+        values = values_of(frame, name).drop_nulls()
         n_values, kind = values.n_unique(), column.spec.type
         if _is_index(column):
             _comment(profile, name, "numbers the rows, as pandas writes its index: it is excluded", True)
@@ -215,7 +216,7 @@ def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
     usable = [
         name
         for name, column in profile.columns.items()
-        if name not in roles.taken and not column.excluded and frame[name].n_unique() > 1
+        if name not in roles.taken and not column.excluded and values_of(frame, name).n_unique() > 1
     ]
     if not usable:
         raise DataError(
@@ -235,7 +236,7 @@ def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
 
 
 def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict[str, float]:
-    frame = profile.frame.filter(with_label(profile.frame[target]))
+    frame = profile.frame.filter(with_label(values_of(profile.frame, target)))
     if frame.height < 40:
         return {}
     shuffled = frame.sample(n=min(LEAK_ROWS, frame.height), shuffle=True, seed=0)

@@ -9,6 +9,7 @@ import polars as pl
 
 from tabkit.data.conform import conform
 from tabkit.data.dialect import EncodingError
+from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input, open_input
 from tabkit.draft.columns import ColumnProfile, infer
 from tabkit.errors import DataError, count
@@ -94,7 +95,7 @@ def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Prof
     if not whole or n_rows > MOST_ROWS:
         whole = False
         remarks.append(f"only the first {raw.height:,} rows were looked at; later ones may hold what these do not")
-    n_values = typed.frame[roles.target].drop_nulls().n_unique()
+    n_values = values_of(typed.frame, roles.target).drop_nulls().n_unique()
     if n_values < 2:
         what = "has no value in any row" if n_values == 0 else "is the same in every row"
         raise DataError(
