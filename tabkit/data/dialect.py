@@ -175,7 +175,9 @@ def _check_first_line(path: Path, delimiter: str, rows: list[list[str]]) -> None
     if len(below) < _FEWEST_LINES or common <= len(first) or widths.count(common) < 0.8 * len(below):
         return
     shown, n_more = delimiter.join(first)[:60], common - len(first)
-    if n_more == 1 and len(first) > 1 and all(not row[-1].strip() for row in below):
+    if first[0].lstrip().startswith("#"):
+        why = "it is a comment: remove the lines above the column names"
+    elif n_more == 1 and len(first) > 1 and all(not row[-1].strip() for row in below):
         why = f"every other line ends in {delimiter!r}: add one to the first line as well, or remove them"
     elif n_more == 1 and len(first) > 1:
         why = "write the row names' column with a name (in R, write.csv(row.names = FALSE))"

@@ -42,6 +42,8 @@ _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store
 
 def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[str]]:
     """Return the task, and what to say about it."""
+    if (column := profile.columns[target]).mixed and task != "multiclass":
+        raise DataError(f"Target '{target}': {column.comments[-1]}. Expected numbers only; then run this again.")
     values = values_of(profile.frame, target).drop_nulls()
     n_values, numeric, remarks = values.n_unique(), values.dtype.is_numeric(), []
     if numeric and values.dtype.is_float():
@@ -57,8 +59,6 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
         remarks.append(f"task is {task}, since '{target}' has {n_values:,} different values")
         if task == "multiclass" and numeric:
             remarks[-1] += ", all whole numbers; if they are amounts, use --task regression"
-    if (column := profile.columns[target]).mixed and task != "multiclass":
-        raise DataError(f"Target '{target}': {column.comments[-1]}. Expected numbers only; then run this again.")
     if task == "regression" and not numeric:
         fits = "binary" if n_values == 2 else "multiclass"
         raise UsageError(f"--task regression needs numbers, and '{target}' holds {values[0]!r}. Use --task {fits}.")
@@ -241,7 +241,7 @@ def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict
         return {}
     shuffled = frame.sample(n=min(LEAK_ROWS, frame.height), shuffle=True, seed=0)
     half = shuffled.height // 2
-    classes = () if task == "regression" else tuple(sorted(as_text(shuffled[target]).unique()))
+    classes = () if task == "regression" else tuple(sorted(as_text(values_of(shuffled, target)).unique()))
     try:
         encoder = fit_encoder(shuffled[:half], columns, task, target, classes)
     except DataError:

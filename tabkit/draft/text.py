@@ -254,7 +254,7 @@ def _mostly_numbers(rest: pl.Series, guess: Guess | None, *, is_target: bool) ->
     """Judge text among numbers: a single word that comes back means missing; anything else is for a person."""
     name = Field(type="string")
     if guess is None or guess.spec.type == "string":
-        return Guess(name, comments=guess.comments if guess else ())
+        return Guess(name, comments=guess.comments if guess else _with_unit(rest))
     numbers = read_cells(rest, guess.spec)
     words, known = rest.filter(numbers.is_null()), numbers.drop_nulls()
     if known.len() < 0.8 * rest.len() or known.n_unique() <= 10:
