@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from tabkit.bundle import CHUNK_ROWS, Bundle, Scores, count_rows, load_bundle
+from tabkit.bundle import CHUNK_ROWS, Bundle, Scores, count_rows, load_bundle, with_integers
 from tabkit.data.source import REJECTS, DataLike, Input, open_input
 from tabkit.errors import DataError, UsageError
 from tabkit.files import whole_file, write_text
@@ -80,11 +80,10 @@ def score(
     """
     loaded = load_bundle(bundle)
     target = Path(out)
-    if target.suffix.lower() not in _ENDINGS:
-        raise UsageError(f"--out {target}: the ending decides the format. Expected .csv or .parquet.")
     rejects_path = Path(rejects) if rejects is not None else target.with_name(f"{target.name}.rejects.csv")
-    if rejects_path.suffix.lower() not in _ENDINGS:
-        raise UsageError(f"--rejects {rejects_path}: the ending decides the format. Expected .csv or .parquet.")
+    for flag, path in (("--out", target), ("--rejects", rejects_path)):
+        if path.suffix.lower() not in _ENDINGS:
+            raise UsageError(f"{flag} {path}: the ending decides the format. Expected .csv or .parquet.")
     source = open_input(data, loaded.plan.schema.dialect)
     _check_places(target, rejects_path, source, Path(bundle))
     columns = loaded.columns_of(source)
@@ -97,10 +96,8 @@ def score(
             done += len(batch.rows) + count_rows(batch.malformed)
             if number >= parts.finished:
                 scores = loaded.score(batch, columns)
-                totals = {
-                    "scored": totals["scored"] + scores.n_scored,
-                    "rejected": totals["rejected"] + scores.n_rejected,
-                }
+                new = {"scored": scores.n_scored, "rejected": scores.n_rejected}
+                totals = {key: n + new[key] for key, n in totals.items()}
                 parts.add(number, scores, totals)
             watch(done)
     except DataError:
@@ -109,9 +106,8 @@ def score(
     if totals["scored"] + totals["rejected"] != done:
         raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
     parts.finish(totals, loaded)
-    id_ = loaded.plan.recipe.id
+    id_, wrote = loaded.plan.recipe.id, rejects_path if totals["rejected"] else None
     ignored = tuple(c for c in source.columns if c not in columns and c != id_)
-    wrote = rejects_path if totals["rejected"] else None
     without_id = None if id_ in source.columns else id_
     return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
 
@@ -190,8 +186,15 @@ class _Parts:
         """Turn the parts into the output and the rejects, each in one rename, and remove them."""
         n = self.state["finished"]
         empty = pl.read_parquet(self.folder / "000000.scored.parquet")[:0] if n else bundle.empty()
+        parts = [self.folder / f"{i:06d}.scored.parquet" for i in range(n)]
+        # In CSV, a number and its text are the same.
+        typed = self.out.suffix.lower() != ".csv"
+        numbered = typed and bundle.numbered(
+            pl.scan_parquet(part).select(pl.nth(0)).collect().to_series() for part in parts
+        )
+        finish = with_integers if numbered else _as_it_is
         try:
-            _join(self.out, (pl.read_parquet(self.folder / f"{i:06d}.scored.parquet") for i in range(n)), empty)
+            _join(self.out, (finish(pl.read_parquet(part)) for part in parts), finish(empty))
             if totals["rejected"]:
                 bad = (pl.read_parquet(self.folder / f"{i:06d}.rejects.parquet") for i in range(n))
                 _join(self.rejects, bad, pl.DataFrame(schema=REJECTS))
@@ -206,6 +209,10 @@ class _Parts:
     def discard(self) -> None:
         """Remove the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _as_it_is(answers: pl.DataFrame) -> pl.DataFrame:
+    return answers
 
 
 def _join(path: Path, frames: Iterator[pl.DataFrame], empty: pl.DataFrame) -> None:

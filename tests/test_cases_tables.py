@@ -416,7 +416,8 @@ def signal(columns: dict[str, Any], score: np.ndarray) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_amounts_and_shares_carry_what_they_say(verbs: Verbs, tmp_path: Path) -> None:
-    rate, fee, sales = (rng().permutation(ROWS * 3) for _ in range(3))
+    one = rng()
+    rate, fee, sales = (one.permutation(ROWS * 3) for _ in range(3))
     rate, fee, sales = rate / 30, fee * 1.7 + 5, (sales + 300).astype(int)
     columns = {
         "rate": [f"{v:.2f}%" for v in rate],
@@ -485,6 +486,13 @@ def test_ids_come_back_as_they_were(verbs: Verbs, tmp_path: Path) -> None:
     assert scored.without_id == "customer_id"
     tabkit.score(tmp_path / "run" / "bundle", numbers, tmp_path / "out.parquet")
     assert pl.read_parquet(tmp_path / "out.parquet")["customer_id"].dtype == pl.Int64
+    for file, dtype in ((texts_, pl.String), (train, pl.Int64)):  # text becomes numbers only if all of it may
+        tabkit.score(tmp_path / "run" / "bundle", file, tmp_path / "out.parquet", chunk_rows=1)
+        assert pl.read_parquet(tmp_path / "out.parquet")["customer_id"].dtype == dtype
+    from tabkit.bundle import load_bundle
+
+    predicted = load_bundle(tmp_path / "run" / "bundle").predict(pl.read_csv(texts_, infer_schema=False))
+    assert predicted["customer_id"].to_list() == ids
 
 
 HOSTILE = [

@@ -11,6 +11,7 @@ from tabkit.bundle.bundles import (
     load_bundle,
     save_bundle,
     saving_ranker,
+    with_integers,
 )
 from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, verify
 
@@ -29,4 +30,5 @@ __all__ = [
     "save_bundle",
     "saving_ranker",
     "verify",
+    "with_integers",
 ]

@@ -6,7 +6,7 @@ Bundles of tables and of lists are one :class:`Bundle` to whoever scores: column
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from tabkit.schema import Schema
 from tabkit.strict import parse_toml
 
 CHUNK_ROWS = 50_000
+
+_PLAIN_INTEGER = r"^(?:0|-?[1-9]\d{0,17})$"
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,10 @@ class Bundle(ABC):
         return Scores(answers, rejects, frame.height, n_bad)
 
     def _key(self, batch: RawBatch, rows: npt.NDArray[np.int64]) -> pl.Series:
-        """Return what names these rows: the id as it was given, whatever the schema takes it for; else their number."""
+        """Return what names these rows: the id as it was given, whatever the schema takes it for; else their number.
+
+        Text stays text here, since later rows may hold W-17 or 007; see :meth:`numbered`.
+        """
         id_ = self.plan.recipe.id
         if id_ is None or id_ not in batch.frame.columns:
             return pl.Series("row", rows, dtype=pl.Int64)
@@ -189,6 +194,14 @@ class Bundle(ABC):
         elif values.dtype in (pl.Categorical, pl.Enum):
             values = values.cast(pl.String)
         return values.alias(id_)
+
+    def numbered(self, keys: Iterable[pl.Series]) -> bool:
+        """Tell whether keys of text are the integers that the schema takes them for, and come back unchanged as such."""
+        field = self.plan.schema.field(self.plan.recipe.id) if self.plan.recipe.id is not None else None
+        if field is None or field.type != "integer":
+            return False
+        texts = (key.alias("") for key in keys)
+        return all(t.dtype == pl.String and bool(t.str.contains(_PLAIN_INTEGER).all()) for t in texts)
 
     def _in_scope(
         self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]
@@ -227,7 +240,8 @@ class Bundle(ABC):
                 )
             answers.append(scores.answers)
         like: Any = frame
-        return as_given(pl.concat(answers or [self.empty()], how="vertical_relaxed"), like)
+        whole = pl.concat(answers or [self.empty()], how="vertical_relaxed")
+        return as_given(with_integers(whole) if self.numbered([whole.to_series(0)]) else whole, like)
 
 
 @dataclass(frozen=True)
@@ -341,6 +355,12 @@ class ListBundle(Bundle):
         """Return the columns of the answers, without a row."""
         users = self.ranker.past.users[:0].alias(str(self.plan.recipe.id))
         return self.answer(pl.DataFrame([users]), users)
+
+
+def with_integers(answers: pl.DataFrame) -> pl.DataFrame:
+    """Return answers with their key, the first column, as integers."""
+    key = answers.to_series(0)
+    return answers.with_columns(key.alias("").cast(pl.Int64).alias(key.name))
 
 
 def count_rows(rejects: pl.DataFrame) -> int:

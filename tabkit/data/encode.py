@@ -376,10 +376,7 @@ def fit_encoder(
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """Return class names as text: booleans as ``true``/``false``, each whole float without a fraction.
-
-    A name depends on its own value only: of grades such as 1 and 1.5, some rows may hold whole ones only.
-    """
+    """Return class names as text: booleans as ``true``/``false``, a whole float without a fraction, whatever is beside it."""
     text = values.cast(pl.String)
     if not values.dtype.is_float():
         return text

@@ -150,14 +150,12 @@ def _comment(profile: Profile, name: str, text: str, excluded: bool = False) -> 
 def advise(profile: Profile, taken: set[str]) -> None:
     """Comment on every column that is no plain feature, and exclude those that name the rows."""
     frame = profile.frame
-    for name, column in profile.columns.items():
-        if name in taken:
-            continue
-        values = values_of(frame, name).drop_nulls()
-        n_values, kind = values.n_unique(), column.spec.type
+    for name, column in [(n, c) for n, c in profile.columns.items() if n not in taken]:
         if _is_index(column):
             _comment(profile, name, "numbers the rows, as pandas writes its index: it is excluded", True)
             continue
+        values, kind = values_of(frame, name).drop_nulls(), column.spec.type
+        n_values = values.n_unique()
         if n_values <= 1:
             if values.is_empty():
                 shown = "has no value at all: it carries nothing"
