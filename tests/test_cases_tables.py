@@ -108,6 +108,7 @@ def test_what_could_be_read_twice_is_named(
     [
         (["2,4", "1,2", "2,3", "1,3"] * 20, "'2,4' and others could be a list or a number: kept as text"),
         ([f"{i} kg" for i in range(60)], "look like numbers with 'kg'"),
+        ([f"{'$' if i % 2 else '€'}{i}" for i in range(60)], "amounts in several currencies ('$', '€')"),
         ([f"{i}.5" for i in range(58)] + ["1.2.3", "see note"], "but not '1.2.3', 'see note' (2 in all)"),
     ],
 )

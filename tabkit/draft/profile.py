@@ -84,7 +84,9 @@ def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Prof
     typed = conform(batch, _schema(name, columns), raw.columns, roles.target)
     assert typed.rejects.is_empty(), f"the types inferred refuse their own cells: {typed.rejects.row(0)}"
     if dialect.encoding:
-        remarks.append(f"the file is not UTF-8: read as {dialect.encoding}, and so stated in the schema")
+        remarks.append(
+            f"the file is not UTF-8: read as {dialect.encoding}, and so stated in the schema; if its letters look wrong, convert it to UTF-8"
+        )
     if n_malformed:
         remarks.append(
             f"{count(n_malformed, 'row')} could not be cut into cells or repeated the header: a run rejects them, and says why"

@@ -114,7 +114,13 @@ def _as_numbers(rest: pl.Series, delimiter: str) -> Guess | None:
     signs = rest.str.extract(f"({CURRENCY})").drop_nulls().unique().to_list()
     if signs or rest.str.contains(r"^\(.*\d\)$").any():
         unit = signs[0] if len(signs) == 1 else ""
-        if len(signs) < 2:  # amounts in several currencies are no numbers of one unit
+        if len(signs) > 1 and _n_read(rest, Field(type="number", notation="currency", group=",")) > 0.8 * rest.len():
+            shown = ", ".join(repr(sign) for sign in sorted(signs)[:4])
+            advice = (
+                f"amounts in several currencies ({shown}): kept as text; convert them to one to use them as numbers"
+            )
+            return Guess(Field(type="string"), comments=(advice,))
+        if len(signs) < 2:
             bare = rest.str.replace_all(f"{CURRENCY}|[()\\s]", "")
             notations.append((Field(type="number", notation="currency", unit=unit), bare))
     best: Guess | None = None
