@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,8 +218,8 @@ class ListRun:
         key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
         return Windows(clock, valid, Sealed(holdout, key))
 
-    def find(self) -> ListOutcome:
-        """Carry out the procedure; fit what is bundled."""
+    def find(self, until_written: ExitStack) -> ListOutcome:
+        """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""
         runtime = Runtime(self.options.seed, self.budget, self.options.watch)
         found = find(ListArm(self, self.windows, runtime))
         champion = found.findings.champion
