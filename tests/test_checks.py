@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -34,11 +35,13 @@ from tabkit.evaluate.checks import (
     sensitive_groups,
     two_sample_auc,
 )
+from tabkit.evaluate.checks.sense import AskWhenKnown, WorthNothing
 from tabkit.evaluate.checks.tables import SourceDistance
 from tabkit.evaluate.metrics import METRICS
-from tabkit.recipe import load_recipe
+from tabkit.recipe import Plan, load_recipe
 from tabkit.result import Calibration, CheckOutcome, Interval
 from tabkit.result.lists import Lift
+from tabkit.result.tables import ColumnImportance
 
 TABLES = (
     "single_feature_leak",
@@ -433,3 +436,38 @@ def test_a_source_of_another_population_is_said_to_be_one(table: TableEvidence) 
     outcome, text = SourceDistance().find(replace(table, source=near, train=moved))
     assert outcome == "fail" and "PSI above" in text and "standard deviations apart" in text
     assert SourceDistance().outcome(replace(table, source=None)).outcome == "not_applicable"
+
+
+# ---- sense ----------------------------------------------------------------------------------------------------------
+
+
+def a_plan(tmp_path: Path, frame: pl.DataFrame, more: str = "") -> Plan:
+    return load_recipe(str(write_recipe(tmp_path, frame, BINARY + more)))
+
+
+def test_a_champion_that_pays_less_than_doing_nothing_is_an_error(tmp_path: Path) -> None:
+    value = '[value]\nunit = "USD"\nact_when = "above"\nacted = "1"\n'
+    plan = a_plan(tmp_path, signal_table(40), value)
+    for low, high, wanted, words in (
+        (-30.0, -10.0, "fail", "-20 USD"),
+        (-5.0, 45.0, "pass", "not shown"),
+        (10.0, 30.0, "pass", "+20"),
+    ):
+        gain = Interval((low + high) / 2, low, high)
+        state, text = WorthNothing().find(SimpleNamespace(over_nothing=gain, plan=plan, champion="lgbm"))  # type: ignore[arg-type]
+        assert state == wanted and words in text
+    nothing = SimpleNamespace(over_nothing=None)
+    assert WorthNothing().outcome(nothing).outcome == "not_applicable"  # type: ignore[arg-type]
+
+
+def test_columns_named_after_the_outcome_are_asked_about(tmp_path: Path) -> None:
+    frame = signal_table(40).rename({"x0": "total_paid", "x1": "repayment_plan", "x2": "recoveries"})
+    plan = a_plan(tmp_path, frame)
+    columns = [
+        ColumnImportance(name=name, drop=0.1, low=low, high=0.2)
+        for name, low in (("total_paid", 0.05), ("repayment_plan", 0.05), ("recoveries", -0.01))
+    ]
+    state, text = AskWhenKnown().find(SimpleNamespace(importance=columns, plan=plan))  # type: ignore[arg-type]
+    assert state == "fail" and "'total_paid'" in text
+    assert "recoveries" not in text  # it does not matter beyond chance
+    assert "repayment_plan" not in text  # a plan is known beforehand
