@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import polars as pl
@@ -38,7 +37,7 @@ from tabkit.evaluate.checks import (
 from tabkit.evaluate.checks.sense import AskWhenKnown, WorthNothing
 from tabkit.evaluate.checks.tables import SourceDistance
 from tabkit.evaluate.metrics import METRICS
-from tabkit.recipe import Plan, load_recipe
+from tabkit.recipe import load_recipe
 from tabkit.result import Calibration, CheckOutcome, Interval
 from tabkit.result.lists import Lift
 from tabkit.result.tables import ColumnImportance
@@ -46,6 +45,7 @@ from tabkit.result.tables import ColumnImportance
 TABLES = (
     "single_feature_leak",
     "post_outcome_column",
+    "ask_when_known",
     "label_shuffle",
     "duplicate_rows",
     "group_overlap",
@@ -57,6 +57,7 @@ TABLES = (
     "too_few_holdout_cases",
     "no_skill",
     "under_baseline",
+    "worth_nothing",
     "overfit",
     "miscalibration",
     "outside_envelope",
@@ -75,11 +76,14 @@ LISTS = (
 WORSE = Interval(-0.03, -0.05, -0.01)
 
 
+VALUE = '[value]\nunit = "USD"\nact_when = "above"\nacted = "1"\n'
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
     """A table without a fault, for which every check can be made."""
     frame = signal_table(600).with_columns(who=pl.int_range(pl.len()) // 10, day=pl.int_range(pl.len()))
-    path = write_recipe(tmp_path_factory.mktemp("table"), frame, "group = 'who'\ntime = 'day'\n" + BINARY)
+    path = write_recipe(tmp_path_factory.mktemp("table"), frame, "group = 'who'\ntime = 'day'\n" + BINARY + VALUE)
     schema = path.parents[2] / "data_schemas" / "case.toml"
     late = "[fields.x4]\nknown = 'at_outcome'"
     schema.write_text(schema.read_text(encoding="utf-8").replace("[fields.x4]", late), encoding="utf-8")
@@ -111,6 +115,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
         envelopes={},
         groups={"sex": {"f": (0.8, 100), "m": (0.82, 100)}},
         source=source,
+        over_nothing=Interval(20.0, 10.0, 30.0),
     )
 
 
@@ -171,9 +176,20 @@ def overconfident(table: TableEvidence) -> TableEvidence:
     return replace(table, calibration=table.calibration.model_copy(update={"bins": tuple(off)}))
 
 
+def with_a_telling_name(table: TableEvidence) -> TableEvidence:
+    schema = table.plan.schema
+    fields = {**schema.fields, "total_paid": schema.fields["x0"], "repayment_plan": schema.fields["x1"]}
+    columns = tuple(
+        ColumnImportance(name=name, drop=0.1, low=0.05, high=0.2) for name in ("total_paid", "repayment_plan")
+    )
+    plan = replace(table.plan, schema=schema.model_copy(update={"fields": fields}))
+    return replace(table, plan=plan, importance=columns)
+
+
 PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     "single_feature_leak": (leaking, "'x3' (1.000) ROC AUC on valid"),
     "post_outcome_column": (with_late_column, "yet features: ['x0']"),
+    "ask_when_known": (with_a_telling_name, "leans on 'total_paid', whose names"),
     "label_shuffle": (lambda t: replace(t, shuffled=(Interval(0.1, 0.05, 0.15),)), "linear gains +0.100 ROC AUC"),
     "duplicate_rows": (with_copies, "150 of 150 holdout rows (100.0%)"),
     "group_overlap": (
@@ -191,6 +207,10 @@ PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     "too_few_holdout_cases": (lambda t: replace(t, holdout=t.holdout.take(np.arange(60))), "rows of class"),
     "no_skill": (lambda t: replace(t, scores=reported(0.45)), "is -0.05 ROC AUC from the prior"),
     "under_baseline": (lambda t: replace(t, champion_gain=WORSE), "gains -0.03 [-0.05, -0.01]"),
+    "worth_nothing": (
+        lambda t: replace(t, over_nothing=Interval(-20.0, -45.0, 5.0)),
+        "pay -20 USD [-45, +5] per 1,000",
+    ),
     "overfit": (lambda t: replace(t, scores=reported(0.6)), "by: lgbm (75%). The champion, lgbm, is among them."),
     "miscalibration": (overconfident, "4 of 4 bins lie outside"),
     "outside_envelope": (lambda t: replace(t, envelopes={"icl_as_is": "many rows"}), "icl_as_is: many rows."),
@@ -218,6 +238,7 @@ def test_a_fault_planted_in_a_table_is_found_by_name(code: str, table: TableEvid
 
 def test_a_check_of_a_table_without_what_it_needs_says_so(table: TableEvidence) -> None:
     bare = replace(table, source=None, calibration=None, groups={}, opened=None, champion_gain=None, kinds={})
+    bare = replace(bare, over_nothing=None)
     bare = replace(bare, split=replace(table.split, groups=None))
     made = {code: o.message for code, o in outcomes(bare).items() if o.outcome == "not_applicable"}
     assert made == {
@@ -226,6 +247,7 @@ def test_a_check_of_a_table_without_what_it_needs_says_so(table: TableEvidence) 
         "source_distance": "The recipe has no source table.",
         "holdout_reopened": "The ledger of holdout openings could not be written, so earlier ones are unknown.",
         "under_baseline": "The champion, lgbm, is the best baseline itself.",
+        "worth_nothing": "The recipe has no [value], so decisions have no price.",
         "miscalibration": "Calibration is measured for binary tasks.",
         "outside_envelope": "No pretrained base is among the candidates.",
         "fairness_gap": "The schema marks no field as sensitive, or no group has enough rows.",
@@ -438,36 +460,15 @@ def test_a_source_of_another_population_is_said_to_be_one(table: TableEvidence) 
     assert SourceDistance().outcome(replace(table, source=None)).outcome == "not_applicable"
 
 
-# ---- sense ----------------------------------------------------------------------------------------------------------
+def test_a_gain_over_doing_nothing_that_is_not_shown_is_said_so(table: TableEvidence) -> None:
+    state, text = WorthNothing().find(replace(table, over_nothing=Interval(20.0, -5.0, 45.0)))
+    assert state == "pass" and "that it is more is not shown" in text
 
 
-def a_plan(tmp_path: Path, frame: pl.DataFrame, more: str = "") -> Plan:
-    return load_recipe(str(write_recipe(tmp_path, frame, BINARY + more)))
-
-
-def test_a_champion_that_pays_less_than_doing_nothing_is_an_error(tmp_path: Path) -> None:
-    value = '[value]\nunit = "USD"\nact_when = "above"\nacted = "1"\n'
-    plan = a_plan(tmp_path, signal_table(40), value)
-    for low, high, wanted, words in (
-        (-30.0, -10.0, "fail", "-20 USD"),
-        (-5.0, 45.0, "pass", "not shown"),
-        (10.0, 30.0, "pass", "+20"),
-    ):
-        gain = Interval((low + high) / 2, low, high)
-        state, text = WorthNothing().find(SimpleNamespace(over_nothing=gain, plan=plan, champion="lgbm"))  # type: ignore[arg-type]
-        assert state == wanted and words in text
-    nothing = SimpleNamespace(over_nothing=None)
-    assert WorthNothing().outcome(nothing).outcome == "not_applicable"  # type: ignore[arg-type]
-
-
-def test_columns_named_after_the_outcome_are_asked_about(tmp_path: Path) -> None:
-    frame = signal_table(40).rename({"x0": "total_paid", "x1": "repayment_plan", "x2": "recoveries"})
-    plan = a_plan(tmp_path, frame)
-    columns = [
-        ColumnImportance(name=name, drop=0.1, low=low, high=0.2)
-        for name, low in (("total_paid", 0.05), ("repayment_plan", 0.05), ("recoveries", -0.01))
-    ]
-    state, text = AskWhenKnown().find(SimpleNamespace(importance=columns, plan=plan))  # type: ignore[arg-type]
-    assert state == "fail" and "'total_paid'" in text
-    assert "recoveries" not in text  # it does not matter beyond chance
-    assert "repayment_plan" not in text  # a plan is known beforehand
+def test_a_column_that_is_explained_in_the_schema_is_not_asked_about(table: TableEvidence) -> None:
+    named = with_a_telling_name(table)
+    told = {"total_paid": named.plan.schema.fields["total_paid"].model_copy(update={"title": "Paid before this loan"})}
+    schema = named.plan.schema.model_copy(update={"fields": {**named.plan.schema.fields, **told}})
+    assert AskWhenKnown().find(replace(named, plan=replace(named.plan, schema=schema)))[0] == "pass"
+    by_chance = tuple(c.model_copy(update={"low": -0.01}) for c in named.importance)
+    assert AskWhenKnown().find(replace(named, importance=by_chance))[0] == "pass"
