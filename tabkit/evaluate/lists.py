@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Events, Truth, as_date
+from tabkit.data.interactions import Events, Truth
 from tabkit.evaluate.checks import ListEvidence, run_checks
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import compare_planned
@@ -92,7 +92,7 @@ def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, 
     planned = compare_planned(chosen, terms, drawn)
     gains = [] if planned is None else planned.against
     return Cutoff(
-        cutoff=as_date(truth.start),
+        cutoff=truth.calendar.date(truth.start),
         users=len(truth.users),
         gains=tuple(CutoffGain(name=a.name, gain=a.gain, low=a.low, high=a.high) for a in gains),
     )
@@ -194,8 +194,8 @@ class OpenWindow:
             run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.opened, units
         )
         facts = ListFacts(
-            cutoff=as_date(truth.start),
-            days=truth.end - truth.start,
+            cutoff=truth.calendar.date(truth.start),
+            days=_whole(truth.calendar.days(truth.end - truth.start)),
             users=len(truth.users),
             truth_mean=_mean(np.diff(truth.items.indptr)),
             repeat_share=float(truth.items.multiply(truth.seen > 0).sum() / max(1, truth.items.sum())),
@@ -263,6 +263,11 @@ class OpenWindow:
             }
             out.append(Slice(name=name, rows=len(rows), too_few=too_few, scores=scores))
         return tuple(out)
+
+
+def _whole(days: float) -> float:
+    """Return days to two decimals, as a whole number if they are one."""
+    return int(days) if days == int(days) else round(days, 2)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -95,7 +95,9 @@ class Counts(Ranker):
         def attempt(half_life: float | None, pull: float) -> None:
             ranker = self._fresh(past, half_life, pull)
             tried.append((judge(ranker), ranker, pull))
-            note = f"half-life {half_life} days" + (f", {pull:g} of the parent kept" if pull else "")
+            note = f"half-life {past.calendar.length(half_life) if half_life else 'none'}" + (
+                f", {pull:g} of the parent kept" if pull else ""
+            )
             history.append(Step(len(tried), None, 1 - tried[-1][0], note))
 
         for days in HALF_LIVES[budget.level]:
