@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from tabkit.errors import UsageError
 from tabkit.files import write_text
+from tabkit.result.facts import SplitKind
 from tabkit.result.findings import Facts
 from tabkit.result.lists import ListFindings
 from tabkit.result.tables import TableFindings
@@ -63,7 +64,7 @@ class SourceFacts(Facts):
 class SplitFacts(Facts):
     """How rows were split."""
 
-    kind: Literal["random", "stratified", "grouped", "temporal", "given", "clock"]
+    kind: SplitKind | Literal["clock"]
     """The rule; ``clock`` for events."""
     holdout: float
     """Share held out."""

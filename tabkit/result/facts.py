@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchem
 from pydantic.dataclasses import dataclass
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
+SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 Kind = Literal["baseline", "base", "adapted", "student"]
 Part = Literal["train", "valid", "holdout"]
 PARTS: tuple[Part, ...] = ("train", "valid", "holdout")
