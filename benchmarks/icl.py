@@ -83,7 +83,7 @@ def main() -> None:
             if frame.height < 1.25 * n_rows + 200:
                 continue
             drawn = [
-                fit_all(frame, target, classes, n_rows, options.first + seed, names, options.weights)
+                fit_all(frame, target, classes, (n_rows, options.first + seed), names, options.weights)
                 for seed in range(options.seeds)
             ]
             for name in names:
@@ -127,14 +127,14 @@ def fit_all(
     frame: pl.DataFrame,
     target: str,
     classes: tuple[str, ...],
-    n_rows: int,
-    seed: int,
+    draw: tuple[int, int],
     names: list[str],
     weights: Path | None = None,
 ) -> dict[str, tuple[float, ...]]:
-    """Fit every model on one draw of a table; return (ROC AUC, log loss), or (RMSE over spread,), on its holdout."""
+    """Fit every model on one draw (train rows, seed) of a table; return (ROC AUC, log loss), or (RMSE over spread,), on its holdout."""
     from sklearn.metrics import roc_auc_score
 
+    n_rows, seed = draw
     order = np.random.default_rng(seed).permutation(frame.height)
     n_valid = max(60, n_rows // 4)
     holdout = order[-min(HOLDOUT_ROWS, frame.height - n_rows - n_valid) :]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabkit.adapt.runtime import Wanted, Watch, silent
 from tabkit.errors import UsageError, nearest
-from tabkit.learner import Learner, Weights
+from tabkit.learner import Effort, Learner, Weights
 from tabkit.models.base import Model, baselines, installed, model_class, model_names
 from tabkit.models.blend import Blend
 from tabkit.rankers import base as rankers
@@ -40,7 +40,7 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     return tuple(dict.fromkeys(out))
 
 
-def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]:
+def wanted_rankers(recipe: Recipe, effort: Effort, where: str) -> tuple[Wanted, ...]:
     """Return the rankers of a recipe.
 
     Raises
@@ -49,7 +49,7 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
         An unknown base or strategy.
     """
     assert recipe.ranking is not None
-    always = rankers.baselines(recipe.candidates.without, level, cold_items=recipe.ranking.cold_items, where=where)
+    always = rankers.baselines(recipe.candidates.without, effort, cold_items=recipe.ranking.cold_items, where=where)
     out = [Wanted(base, how, "baseline") for base, how in always]
     for base, hows in recipe.candidates.adapt.items():
         _check_base(base, rankers.ranker_names(), "ranker", where)

@@ -17,8 +17,8 @@ from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import Ground, Judged, Measured, intervals_of, resamplers
 from tabkit.evaluate.intervals import Resampled, Resampler, interval
 from tabkit.evaluate.ledger import Sealed
-from tabkit.evaluate.metrics import Floats
-from tabkit.evaluate.ranking import PER_USER, compare_lists
+from tabkit.evaluate.metrics import METRICS, Floats
+from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
 from tabkit.result import Chosen, ListFacts, ListFindings, Part, Slice
 from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
@@ -82,7 +82,7 @@ def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists |
     if any(name.startswith("new_") for name in question.metrics):
         new = lists if question.new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
     hits = compare_lists(lists, truth, new)
-    return ListScores(lists, {name: PER_USER[name](hits) for name in question.metrics}, spent)
+    return ListScores(lists, {name: METRICS[name].of_users(hits) for name in question.metrics}, spent)
 
 
 def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:

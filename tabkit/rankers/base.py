@@ -13,7 +13,19 @@ import numpy.typing as npt
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined, blocks
-from tabkit.learner import Adapted, Budget, Candidate, Learner, Settings, Step, check_without, discover, in_order, named
+from tabkit.learner import (
+    Adapted,
+    Budget,
+    Candidate,
+    Effort,
+    Learner,
+    Settings,
+    Step,
+    check_without,
+    discover,
+    in_order,
+    named,
+)
 
 RECENT_DAYS = 28
 """What is popular now, is so in these last days."""
@@ -208,12 +220,12 @@ def ranker_class(name: str) -> type[Ranker]:
     return named(name, _known(), "ranker")
 
 
-def baselines(without: Collection[str], level: str, *, cold_items: bool, where: str) -> list[tuple[str, str]]:
+def baselines(without: Collection[str], effort: Effort, *, cold_items: bool, where: str) -> list[tuple[str, str]]:
     """Return (base, how) of the baselines of every recipe, in order, but for those left out.
 
     Parameters
     ----------
-    level
+    effort
         Of the budget: slow baselines are left out of ``quick``.
     cold_items
         Whether lists are of items that nobody has taken.
@@ -225,7 +237,7 @@ def baselines(without: Collection[str], level: str, *, cold_items: bool, where: 
     """
     kinds = {name: ranker_class(name) for name in ranker_names()}
     check_without(without, kinds, where)
-    there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and level == "quick")}
+    there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and effort == "quick")}
     return in_order({name: kind.cold_baselines if cold_items else kind.baselines for name, kind in there.items()})
 
 

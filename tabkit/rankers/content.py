@@ -104,7 +104,7 @@ class Content(Ranker):
         import lightgbm as lgb
 
         first = int(self.past.day.min()) + MIN_HISTORY_DAYS
-        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.level] + 1)]
+        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.effort] + 1)]
         xs, ys = [], []
         for day in (d for d in days if d >= first):
             items = np.flatnonzero(arrivals(self.past, day, day + WINDOW)).astype(np.int32)
@@ -124,7 +124,7 @@ class Content(Ranker):
                 f"{length(MIN_HISTORY_DAYS)} of history. Expected some to learn from. Give a longer period, or leave content out."
             )
         x, y = np.concatenate(xs), np.concatenate(ys).astype(np.float32)
-        booster = lgb.train(PARAMETERS | {"seed": int(rng.integers(2**31))}, lgb.Dataset(x, y), TREES[budget.level])
+        booster = lgb.train(PARAMETERS | {"seed": int(rng.integers(2**31))}, lgb.Dataset(x, y), TREES[budget.effort])
         self.trees, self.n_trees = booster.model_to_string(), booster.num_trees()
 
     @property

@@ -100,13 +100,13 @@ class Counts(Ranker):
             )
             history.append(Step(len(tried), None, 1 - tried[-1][0], note))
 
-        for days in HALF_LIVES[budget.level]:
+        for days in HALF_LIVES[budget.effort]:
             attempt(days, 0.0)
         if how == "refresh":
             if self.half_life not in HALF_LIVES["standard"]:
                 attempt(self.half_life, 0.0)
             best = max(tried, key=lambda t: t[0])[1].half_life
-            for pull in PULLS[budget.level]:
+            for pull in PULLS[budget.effort]:
                 attempt(best, pull)
         _, made, pull = max(tried, key=lambda t: t[0])
         return made, pull

@@ -95,7 +95,7 @@ class Rerank(Ranker):
         """Learn on the last windows of the source period."""
         made = cls(new_only=new_only)
         made.past = source
-        made._learn(made._days(budget), rng, budget, TREES[budget.level], None)
+        made._learn(made._days(budget), rng, budget, TREES[budget.effort], None)
         return made
 
     def adapt(
@@ -118,7 +118,7 @@ class Rerank(Ranker):
             return Adapted(made, how, Proof((Block("trees", self.trees, 0, 0.0),)))
         history: list[Step] = []
         if how == "full":
-            n = TREES[budget.level]
+            n = TREES[budget.effort]
             made.text = None
             made._learn(made._days(budget), rng, budget, n, None)
             return Adapted(made, how, Proof((Block("trees", n, n, float(n)),)), found)
@@ -159,7 +159,7 @@ class Rerank(Ranker):
     def _days(self, budget: Budget) -> list[int]:
         """Return the days on which label windows begin, the latest first."""
         first = int(self.past.day.min()) + MIN_HISTORY_DAYS
-        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.level] + 1)]
+        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.effort] + 1)]
         kept = [d for d in days if d >= first]
         if not kept:
             length = self.past.calendar.length
@@ -184,7 +184,7 @@ class Rerank(Ranker):
             per_user = np.diff(pairs.start)
             rows = np.repeat(np.arange(len(truth.users)), per_user)
             y = np.asarray(truth.items[rows, pairs.item]).ravel() > 0
-            keep = y | (rng.random(len(y)) < KEEP_NEGATIVES[budget.level])
+            keep = y | (rng.random(len(y)) < KEEP_NEGATIVES[budget.effort])
             if self.new_only:
                 keep &= pairs.x[:, pairs.names.index("is_own")] == 0
             xs.append(pairs.x[keep])

@@ -160,7 +160,7 @@ class ListRun:
         self.options, self.ranking = options, ranking
         self.budget = budget_of(options.budget, options.device)
         self.terms = terms = terms_of(self.plan, options, self.budget)
-        self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, options.budget, str(self.plan.path))
+        self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, self.budget.effort, str(self.plan.path))
         depth = max(LEAST_DEPTH, ranking.length)
         self.question = Question(tuple(terms.metrics), depth, ranking.new_only, ranking.margin, ranking.currency)
         self.parents: dict[str, Ranker] = {}
