@@ -45,7 +45,7 @@ def test_every_strategy_has_a_title_and_a_rule(kind: type[Learner]) -> None:
 
 @pytest.mark.parametrize("kind", LEARNERS, ids=lambda kind: kind.__name__)
 def test_only_a_baseline_is_declared_as_one(kind: type[Learner]) -> None:
-    declared = {*kind.baselines, *getattr(kind, "cold_baselines", ()), *getattr(kind, "refresh_baselines", ())}
+    declared = {*kind.baselines, *getattr(kind, "cold_baselines", ())}
     assert all(kind.hows[how] == "baseline" for how in declared)
 
 
@@ -70,8 +70,6 @@ def test_baselines_stand_in_their_order() -> None:
     ]
     cold = [("counts", "popular"), ("content", "affinity")]
     assert rankers.baselines([], "quick", cold_items=True, where="recipe") == cold
-    assert rankers.refresh_baselines(cold_items=True) == cold
-    assert rankers.refresh_baselines(cold_items=False) == counts[:3]
 
 
 def test_what_cannot_be_left_out_is_refused() -> None:

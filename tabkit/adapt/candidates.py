@@ -59,10 +59,13 @@ def wanted_rankers(recipe: Recipe, effort: Effort, where: str) -> tuple[Wanted, 
     return tuple(dict.fromkeys(out))
 
 
-def wanted_on_top(base: str, *, cold_items: bool) -> tuple[Wanted, ...]:
-    """Return the rankers of a refresh: plain counts, the parent, and its adaptations short of fitting it again."""
+def wanted_on_top(base: str, todo: Sequence[Wanted]) -> tuple[Wanted, ...]:
+    """Return the rankers of a refresh: the baselines of a run, the parent, and its adaptations short of fitting it again.
+
+    A parent that is held against fewer baselines than a run is could be taken for better than it is.
+    """
     known = rankers.ranker_class(base).hows
-    out = [Wanted(each, how, "baseline") for each, how in rankers.refresh_baselines(cold_items=cold_items)]
+    out = [item for item in todo if item.kind == "baseline"]
     out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
     return tuple(out)
 

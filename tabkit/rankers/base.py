@@ -59,8 +59,6 @@ class Ranker(Learner):
     """Whether its baselines are left out of the smallest budget."""
     cold_baselines: ClassVar[Mapping[str, int]] = {}
     """The baselines of items that nobody has taken: there, what was taken says nothing."""
-    refresh_baselines: ClassVar[Mapping[str, int]] = {}
-    """The baselines of a refresh: those that choose nothing."""
     past: Events
     """The events it may look at; set by :meth:`adapt`."""
 
@@ -239,9 +237,3 @@ def baselines(without: Collection[str], effort: Effort, *, cold_items: bool, whe
     check_without(without, kinds, where)
     there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and effort == "quick")}
     return in_order({name: kind.cold_baselines if cold_items else kind.baselines for name, kind in there.items()})
-
-
-def refresh_baselines(*, cold_items: bool) -> list[tuple[str, str]]:
-    """Return (base, how) of the baselines of a refresh, in order."""
-    kinds = {name: ranker_class(name) for name in ranker_names()}
-    return in_order({n: kind.cold_baselines if cold_items else kind.refresh_baselines for n, kind in kinds.items()})

@@ -38,7 +38,6 @@ class Counts(Ranker):
     }
     baselines = {"popular": 10, "recent": 20, "frequency": 30, "decay": 40}
     cold_baselines = {"popular": 10}
-    refresh_baselines = {"popular": 10, "recent": 20, "frequency": 30}
     own: sparse.csr_matrix
     common: np.ndarray
 

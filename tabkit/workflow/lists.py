@@ -194,7 +194,7 @@ class ListRun:
             taken = take_on(parent, events_of(self.table.frame, names, parent.ranker.past.calendar))
             self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
             self.parents = {taken.base: taken.ranker}
-            self.todo = wanted_on_top(taken.base, cold_items=self.ranking.cold_items)
+            self.todo = wanted_on_top(taken.base, self.todo)
         self.windows = self._windows()
         self.options.watch("data", 1.0, "")
 
