@@ -136,7 +136,7 @@ def assemble(
         },
         "slices": scorecard.slices,
         "ablations": scorecard.ablations,
-        "checks": scorecard.checks,
+        "checks": [check.model_dump() for check in scorecard.checks],
         "intervals": {
             "method": _BOOTSTRAP
             if split.n_folds == 1
@@ -333,7 +333,7 @@ def assemble_lists(
         "importance": None,
         "slices": card.slices,
         "ablations": [],
-        "checks": card.checks,
+        "checks": [check.model_dump() for check in card.checks],
         "intervals": {
             "method": _BOOTSTRAP,
             "resamples": card.resamples,

@@ -16,7 +16,7 @@ from conftest import BINARY, make_features, signal_table, write_recipe
 
 import tabkit
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.checks import CHECKS
+from tabkit.evaluate.checks.tables import SourceDistance
 from tabkit.models import base
 from tabkit.recipe import load_recipe
 
@@ -150,9 +150,9 @@ def test_a_source_in_another_unit_is_asked_about() -> None:
     near, far = rows.take(np.arange(200)), rows.take(np.arange(200, 400))
     grams = replace(near, x_num=np.where([True, False, False, False], near.x_num + 1000, near.x_num))
     for source, words in ((grams, "'x0' is"), (near.with_y(near.labels + 1000), "'the target' is")):
-        outcome, text = CHECKS["source_distance"].function(SimpleNamespace(source=source, train=far, seed=0))  # type: ignore[arg-type]
+        outcome, text = SourceDistance().find(SimpleNamespace(source=source, train=far, seed=0))  # type: ignore[arg-type]
         assert outcome == "fail" and words in text and "another unit" in text
-    _, text = CHECKS["source_distance"].function(SimpleNamespace(source=near, train=far, seed=0))  # type: ignore[arg-type]
+    _, text = SourceDistance().find(SimpleNamespace(source=near, train=far, seed=0))  # type: ignore[arg-type]
     assert "another unit" not in text
 
 

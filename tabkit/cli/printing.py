@@ -127,17 +127,18 @@ def _metrics() -> list[dict[str, str]]:
 
 
 def _checks() -> list[dict[str, str]]:
-    from tabkit.evaluate.checks import CHECKS
-    from tabkit.evaluate.lists import LIST_CHECKS
+    from tabkit.evaluate.checks import ListCheck, all_checks
 
-    tables = [
-        {"check": code, "severity": c.severity, "title": c.title, "question": c.question} for code, c in CHECKS.items()
+    lists_last = sorted(all_checks(), key=lambda check: issubclass(check, ListCheck))
+    return [
+        {
+            "check": c.code,
+            "severity": c.severity,
+            "title": f"{c.title} (ranking)" if issubclass(c, ListCheck) else c.title,
+            "question": c.question,
+        }
+        for c in lists_last
     ]
-    lists = [
-        {"check": code, "severity": severity, "title": f"{title} (ranking)", "question": question}
-        for code, (title, severity, question) in LIST_CHECKS.items()
-    ]
-    return tables + lists
 
 
 def recipe(plan: Plan, as_json: bool, frictionless: bool) -> None:

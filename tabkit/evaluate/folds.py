@@ -19,7 +19,7 @@ import polars as pl
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
-from tabkit.evaluate.checks import Outcome, few_cases
+from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.comparison import Against, Chosen, Planned, decide, explore, plan_of
 from tabkit.evaluate.harness import PARTS, Score, Scorecard, priced, slices_of, value_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Interval, Resampler, interval, paired, widening_over_folds
@@ -27,6 +27,7 @@ from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.models.base import Cost, Predictions, candidate_name
 from tabkit.models.blend import mean_blend
 from tabkit.recipe import Plan, Value
+from tabkit.result import CheckOutcome
 
 Pick = Callable[[Scorecard], str | None]
 
@@ -352,20 +353,21 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, primary: str, me
     return Planned(chosen.adapted, primary, tuple(against))
 
 
-def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[Outcome, ...]:
+def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[CheckOutcome, ...]:
     """Return each check as most folds found it, and in how many it failed; too few cases are counted over all."""
     out = []
     for outcomes in zip(*(f.scorecard.checks for f in folds), strict=True):
         failed = [o for o in outcomes if o.outcome == "fail"]
         if outcomes[0].code == "too_few_holdout_cases":
             outcome, message = few_cases(held_out, plan.recipe.task)
-            out.append(replace(outcomes[0], outcome=outcome, message=message))
+            out.append(outcomes[0].model_copy(update={"outcome": outcome, "message": message}))
         elif 2 * len(failed) >= len(outcomes):
-            out.append(replace(failed[0], message=f"In {len(failed)} of {len(outcomes)} folds: {failed[0].message}"))
+            text = f"In {len(failed)} of {len(outcomes)} folds: {failed[0].message}"
+            out.append(failed[0].model_copy(update={"message": text}))
         else:
             kept = next(o for o in outcomes if o.outcome != "fail")
             note = f" (It fails in {len(failed)} of {len(outcomes)} folds.)" if failed else ""
-            out.append(replace(kept, message=f"In the first fold: {kept.message}{note}"))
+            out.append(kept.model_copy(update={"message": f"In the first fold: {kept.message}{note}"}))
     return tuple(out)
 
 

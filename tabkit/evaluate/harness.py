@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
-from tabkit.evaluate.checks import MIN_GROUP_ROWS, Evidence, Outcome, run_checks, sensitive_groups
+from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
 from tabkit.evaluate.comparison import (
     Chosen,
     Exploratory,
@@ -34,6 +34,9 @@ from tabkit.evaluate.proof import contradiction
 from tabkit.models.base import Candidate, Kind, Predictions, candidate_name, folds_of
 from tabkit.models.blend import Blend
 from tabkit.recipe import Plan
+from tabkit.result import PARTS as EVERY_PART
+from tabkit.result import Calibration, CheckOutcome
+from tabkit.result import Interval as Reported
 from tabkit.seed import stream
 
 PARTS = ("train", "valid", "holdout")
@@ -130,7 +133,7 @@ class Scorecard:
     planned: Planned | None
     exploratory: tuple[Exploratory, ...]
     verdict: Verdict
-    checks: tuple[Outcome, ...]
+    checks: tuple[CheckOutcome, ...]
     curve: list[tuple[int, dict[str, float]]]
     value: dict[str, object] | None
     importance: tuple[str, list[tuple[str, Interval]]]
@@ -278,8 +281,9 @@ def evaluate(
     champion = by_name[verdict.champion].candidate
     columns = explain.importance(champion.adapted.model, train, valid, holdout, metric, resamplers["holdout"])
     learned, tried = _apart(train, valid, split, seed)
+    calibrated = by_name[verdict.champion].calibration
     checks = run_checks(
-        Evidence(
+        TableEvidence(
             plan=plan,
             frame=parts.frame,
             split=split,
@@ -287,17 +291,22 @@ def evaluate(
             valid=tried,
             holdout=holdout,
             metric=metric,
-            scores={n: {part: s.scores[part][primary].value for part in PARTS} for n, s in by_name.items() if s.scores},
+            scores={
+                n: {part: s.scores[part][primary].value for part in EVERY_PART} for n, s in by_name.items() if s.scores
+            },
             kinds={c.name: c.kind for c in candidates},
             champion=verdict.champion,
             baseline=choice.chosen.baseline,
             champion_gain=(
                 None
                 if verdict.champion == choice.chosen.baseline
-                else paired(metric, spread[verdict.champion], spread[choice.chosen.baseline])[0]
+                else Reported(*astuple(paired(metric, spread[verdict.champion], spread[choice.chosen.baseline])[0]))
             ),
-            shuffled=tuple(_against_prior(p, candidates, valid, metric, resamplers["valid"]) for p in extras.shuffled),
-            calibration=by_name[verdict.champion].calibration,
+            shuffled=tuple(
+                Reported(*astuple(_against_prior(p, candidates, valid, metric, resamplers["valid"])))
+                for p in extras.shuffled
+            ),
+            calibration=None if calibrated is None else Calibration.model_validate(calibrated),
             envelopes={
                 c.name: why for c in candidates if c.kind == "base" and (why := c.adapted.model.envelope(train))
             },

@@ -17,7 +17,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tabkit.evaluate.checks import Outcome
 from tabkit.evaluate.comparison import Against, Chosen, Exploratory, Planned, Verdict
 from tabkit.evaluate.harness import Fidelity, Score, Scorecard
 from tabkit.evaluate.intervals import Interval
@@ -32,11 +31,12 @@ from tabkit.models.base import (
     Step,
     Weights,
 )
+from tabkit.result import CheckOutcome
 
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        *(Scorecard, Score, Fidelity, Interval, Outcome),
+        *(Scorecard, Score, Fidelity, Interval, CheckOutcome),
         *(Chosen, Planned, Against, Exploratory, Verdict),
         *(Candidate, Adapted, Proof, Block, Step, Cost, Weights),
     )
@@ -104,6 +104,8 @@ def _plain(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, (Candidate, Adapted)):
         gone = {"train": _NOTHING, "valid": _NOTHING} if isinstance(value, Candidate) else {"on_valid": None}
         value = replace(value, **gone)
+    if isinstance(value, CheckOutcome):
+        return {_TAG: "CheckOutcome", "of": value.model_dump()}
     if is_dataclass(value):
         own = {field.name: _plain(getattr(value, field.name), arrays) for field in fields(value)}
         return {_TAG: _KINDS[type(value).__name__].__name__, "of": own}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Codes, Events, Truth, as_date
-from tabkit.data.windows import canary, features, kin_features
-from tabkit.errors import count
-from tabkit.evaluate.checks import Outcome
+from tabkit.data.interactions import Events, Truth, as_date
+from tabkit.evaluate.checks import ListEvidence, run_checks
 from tabkit.evaluate.comparison import (
     Chosen,
     Exploratory,
@@ -31,13 +29,11 @@ from tabkit.evaluate.proof import against_rule
 from tabkit.evaluate.ranking import PER_USER, compare_lists
 from tabkit.models.base import Cost
 from tabkit.rankers.base import Contestant, Fitted, Lists, Ranker
-from tabkit.seed import stream
+from tabkit.result import CheckOutcome
+from tabkit.result import Interval as Reported
+from tabkit.result.lists import Lift
 
-MIN_USERS = 200
-OVERFIT_POINTS = 0.05
-"""A lift over the baseline that is larger by this much where the model was fitted than on the holdout."""
 FEW_BASKETS = 10
-CANARY_PAIRS = 500
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class ListCard:
     planned: Planned | None
     exploratory: tuple[Exploratory, ...]
     verdict: Verdict
-    checks: tuple[Outcome, ...]
+    checks: tuple[CheckOutcome, ...]
     slices: list[dict[str, Any]]
     facts: dict[str, Any]
     holdout: dict[str, Measured] = field(repr=False)
@@ -257,7 +253,21 @@ def evaluate_lists(
     }
     gain = None
     if verdict.champion != chosen.baseline:
-        gain = paired(metric, spread[verdict.champion], spread[chosen.baseline])[0]
+        gain = Reported(*astuple(paired(metric, spread[verdict.champion], spread[chosen.baseline])[0]))
+    checks = run_checks(
+        ListEvidence(
+            metric=metric,
+            champion=verdict.champion,
+            baseline=chosen.baseline,
+            champion_gain=gain,
+            opened=times,
+            seed=seed,
+            truth=truth,
+            past=past,
+            lifts={n: Lift.model_validate(at) for n, at in lifts.items()},
+            gap=hole,
+        )
+    )
     return ListCard(
         primary,
         metrics,
@@ -266,7 +276,7 @@ def evaluate_lists(
         planned,
         explore(chosen, metric, spread),
         verdict,
-        _checks(truth, past, lifts, verdict.champion, chosen.baseline, gain, metric, times, seed, hole),
+        checks,
         _slices(rivals, holdout, truth, past, primary, metric, resamplers["holdout"]),
         facts,
         holdout,
@@ -368,112 +378,3 @@ def _slices(
                 entry["scores"][ranker] = interval(metric.value(none, values), few.distribution(metric, none, values))
         out.append(entry)
     return out
-
-
-LIST_CHECKS: dict[str, tuple[str, Literal["error", "warning", "info"], str]] = {
-    "too_few_users": ("Too few evaluated users", "warning", "Can the holdout window tell rankers apart?"),
-    "clock": ("Global clock", "error", "Did any model see the window that it is tested on?"),
-    "feature_canary": ("Features of the future", "error", "Does a feature change with events after its day?"),
-    "history_gap": ("Gap after the parent's events", "warning", "Do the new events begin where the parent's end?"),
-    "lift_pair": ("Lift where fitted and on the holdout", "warning", "Does the lift over the baseline survive?"),
-    "unseen_items": ("Items never seen", "info", "How much of the truth could no model list?"),
-    "holdout_reopened": ("Holdout opened before", "warning", "Has this window been looked at before?"),
-    "under_baseline": ("Champion under baseline", "error", "Is the champion proven worse than a baseline?"),
-}
-"""The checks of lists: title, severity, question."""
-
-
-def _checks(
-    truth: Truth,
-    past: Events,
-    lifts: dict[str, dict[str, float]],
-    champion: str,
-    baseline: str,
-    gain: Interval | None,
-    metric: Metric,
-    times: int | None,
-    seed: int,
-    hole: tuple[str, int] | None,
-) -> tuple[Outcome, ...]:
-    found: dict[str, tuple[Literal["pass", "fail", "not_applicable"], str]] = {}
-    n = len(truth.users)
-    text = f"{n:,} users have history before {as_date(truth.start)} and take something within {truth.end - truth.start} days"
-    found["too_few_users"] = (
-        (
-            "fail",
-            f"{text}; under {MIN_USERS} no ranker can be told from another. Take an earlier cutoff, a longer window or more users.",
-        )
-        if n < MIN_USERS
-        else ("pass", f"{text} ({MIN_USERS} or more are wanted).")
-    )
-    last = int(past.day.max())
-    found["clock"] = (
-        ("fail", f"Models saw events until {as_date(last)}, past the first day of the holdout, {as_date(truth.start)}.")
-        if last >= truth.start
-        else ("pass", f"Models saw events until {as_date(last)}; the holdout begins on {as_date(truth.start)}.")
-    )
-    leaks = _canary(truth, past, seed)
-    found["feature_canary"] = (
-        ("fail", f"Events planted on the very day change these features: {', '.join(leaks)}.")
-        if leaks
-        else ("pass", f"Of {CANARY_PAIRS} pairs bought once more on the day itself, no as-of feature changed.")
-    )
-    if hole is None:
-        found["history_gap"] = ("not_applicable", "No bundle is refreshed.")
-    elif hole[1]:
-        found["history_gap"] = (
-            "fail",
-            f"The parent's events end on {hole[0]}, and the new ones begin {count(hole[1], 'day')} later. Unless nothing was sold then, histories have a hole: give all events from {hole[0]} on.",
-        )
-    else:
-        found["history_gap"] = ("pass", f"The new events begin on {hole[0]}, where the parent's end.")
-    lost = {
-        k: v["train"] - v["holdout"]
-        for k, v in lifts.items()
-        if np.isfinite(v["train"]) and np.isfinite(v["holdout"]) and (v["train"] > 0 or k == baseline)
-    }
-    worst = max(lost, key=lambda k: lost[k])
-    pair = f"{worst}: {lifts[worst]['train']:+.1%} over {baseline} in the last window that models were fitted to or chosen on, {lifts[worst]['holdout']:+.1%} on the holdout"
-    found["lift_pair"] = (
-        ("fail", f"{pair}. That much of the lift was fitted to its window.")
-        if lost[worst] > OVERFIT_POINTS
-        else ("pass", f"The largest difference is that of {pair}.")
-    )
-    if truth.among is None:
-        taken = truth.items.tocoo()
-        unseen = float(np.mean(~past.known[taken.col])) if taken.nnz else 0.0
-        found["unseen_items"] = (
-            "pass",
-            f"{unseen:.1%} of what was taken had never been sold before; it stays in every denominator.",
-        )
-    else:
-        found["unseen_items"] = (
-            "not_applicable",
-            f"Lists are of the {int(truth.among.sum()):,} items first sold in the window, among themselves.",
-        )
-    if times is None:
-        found["holdout_reopened"] = (
-            "not_applicable",
-            "The ledger of holdout openings could not be written, so earlier ones are unknown.",
-        )
-    elif times > 1:
-        found["holdout_reopened"] = (
-            "fail",
-            f"This window has been opened {times} times on this machine. Choices made after looking make its numbers optimistic: use a later cutoff for the final word.",
-        )
-    else:
-        found["holdout_reopened"] = ("pass", "This window was opened for the first time on this machine.")
-    if gain is None:
-        found["under_baseline"] = ("not_applicable", f"The champion, {champion}, is the best baseline itself.")
-    else:
-        text = f"The champion, {champion}, gains {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] {metric.called} on the best baseline, {baseline}"
-        found["under_baseline"] = ("fail", f"{text}: it is proven worse.") if gain.high < 0 else ("pass", f"{text}.")
-    return tuple(Outcome(code, title, severity, *found[code]) for code, (title, severity, _) in LIST_CHECKS.items())
-
-
-def _canary(truth: Truth, past: Events, seed: int) -> list[str]:
-    rng = stream(seed, "canary")
-    users: Codes = rng.choice(truth.users, CANARY_PAIRS).astype(np.int32)
-    items: Codes = rng.choice(np.flatnonzero(past.known), CANARY_PAIRS).astype(np.int32)
-    leaks = canary(features, past, truth.start, users, items)
-    return leaks if truth.among is None else leaks + canary(kin_features, past, truth.start, users, items)

@@ -1,0 +1,48 @@
+"""Checks that serve tables and lists alike."""
+
+from __future__ import annotations
+
+from tabkit.evaluate.checks.base import Check, Evidence, Finding
+
+
+class HoldoutReopened(Check[Evidence]):
+    """Look the holdout up in the ledger of openings."""
+
+    code = "holdout_reopened"
+    title = "Holdout opened before"
+    severity = "warning"
+    question = "Has this holdout been looked at before?"
+    needs = {"opened": "The ledger of holdout openings could not be written, so earlier ones are unknown."}
+    before = "too_few_holdout_cases"
+
+    def find(self, evidence: Evidence) -> Finding:
+        """Fail from the second opening on."""
+        times, words = evidence.opened, evidence.wording
+        assert times is not None
+        if times > 1:
+            return "fail", (
+                f"{words.reopened} {times} times on this machine. Choices made after looking make {words.numbers} "
+                f"optimistic: use {words.advice} for the final word."
+            )
+        return "pass", f"{words.first} for the first time on this machine."
+
+
+class UnderBaseline(Check[Evidence]):
+    """Hold the champion against the best baseline."""
+
+    code = "under_baseline"
+    title = "Champion under baseline"
+    severity = "error"
+    question = "Is the champion proven worse than a baseline?"
+    before = "overfit"
+
+    def find(self, evidence: Evidence) -> Finding:
+        """Fail if the whole interval of the gain lies below zero."""
+        gain, digits = evidence.champion_gain, evidence.wording.digits
+        if gain is None:
+            return "not_applicable", f"The champion, {evidence.champion}, is the best baseline itself."
+        text = (
+            f"The champion, {evidence.champion}, gains {gain.value:{digits}} [{gain.low:{digits}}, {gain.high:{digits}}] "
+            f"{evidence.metric.called} on the best baseline, {evidence.baseline}"
+        )
+        return ("fail", f"{text}: it is proven worse.") if gain.high < 0 else ("pass", f"{text}.")

@@ -1,0 +1,417 @@
+"""Checks of a table's predictions: leaks, rows that parts share, shift, skill, calibration, fairness."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tabkit.data.encode import Features, as_text
+from tabkit.data.single import LEAK_SCORE, single_feature_scores
+from tabkit.evaluate.checks.base import Finding, TableCheck, TableEvidence
+from tabkit.evaluate.checks.shift import column_psi, elsewhere, label_shift, two_sample_auc
+
+DUPLICATE_SHARE = 0.005
+SHIFT_AUC = 0.60
+SHIFT_PSI = 0.25
+SOURCE_AUC = 0.9
+"""From here on a classifier hardly errs: source and target are other populations, and what one teaches may not hold."""
+SKILL_LOST = 0.5
+MIN_HOLDOUT_CASES = 50
+FAIRNESS_GAP = 0.2
+MIN_GROUP_ROWS = 100
+
+_NO_SOURCE = {"source": "The recipe has no source table."}
+
+
+class SingleFeatureLeak(TableCheck):
+    """Fit a small tree to each column alone."""
+
+    code = "single_feature_leak"
+    title = "Single-feature leak"
+    severity = "error"
+    question = "Does one column alone give the target away?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail from :data:`LEAK_SCORE` on."""
+        scores = single_feature_scores(evidence.train, evidence.valid)
+        unit = "R squared" if evidence.plan.recipe.task == "regression" else "ROC AUC"
+        leaks = sorted((name for name, score in scores.items() if score >= LEAK_SCORE), key=lambda n: -scores[n])
+        if leaks:
+            named = ", ".join(f"'{name}' ({scores[name]:.3f})" for name in leaks[:5])
+            return "fail", (
+                f"A single column predicts the target nearly perfectly: {named} {unit} on valid (alarm at {LEAK_SCORE}). "
+                "It may be recorded after the outcome; ask how it comes about, or exclude it."
+            )
+        name = max(scores, key=lambda column: scores[column])
+        return (
+            "pass",
+            f"The strongest single column, '{name}', reaches {scores[name]:.3f} {unit} on valid (alarm at {LEAK_SCORE}).",
+        )
+
+
+class PostOutcomeColumn(TableCheck):
+    """Look for features that the schema marks as known only at the outcome."""
+
+    code = "post_outcome_column"
+    title = "Post-outcome column"
+    severity = "error"
+    question = "Is a feature known only at the outcome?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if a model sees one."""
+        plan = evidence.plan
+        late = [n for n, field in plan.schema.fields.items() if field.known == "at_outcome" and n not in plan.roles]
+        used = [name for name in late if name in evidence.train.layout.columns]
+        if used:
+            return "fail", f"Known only at the outcome, and yet features: {used}. Exclude them."
+        if not late:
+            return "not_applicable", "The schema marks no field as known only at the outcome."
+        return "pass", f"{len(late)} field(s) known only at the outcome were kept out: {', '.join(late[:8])}."
+
+
+class LabelShuffle(TableCheck):
+    """Train on shuffled labels: the pipeline must then score chance."""
+
+    code = "label_shuffle"
+    title = "Label shuffle"
+    severity = "error"
+    question = "Does the pipeline score chance on shuffled labels?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if even the least gain over the prior is proven."""
+        gain = min(evidence.shuffled, key=lambda interval: interval.value)
+        times = "" if len(evidence.shuffled) == 1 else f" (the least of {len(evidence.shuffled)} shuffles)"
+        text = (
+            f"Trained on shuffled labels, {evidence.baseline} gains {gain.value:+.3f} {evidence.metric.called} on the prior "
+            f"on valid [{gain.low:+.3f}, {gain.high:+.3f}]{times}"
+        )
+        if gain.low > 0:
+            return "fail", f"{text}: it knows the target without labels, so something leaks it."
+        return "pass", f"{text}: nothing beyond chance, as it must be."
+
+
+class DuplicateRows(TableCheck):
+    """Look for holdout rows that are in train or valid too."""
+
+    code = "duplicate_rows"
+    title = "Duplicate rows across parts"
+    severity = "warning"
+    question = "Are holdout rows also in train?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail above :data:`DUPLICATE_SHARE`."""
+        frame, plan, split = evidence.frame, evidence.plan, evidence.split
+        # The table's own columns: a spectrum's components are none of them.
+        columns = [*(c for c in frame.columns if plan.is_feature(c)), plan.recipe.target]
+        keys = frame.select(pl.struct(columns).hash(seed=0).alias("key"))["key"].to_numpy()
+        copies = int(np.isin(keys[split.holdout], keys[split.before]).sum())
+        text = f"{_copies(copies, len(split.holdout))} in train or valid"
+        if copies / len(split.holdout) > DUPLICATE_SHARE:
+            return "fail", f"{text}. Remove copies, or name the column that ties them as group."
+        return "pass", f"{text}."
+
+
+class GroupOverlap(TableCheck):
+    """Look for groups on both sides of the holdout."""
+
+    code = "group_overlap"
+    title = "Group overlap"
+    severity = "error"
+    question = "Is a group on both sides of the holdout?"
+    needs = {"split.groups": "The recipe names no group column."}
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if there is one."""
+        groups, split, column = evidence.split.groups, evidence.split, evidence.plan.recipe.group
+        assert groups is not None
+        both = np.intersect1d(groups[split.before], groups[split.holdout]).size
+        if both:
+            return (
+                "fail",
+                f"{both:,} value(s) of '{column}' have rows on both sides of the holdout; scores then flatter. Use split.kind = 'grouped'.",
+            )
+        return "pass", f"No value of '{column}' has rows on both sides of the holdout."
+
+
+class TimeOverlap(TableCheck):
+    """Compare the last training row with the first of the holdout."""
+
+    code = "time_overlap"
+    title = "Time overlap"
+    severity = "error"
+    question = "Was the model trained on the holdout's future?"
+    needs = {"plan.recipe.time": "The recipe names no time column."}
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if training rows run past it."""
+        column = evidence.plan.recipe.time
+        assert column is not None
+        times = evidence.frame[column]
+        last: Any = times[evidence.split.before].max()
+        first: Any = times[evidence.split.holdout].min()
+        if last > first:
+            return (
+                "fail",
+                f"Training rows run to {last}, past the first holdout row of {first}: the model has seen the future it is tested on.",
+            )
+        return "pass", f"Training rows end at {last}, the holdout starts at {first}."
+
+
+class HoldoutShift(TableCheck):
+    """Compare the holdout with the rows before it, by a classifier and column by column."""
+
+    code = "holdout_shift"
+    title = "Train-holdout shift"
+    severity = "warning"
+    question = "Does the holdout look like the training rows?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if the classifier tells them apart, or a column's PSI exceeds :data:`SHIFT_PSI`."""
+        before, holdout = evidence.train.stack(evidence.valid), evidence.holdout
+        auc = two_sample_auc(before, holdout, evidence.seed)
+        psi = column_psi(before, holdout)
+        worst = max(psi, key=lambda name: psi[name])
+        numbers = f"a classifier tells holdout rows from training rows with ROC AUC {auc:.3f} (.5 is none); largest PSI {psi[worst]:.3f} ('{worst}')"
+        # Three standard errors of the AUC under no shift (Mann-Whitney): few rows must not alarm by chance.
+        alarm = max(SHIFT_AUC, 0.5 + 3 * math.sqrt((1 / len(before) + 1 / len(holdout)) / 12))
+        if auc > alarm or psi[worst] > SHIFT_PSI:
+            moved = ", ".join(f"'{name}' {psi[name]:.2f}" for name in _moved(psi))
+            return (
+                "fail",
+                f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + moved if moved else ''}.",
+            )
+        return "pass", f"{numbers[0].upper()}{numbers[1:]}."
+
+
+class SourceCopies(TableCheck):
+    """Look for holdout rows in the source table."""
+
+    code = "source_copies"
+    title = "Holdout rows in the source"
+    severity = "error"
+    question = "Has a base already seen rows that are held out?"
+    needs = _NO_SOURCE
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail above :data:`DUPLICATE_SHARE`."""
+        assert evidence.source is not None
+        holdout, seen = evidence.holdout, set(_row_keys(evidence.source))
+        copies = sum(key in seen for key in _row_keys(holdout))
+        text = f"{_copies(copies, len(holdout))} in the source"
+        if copies / len(holdout) > DUPLICATE_SHARE:
+            return "fail", f"{text}: the bases have seen them. Take the target's rows out of the source."
+        return "pass", f"{text}."
+
+
+class SourceDistance(TableCheck):
+    """Compare the source's rows with the training rows."""
+
+    code = "source_distance"
+    title = "Distance of the source"
+    severity = "info"
+    question = "Do the source's rows look like the target's?"
+    needs = _NO_SOURCE
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if they are another population, or seem to be in another unit."""
+        source, train = evidence.source, evidence.train
+        assert source is not None
+        auc = two_sample_auc(source, train, evidence.seed)
+        psi = column_psi(source, train)
+        moved = sum(value > SHIFT_PSI for value in psi.values())
+        named = f": {', '.join(f'{name!r} {psi[name]:.2f}' for name in _moved(psi))}" if moved else ""
+        text = (
+            f"A classifier tells source rows from training rows with ROC AUC {auc:.3f} (.5 is none, alarm at {SOURCE_AUC}); "
+            f"{moved} of {len(psi)} columns have a PSI above {SHIFT_PSI}{named}; {label_shift(source, train)}."
+        )
+        if strays := elsewhere(source, train):
+            return (
+                "fail",
+                f"{text} Nowhere near those of the target: {'; '.join(strays[:4])}. Are they in another unit?",
+            )
+        return ("fail" if auc > SOURCE_AUC else "pass"), text
+
+
+class TooFewHoldoutCases(TableCheck):
+    """Count the holdout's rows, or those of its rarest class."""
+
+    code = "too_few_holdout_cases"
+    title = "Too few holdout cases"
+    severity = "warning"
+    question = "Can the holdout tell candidates apart?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail under :data:`MIN_HOLDOUT_CASES`."""
+        return few_cases(evidence.holdout, evidence.plan.recipe.task)
+
+
+class NoSkill(TableCheck):
+    """Compare the champion with the prior."""
+
+    code = "no_skill"
+    title = "Skill over the prior"
+    severity = "error"
+    question = "Do the columns predict the target at all?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail unless the champion is better."""
+        champion, scores = evidence.champion, evidence.scores
+        gain = evidence.metric.sign * (scores[champion]["holdout"] - scores["prior"]["holdout"])
+        text = f"The champion, {champion}, is {gain:+.4g} {evidence.metric.called} from the prior, which looks at no column"
+        if champion == "prior" or gain <= 0:
+            return "fail", f"{text}: the columns do not predict the target."
+        return "pass", f"{text}."
+
+
+class Overfit(TableCheck):
+    """Compare each candidate's skill on train with that on the holdout."""
+
+    code = "overfit"
+    title = "Overfitting"
+    severity = "warning"
+    question = "How much of the skill on train is lost on the holdout?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if one loses more than :data:`SKILL_LOST` of it."""
+        lost = _skill_lost(evidence)
+        if not lost:
+            return "not_applicable", "No candidate learned anything on train."
+        over = {name: share for name, share in lost.items() if share > SKILL_LOST}
+        if over:
+            named = ", ".join(f"{name} ({share:.0%})" for name, share in sorted(over.items(), key=lambda kv: -kv[1]))
+            mark = f" The champion, {evidence.champion}, is among them." if evidence.champion in over else ""
+            return (
+                "fail",
+                f"More than {SKILL_LOST:.0%} of the skill shown on train is lost on the holdout by: {named}.{mark}",
+            )
+        name = max(lost, key=lambda n: lost[n])
+        return (
+            "pass",
+            f"No candidate loses more than {lost[name]:.0%} of the skill it shows on train ({name}; alarm at {SKILL_LOST:.0%}).",
+        )
+
+
+class Miscalibration(TableCheck):
+    """Compare predicted probabilities with what happened."""
+
+    code = "miscalibration"
+    title = "Miscalibration"
+    severity = "warning"
+    question = "Can the probabilities be taken at their word?"
+    needs = {"calibration": "Calibration is measured for binary tasks."}
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if more than a quarter of the bins lie outside their interval."""
+        calibration = evidence.calibration
+        assert calibration is not None
+        bins = calibration.bins
+        outside = sum(not b.low <= b.predicted <= b.high for b in bins)
+        slope = "undefined" if calibration.slope is None else f"{calibration.slope:.2f}"
+        text = (
+            f"Probabilities of {evidence.champion} are off by {calibration.ece:.3f} on average (slope {slope}, 1 is ideal); "
+            f"{outside} of {len(bins)} bins lie outside their 95% interval"
+        )
+        # Two of ten bins outside by chance alone happens in 9% of runs, three in 1%.
+        if outside > 0.25 * len(bins):
+            return "fail", f"{text}. Recalibrate before using them as probabilities."
+        return "pass", f"{text}."
+
+
+class OutsideEnvelope(TableCheck):
+    """Ask each base whether it was pretrained for a table like this."""
+
+    code = "outside_envelope"
+    title = "Base outside its envelope"
+    severity = "warning"
+    question = "Was the base made for a table like this?"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if one was not."""
+        if evidence.envelopes:
+            return "fail", " ".join(f"{name}: {why}." for name, why in evidence.envelopes.items())
+        bases = sorted(name for name, kind in evidence.kinds.items() if kind == "base")
+        if not bases:
+            return "not_applicable", "No pretrained base is among the candidates."
+        return "pass", f"The table lies inside what {', '.join(bases)} was pretrained for."
+
+
+class FairnessGap(TableCheck):
+    """Compare the champion's scores between groups of sensitive columns."""
+
+    code = "fairness_gap"
+    title = "Fairness gap"
+    severity = "warning"
+    question = "Do sensitive groups fare alike?"
+    needs = {"groups": "The schema marks no field as sensitive, or no group has enough rows."}
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if the widest gap exceeds :data:`FAIRNESS_GAP` of the overall score."""
+        scores = {field: {g: score for g, (score, _) in of.items()} for field, of in evidence.groups.items()}
+        gaps = {field: max(of.values()) - min(of.values()) for field, of in scores.items()}
+        field = max(gaps, key=lambda name: gaps[name])
+        gap, of = gaps[field], scores[field]
+        low, high = min(of, key=lambda g: of[g]), max(of, key=lambda g: of[g])
+        text = (
+            f"Between groups of '{field}', {evidence.champion} differs by {gap:.3f} {evidence.metric.called} "
+            f"({low}: {of[low]:.3f}, {high}: {of[high]:.3f})"
+        )
+        overall, prior = (evidence.scores[name]["holdout"] for name in (evidence.champion, "prior"))
+        if gap > max(FAIRNESS_GAP * abs(overall), 1e-12) and abs(overall - prior) > 0:
+            return "fail", f"{text}. Look at the slices before deciding about people by it."
+        return "pass", f"{text}; alarm at {FAIRNESS_GAP:.0%} of the overall score."
+
+
+def _skill_lost(evidence: TableEvidence) -> dict[str, float]:
+    """Return the share of its skill on train that each candidate loses on the holdout."""
+    sign, chance = evidence.metric.sign, evidence.scores["prior"]
+    lost = {}
+    for name, parts in evidence.scores.items():
+        skill = sign * (parts["train"] - chance["train"])
+        gap = sign * (parts["train"] - parts["holdout"])
+        if name != "prior" and skill > 1e-9 and math.isfinite(gap):
+            lost[name] = gap / skill
+    return lost
+
+
+def _moved(psi: dict[str, float]) -> list[str]:
+    """Return the columns that moved most, four at most."""
+    return sorted((name for name, value in psi.items() if value > SHIFT_PSI), key=lambda name: -psi[name])[:4]
+
+
+def _copies(copies: int, n: int) -> str:
+    return f"{copies:,} of {n:,} holdout rows ({copies / n:.1%}) have an exact copy, target included,"
+
+
+def few_cases(holdout: Features, task: str) -> Finding:
+    """Return whether the holdout has enough rows, of the rarest class if there are classes."""
+    if task == "regression":
+        n, what = len(holdout), "rows"
+    else:
+        counts = np.bincount(holdout.labels, minlength=len(holdout.layout.classes))
+        n, what = int(counts.min()), f"rows of class '{holdout.layout.classes[int(counts.argmin())]}'"
+    text = f"The holdout has {n:,} {what}"
+    if n < MIN_HOLDOUT_CASES:
+        return "fail", f"{text}; under {MIN_HOLDOUT_CASES} its intervals are wide and may be too narrow still."
+    return "pass", f"{text} ({MIN_HOLDOUT_CASES} or more are wanted)."
+
+
+def _row_keys(rows: Features) -> list[bytes]:
+    arrays = (rows.x_num, rows.x_cat, rows.labels)
+    return [b"".join(np.ascontiguousarray(array[i]).tobytes() for array in arrays) for i in range(len(rows))]
+
+
+def sensitive_groups(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Return group names of a sensitive column: its values, or the quarter of its numbers that a number falls in."""
+    values = frame[column]
+    if not values.dtype.is_numeric() or values.n_unique() <= 12:
+        return as_text(values)
+    numbers = values.cast(pl.Float64).to_numpy()
+    present = np.isfinite(numbers)
+    edges = np.unique(np.quantile(numbers[present], np.linspace(0, 1, 5)))
+    quarter = np.searchsorted(edges[1:-1], numbers, side="left")
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    return pl.Series(column, [names[q] if known else None for q, known in zip(quarter, present, strict=True)])
