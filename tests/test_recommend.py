@@ -10,7 +10,7 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from events import NAMES, arriving, coded, habits
+from events import NAMES, arriving, coded, habits, shop_recipe
 
 import tabkit
 from tabkit.adapt.lists import clock_of
@@ -26,61 +26,6 @@ from tabkit.result import CandidateFacts, ListResult, Verdict, read_result, resu
 from tabkit.result.document import BundleFacts
 from tabkit.workflow import Run
 from tabkit.workflow.refresh import take_on
-
-RECIPE = """
-name = "shop/next"
-title = "Next items"
-schema = "event"
-task = "ranking"
-target = "item"
-id = "user"
-time = "day"
-
-[ranking]
-basket = "basket"
-store = "store"
-price = "price"
-attributes = ["kind", "maker"]
-length = 7
-margin = 0.2
-currency = "EUR"
-{more}
-
-[metrics]
-primary = "ndcg@10"
-report = ["recall@20", "new_recall@20"]
-
-[candidates]
-without = ["bpr"]
-[candidates.adapt]
-counts = ["refresh"]
-als = ["fold_in", "warm"]
-{adapt}
-"""
-SCHEMA = "name = 'event'\n" + "".join(
-    f"[fields.{name}]\ntype = '{kind}'\nconstraints = {{ required = true }}\n"
-    for name, kind in (
-        ("user", "string"),
-        ("item", "integer"),
-        ("day", "date"),
-        ("basket", "integer"),
-        ("store", "integer"),
-        ("price", "number"),
-        ("kind", "string"),
-        ("maker", "integer"),
-    )
-)
-
-
-def write(folder: Path, more: str = "", adapt: str = "") -> Path:
-    recipe = folder / "domains" / "shop" / "next.toml"
-    for path, text in (
-        (recipe, RECIPE.format(more=more, adapt=adapt)),
-        (folder / "data_schemas" / "event.toml", SCHEMA),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return recipe
 
 
 def lists_of(done: Run) -> ListResult:
@@ -125,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ListResult
     folder = tmp_path_factory.mktemp("shop")
     frame = habits()
     frame.write_parquet(folder / "events.parquet")
-    recipe = write(folder, adapt='rerank = ["continue", "full"]')
+    recipe = shop_recipe(folder, adapt='rerank = ["continue", "full"]')
     done = tabkit.run(str(recipe), folder / "events.parquet", out=folder / "run", budget="quick", cutoffs=2)
     return folder / "run", lists_of(done), frame
 
@@ -215,7 +160,7 @@ def test_bundle_is_sealed_and_holds_no_pickle(finished: tuple[Path, ListResult, 
 def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
     frame = habits()
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "new_only = true")
+    recipe = shop_recipe(tmp_path, "new_only = true")
     tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
     before = frame.filter(pl.col("day") <= frame["day"].max() - pl.duration(days=28)).select("user", "item").unique()
@@ -237,7 +182,7 @@ def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) ->
 def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
     frame = arriving(habits())
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "cold_items = true", 'content = ["full"]')
+    recipe = shop_recipe(tmp_path, "cold_items = true", 'content = ["full"]')
     recipe.write_text(recipe.read_text().replace('counts = ["refresh"]\nals = ["fold_in", "warm"]\n', ""))
     done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     at = ndcg_of(lists_of(done))
@@ -264,19 +209,19 @@ def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
 def test_a_store_has_its_own_users_and_the_base_everyones(tmp_path: Path) -> None:
     frame = habits()
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
+    recipe = shop_recipe(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
     done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
     assert set(lists["user"]) == set(frame.filter(pl.col("store") == 2)["user"])
     assert "Lists are for 15 users who went most to the stores 2" in done.result.split.text
     with pytest.raises(UsageError, match="home_stores names 9, which no event has"):
-        write(tmp_path, "home_stores = [9]")
+        shop_recipe(tmp_path, "home_stores = [9]")
         tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "none", budget="quick")
 
 
 def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
     habits(n_users=8).write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path)
+    recipe = shop_recipe(tmp_path)
     with pytest.raises(DataError, match=r"Only 8 users with history"):
         tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     assert not (tmp_path / "run").exists()
@@ -285,7 +230,7 @@ def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
 def test_a_short_period_is_told(tmp_path: Path) -> None:
     habits(days=80).write_parquet(tmp_path / "events.parquet")
     with pytest.raises(DataError, match="bases end"):
-        tabkit.run(str(write(tmp_path)), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+        tabkit.run(str(shop_recipe(tmp_path)), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
 
 
 @pytest.mark.parametrize(
@@ -301,14 +246,14 @@ def test_a_short_period_is_told(tmp_path: Path) -> None:
 def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said: str) -> None:
     habits().write_parquet(tmp_path / "events.parquet")
     with pytest.raises(UsageError, match=said):
-        tabkit.run(str(write(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
+        tabkit.run(str(shop_recipe(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame, pl.DataFrame]:
     """A bundle of each ranker that can be refreshed, of what happened until day 230, and what happened after."""
     folder = tmp_path_factory.mktemp("parents")
-    recipe = write(folder)
+    recipe = shop_recipe(folder)
     frame = habits()
     # Two users and one item come later than the parent.
     later = pl.col("day") >= frame["day"].min() + pl.duration(days=230)
