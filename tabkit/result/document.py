@@ -203,7 +203,7 @@ def write_result(folder: Path, result: Result) -> None:
     write_text(folder / RESULT, to_json(result))
 
 
-def read_result(run_folder: Path) -> Result:
+def read_result(run_folder: str | Path) -> Result:
     """Read a run folder's ``result.json``.
 
     Raises
@@ -211,6 +211,7 @@ def read_result(run_folder: Path) -> Result:
     UsageError
         The folder is missing or no run folder; the file is broken, of another format version, or does not fit.
     """
+    run_folder = Path(run_folder)
     path = run_folder / RESULT
     if not run_folder.is_dir():
         what = "is a file" if run_folder.exists() else "does not exist"
