@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
+    parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     parser.add_argument("--task", choices=["binary", "regression"], default="binary")
     parser.add_argument(
         "--weights", type=Path, help="other weights of the base than the shipped ones: a weights/ folder"
