@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
@@ -35,6 +35,14 @@ Number = Annotated[
     WithJsonSchema({"type": ["number", "null"]}),
 ]
 """A number that may be undefined: NaN in memory, null in JSON."""
+
+
+def _none_if_undefined(value: float | None) -> float | None:
+    return None if value is None else _none_if_nan(value)
+
+
+MaybeNumber = Annotated[float | None, AfterValidator(_none_if_undefined)]
+"""A number that may not be there; one that is undefined is not there either."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Step:
     """One point of a learning curve: losses after ``step`` epochs or trees. Step 0 is the untouched base."""
 
     step: int
-    train_loss: float | None
+    train_loss: MaybeNumber
     valid_loss: Number
     stage: str = ""
 
