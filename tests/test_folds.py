@@ -125,18 +125,18 @@ def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
     table = pl.read_parquet(done.folder / "holdout_predictions.parquet")
-    assert table["row"].to_list() == list(range(300)) and done.result["rows"]["holdout"] == 300
-    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
+    assert table["row"].to_list() == list(range(300)) and done.result.rows.holdout == 300
+    linear = done.result.candidate("linear")
     told = roc_auc_score(table["target"] == "yes", table["linear"])
-    assert linear["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told) and told > 0.75
+    assert linear.scores["holdout"]["roc_auc"].value == pytest.approx(told) and told > 0.75
     assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
-    widening = done.result["intervals"]["widening"]
+    widening = done.result.intervals.widening
     assert widening == pytest.approx(1.5811 * stats.t.ppf(0.975, 299) / 1.96 * (300 / 299) ** 0.5, rel=1e-3)
     y, p = (table["target"] == "yes").to_numpy().astype(int), table["linear"].to_numpy()
     plain = Resampler(300, None, 1000, 0).distribution(METRICS["roc_auc"], y, np.c_[1 - p, p])
     low = told - widening * (told - np.quantile(plain, 0.025))
-    assert linear["scores"]["holdout"]["roc_auc"]["low"] == pytest.approx(low, abs=1e-6)
-    assert "3 folds" in done.result["split"]["text"] and "3 folds" in done.result["verdict"]["reason"]
+    assert linear.scores["holdout"]["roc_auc"].low == pytest.approx(low, abs=1e-6)
+    assert "3 folds" in done.result.split.text and "3 folds" in done.result.verdict.reason
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     assert scored.rows_scored == 300
 
@@ -148,8 +148,8 @@ def test_a_row_is_not_scored_by_a_model_trained_on_it(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + FAST)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    lgbm = next(c for c in done.result["candidates"] if c["name"] == "lgbm")
-    assert lgbm["scores"]["holdout"]["roc_auc"]["value"] < 0.65
+    lgbm = done.result.candidate("lgbm")
+    assert lgbm.scores["holdout"]["roc_auc"].value < 0.65
     assert done.decision != "adapt"
 
 
@@ -220,19 +220,19 @@ def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tm
     path = write_recipe(tmp_path, frame, recipe_text)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    found = {c["name"]: c for c in done.result["candidates"]}
-    assert {"blend_baselines", "blend_bases"} <= found.keys() and found["blend_bases"]["kind"] == "base"
-    assert done.result["champion"].startswith("blend"), "this guards nothing"
+    found = {c.name: c for c in done.result.candidates}
+    assert {"blend_baselines", "blend_bases"} <= found.keys() and found["blend_bases"].kind == "base"
+    assert done.result.champion.startswith("blend"), "this guards nothing"
     table = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
     others = table.select(n for n in found if not n.startswith("blend")).to_numpy()
     for name in (n for n in found if n.startswith("blend")):  # each row by a mean of what its own fold made
         p = table[name].to_numpy()
         assert (p >= others.min(axis=1) - 1e-9).all() and (p <= others.max(axis=1) + 1e-9).all()
         told = roc_auc_score(table["target"] == "yes", table[name])
-        assert found[name]["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told)
+        assert found[name].scores["holdout"]["roc_auc"].value == pytest.approx(told)
     model = tmp_path / "out" / "bundle" / "model"
     weights = json.loads((model / "config.json").read_text())["weights"]
-    assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result["bundle"]["members"])
+    assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result.bundle.members)
     assert {p.name for p in model.iterdir() if p.is_dir()} == set(weights)
     assert tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet").rows_scored == 400
 
@@ -258,7 +258,7 @@ def test_what_was_refused_in_a_fold_is_not_judged(tmp_path: Path, monkeypatch: p
     asked: list[Any] = []
     monkeypatch.setattr(sys.modules["tabkit.run"], "pool", lambda *a: (asked.extend(a), pool(*a))[1])
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick", jobs=1)
-    assert done.result["chosen"]["base"] == "icl_as_is" and done.result["planned"] is not None
+    assert done.result.chosen.base == "icl_as_is" and done.result.planned is not None
 
     plan, table, everything, folds, *rest = asked
     first = folds[0].scorecard
