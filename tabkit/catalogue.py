@@ -186,16 +186,17 @@ def _metrics() -> list[dict[str, str]]:
 
 
 def _checks() -> list[dict[str, str]]:
-    from tabkit.evaluate.checks import ListEvidence, all_checks
+    from tabkit.evaluate.checks import ListCheck, all_checks
 
+    lists_last = sorted(all_checks(), key=lambda check: issubclass(check, ListCheck))
     return [
         {
-            "check": check.code,
-            "severity": check.severity,
-            "title": f"{check.title} (ranking)" if issubclass(check.arm, ListEvidence) else check.title,
-            "question": check.question,
+            "check": c.code,
+            "severity": c.severity,
+            "title": f"{c.title} (ranking)" if issubclass(c, ListCheck) else c.title,
+            "question": c.question,
         }
-        for check in all_checks()
+        for c in lists_last
     ]
 
 

@@ -16,9 +16,6 @@ from tabkit.models.blend import Part, mix
 from tabkit.models.parts.bagged import Bagged
 from tabkit.seed import stream
 
-CURVE_SHARES = {"quick": (0.5,), "standard": (0.125, 0.25, 0.5), "thorough": (0.0625, 0.125, 0.25, 0.5)}
-"""Shares of the train rows at which the learning curve is measured, by budget."""
-
 
 def shuffled(candidate: TableCandidate, train: Features, valid: Features, seed: int, budget: Budget) -> Predictions:
     """Run the procedure on shuffled labels and predict valid: a pipeline without a leak now knows nothing."""
@@ -45,7 +42,7 @@ def learning_curve(
     order = _nested_order(train, runtime.stream("curve"))
     budget = runtime.budget
     smaller = replace(budget, trials=max(1, budget.trials // 4), seconds=budget.seconds / 4)
-    shares = CURVE_SHARES[budget.level]
+    shares = budget.curve_shares
     singles = {member.name: member for c in candidates for member in c.members or (c,)}
     for done, share in enumerate(shares):
         rows = np.sort(order[: max(2, round(share * len(train)))])

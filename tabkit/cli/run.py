@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     from tabkit.result import CandidateFacts, Result
 
 
-class BudgetLevel(StrEnum):
-    """How long to search; the harness is the same."""
-
-    quick = "quick"
-    standard = "standard"
-    thorough = "thorough"
-
-
 def command(
     recipe: Recipe,
     data: Annotated[
@@ -36,7 +27,9 @@ def command(
     source: Annotated[Path | None, typer.Option(help="Related rows to pretrain on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. Default: runs/NAME-TIMESTAMP.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same split and models.", min=0)] = 0,
-    budget: Annotated[BudgetLevel, typer.Option(help="How long to search.")] = BudgetLevel.standard,
+    budget: Annotated[
+        str, typer.Option(help="How long to search: quick, standard or thorough.", metavar="LEVEL")
+    ] = "standard",
     device: Annotated[Device, typer.Option(help="Where networks are trained.")] = Device.auto,
     distill: Annotated[
         bool, typer.Option("--distill", help="Also teach LightGBM the champion's answers, for scoring at tree speed.")
@@ -78,7 +71,7 @@ def command(
             data,
             out=out,
             seed=seed,
-            budget=budget.value,
+            budget=budget,
             device=device.value,
             watch=watch,
             command=" ".join(["tabkit", *map(shlex.quote, sys.argv[1:])]),

@@ -30,8 +30,8 @@ class Terms:
         What is reported; the first one decides.
     worthwhile
         The smallest gain in it that would matter.
-    level
-        The budget's level, which sets the number of resamples.
+    resamples
+        Behind an interval on the holdout.
     unit
         What is held out and drawn: a row, or a user.
     cpu_hour_cost
@@ -40,7 +40,7 @@ class Terms:
 
     metrics: dict[str, Metric]
     worthwhile: float
-    level: str
+    resamples: int
     seed: int
     unit: Literal["row", "user"] = "row"
     cpu_hour_cost: float = 0.05

@@ -23,7 +23,7 @@ from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import decide, explore, plan_of
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Resampled, Resampler, interval, paired, widening_over_folds
+from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired, widening_over_folds
 from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
 from tabkit.learner import Predictions, candidate_name
 from tabkit.models.blend import described, mean_weights
@@ -258,7 +258,7 @@ class _Pooled:
         split = replace(one, holdout=rows, fold=0)
         groups = None if one.groups is None else one.groups[rows]
         widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
-        resampler = Resampler(len(rows), groups, RESAMPLES[terms.level], terms.seed, widening)
+        resampler = Resampler(len(rows), groups, terms.resamples, terms.seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
 
     def predictions(self, pick: Pick) -> list[Predictions]:

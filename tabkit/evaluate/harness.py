@@ -12,7 +12,7 @@ from typing import Any
 
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs
-from tabkit.evaluate.intervals import LEVEL, RESAMPLES, Resampled, Resampler, interval, paired
+from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Candidate
 from tabkit.result import (
@@ -171,7 +171,7 @@ def resamplers(sizes: Mapping[Part, int], groups: Mapping[Part, Any] | None, ter
         part: Resampler(
             sizes[part],
             None if groups is None else groups[part],
-            RESAMPLES[terms.level] // (1 if part == "holdout" else TRAIN_SHARE),
+            terms.resamples // (1 if part == "holdout" else TRAIN_SHARE),
             terms.seed,
         )
         for part in PARTS

@@ -21,9 +21,6 @@ from tabkit.seed import stream
 LEVEL = 0.95
 _CHUNK_BYTES = 48_000_000
 
-RESAMPLES = {"quick": 1000, "standard": 2000, "thorough": 5000}
-"""Resamples behind an interval, by budget."""
-
 
 class Resampled(NamedTuple):
     """A metric's value on all rows, and on each of the common resamples (resamples,)."""

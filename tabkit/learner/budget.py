@@ -19,6 +19,7 @@ class Budget:
 
     ``trials``, ``epochs`` and ``trees`` decide in practice, so that a seed gives the same model everywhere.
     ``seconds`` is the ceiling that keeps a promise of time on a slow machine; a candidate that hits it says so.
+    ``resamples`` stand behind every interval; the learning curve is measured at ``curve_shares`` of the train rows.
     """
 
     level: str
@@ -26,6 +27,8 @@ class Budget:
     trials: int
     epochs: int
     trees: int
+    resamples: int
+    curve_shares: tuple[float, ...]
     device: Device = "auto"
     progress: Callable[[float, str], None] = field(default=lambda fraction, note: None, repr=False, compare=False)
 
@@ -35,10 +38,21 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget("quick", seconds=20, trials=15, epochs=24, trees=500),
-    "standard": Budget("standard", seconds=120, trials=50, epochs=150, trees=2000),
-    "thorough": Budget("thorough", seconds=600, trials=200, epochs=400, trees=5000),
+    "quick": Budget("quick", seconds=20, trials=15, epochs=24, trees=500, resamples=1000, curve_shares=(0.5,)),
+    "standard": Budget(
+        "standard", seconds=120, trials=50, epochs=150, trees=2000, resamples=2000, curve_shares=(0.125, 0.25, 0.5)
+    ),
+    "thorough": Budget(
+        "thorough",
+        seconds=600,
+        trials=200,
+        epochs=400,
+        trees=5000,
+        resamples=5000,
+        curve_shares=(0.0625, 0.125, 0.25, 0.5),
+    ),
 }
+"""The levels, least first: all that a level decides is here."""
 
 
 def budget_of(level: str, device: Device = "auto") -> Budget:

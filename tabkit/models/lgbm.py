@@ -228,9 +228,9 @@ def _whole(grown: _Grown, train: Features, how: str) -> Adapted[Model]:
 class _Clock:
     """Ends growing at the deadline, even after the first tree; ``struck`` tells whether it did."""
 
-    order = 25  # after the recording (20): the first tree may be late already
-
     def __init__(self, deadline: float) -> None:
+        # After the recording (20): the first tree may be late already. LightGBM reads it from the object itself.
+        self.order = 25
         self.deadline = deadline
         self.struck = False
 

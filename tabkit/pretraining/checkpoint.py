@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tabkit.errors import UsageError
 from tabkit.files import whole_file, write_text
-from tabkit.models.parts.icl_weights import open_folder
 from tabkit.models.parts.icl_net import IclConfig, IclNet
+from tabkit.models.parts.icl_weights import open_folder
 from tabkit.pretraining.muon import Muon
 from tabkit.pretraining.schedule import Schedule
 

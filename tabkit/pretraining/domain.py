@@ -52,7 +52,7 @@ def read_table_of(source: str, seed: int, out: Path) -> DomainTable:
         )
     if not data and recipe.sample is None:
         raise UsageError(f"Recipe {recipe.name} has no sample of its own: give its table as {name}=DATA.")
-    rows = read_rows(plan, data or None, None, out)
+    rows = read_rows(plan, data or None, rejects_to=out)
     if len(rows.classes) > MAX_CLASSES:
         raise DataError(
             f"{source}: target '{recipe.target}' has {len(rows.classes)} classes. Expected 2 to {MAX_CLASSES}."
@@ -60,10 +60,9 @@ def read_table_of(source: str, seed: int, out: Path) -> DomainTable:
     without_inner = recipe.model_copy(update={"split": recipe.split.model_copy(update={"inner": None})})
     frame = rows.labelled.frame
     split = split_rows(frame, without_inner, seed)[0]
-    metrics = resolve([recipe.metrics.primary], recipe.task, str(plan.path))
     encoder = encoder_of(plan, rows, split)
     train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
-    metric = metrics[recipe.metrics.primary]
+    metric = resolve([recipe.metrics.primary], recipe.task, str(plan.path))[recipe.metrics.primary]
     return DomainTable(
         recipe.name,
         rows.table.fingerprint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,7 @@ class ListRun:
         assert ranking is not None
         self.options, self.ranking = options, ranking
         self.budget = budget_of(options.budget, options.device)
-        self.terms = terms = terms_of(self.plan, options)
+        self.terms = terms = terms_of(self.plan, options, self.budget)
         self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, options.budget, str(self.plan.path))
         depth = max(LEAST_DEPTH, ranking.length)
         self.question = Question(tuple(terms.metrics), depth, ranking.new_only, ranking.margin, ranking.currency)
@@ -217,8 +218,8 @@ class ListRun:
         key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
         return Windows(clock, valid, Sealed(holdout, key))
 
-    def find(self) -> ListOutcome:
-        """Carry out the procedure; fit what is bundled."""
+    def find(self, until_written: ExitStack) -> ListOutcome:
+        """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""
         runtime = Runtime(self.options.seed, self.budget, self.options.watch)
         found = find(ListArm(self, self.windows, runtime))
         champion = found.findings.champion

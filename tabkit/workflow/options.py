@@ -13,7 +13,7 @@ from tabkit.data.source import DataLike
 from tabkit.errors import UsageError, nearest
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.metrics import resolve
-from tabkit.learner import Device
+from tabkit.learner import Budget, Device
 from tabkit.recipe import Plan, Recipe
 
 CPU_HOUR_COST = 0.05
@@ -127,7 +127,7 @@ _REFUSED = {
 }
 
 
-def terms_of(plan: Plan, options: Options) -> Terms:
+def terms_of(plan: Plan, options: Options, budget: Budget) -> Terms:
     """Return by what the candidates of a run are judged.
 
     Raises
@@ -140,7 +140,7 @@ def terms_of(plan: Plan, options: Options) -> Terms:
     metrics = resolve(names, recipe.task, str(plan.path))
     price = CPU_HOUR_COST if recipe.value is None else recipe.value.cpu_hour_cost
     unit: Literal["row", "user"] = "user" if recipe.task == "ranking" else "row"
-    return Terms(metrics, recipe.metrics.worthwhile, options.budget, options.seed, unit, price)
+    return Terms(metrics, recipe.metrics.worthwhile, budget.resamples, options.seed, unit, price)
 
 
 def options_for(recipe: Recipe, settings: Mapping[str, Any]) -> TableOptions | ListOptions:
