@@ -16,6 +16,7 @@ from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
 from tabkit.evaluate.choice import Terms
+from tabkit.evaluate.comparison import explore
 from tabkit.evaluate.fidelity import fidelity
 from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
@@ -265,7 +266,9 @@ class OpenTable:
             n_unlabelled,
             findings.metrics,
         )
-        return findings.model_copy(update={"candidates": (*findings.candidates, facts), "student": told})
+        exploratory = explore(findings.chosen, self.terms.metric, {**judged.on_holdout, student.name: ours})
+        changed = {"candidates": (*findings.candidates, facts), "exploratory": exploratory, "student": told}
+        return findings.model_copy(update=changed)
 
 
 def unit_of(metric: Metric, plan: Plan) -> str:

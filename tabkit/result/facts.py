@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
@@ -39,6 +39,13 @@ Number = Annotated[
 
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"additionalProperties": False})
 """The schema describes every key, and refuses others; who reads an older or newer file ignores them."""
+
+def _none_if_undefined(value: float | None) -> float | None:
+    return None if value is None else _none_if_nan(value)
+
+
+MaybeNumber = Annotated[float | None, AfterValidator(_none_if_undefined)]
+"""A number that may not be there; one that is undefined is not there either."""
 
 
 @dataclass(frozen=True, config=DOCUMENTED)
@@ -91,7 +98,7 @@ class Step:
 
     step: int
     """Epochs, trees or trials before it; 0 is the untouched base."""
-    train_loss: float | None
+    train_loss: MaybeNumber
     """Loss on train; null if it was not measured."""
     valid_loss: Number
     """Loss on valid."""

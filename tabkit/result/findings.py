@@ -18,6 +18,7 @@ from tabkit.result.facts import (
     Decision,
     Interval,
     Kind,
+    MaybeNumber,
     Number,
     Part,
     Severity,
@@ -70,9 +71,9 @@ class Calibration(Facts):
     """Bins by decile of the predicted probability."""
     ece: Number
     """Expected calibration error: mean distance between predicted and observed."""
-    slope: float | None
+    slope: MaybeNumber
     """Cox's calibration slope; 1 is ideal."""
-    intercept: float | None
+    intercept: MaybeNumber
     """Cox's calibration intercept; 0 is ideal."""
 
 
@@ -99,11 +100,11 @@ class CandidateFacts(Facts):
     """Why the harness refused it (its proof contradicts its how); null if it did not."""
     scores: dict[Part, dict[str, Interval]] = {}
     """Scores by part, then metric; empty if the candidate was refused."""
-    overfit_gap: float | None = None
+    overfit_gap: MaybeNumber = None
     """Train minus holdout on the primary metric; above zero if train looks better, whatever the metric's direction."""
-    excess_gap: float | None = None
+    excess_gap: MaybeNumber = None
     """Its overfit gap minus that of the chosen baseline."""
-    selection_optimism: float | None = None
+    selection_optimism: MaybeNumber = None
     """Valid minus holdout on the primary metric; above zero if valid looks better."""
     calibration: Calibration | None = None
     """Calibration on the holdout; binary tasks only."""
