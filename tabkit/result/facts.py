@@ -40,6 +40,7 @@ Number = Annotated[
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"additionalProperties": False})
 """The schema describes every key, and refuses others; who reads an older or newer file ignores them."""
 
+
 def _none_if_undefined(value: float | None) -> float | None:
     return None if value is None else _none_if_nan(value)
 
