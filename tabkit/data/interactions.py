@@ -388,6 +388,24 @@ def day_after(frame: pl.DataFrame, time: str) -> int:
     return (last // SECONDS_A_DAY + 1) * SECONDS_A_DAY
 
 
+def stray(frame: pl.DataFrame, time: str) -> str:
+    """Say which few events lie far after all others: one line of 2099 would move every window. Empty if none do.
+
+    Few are up to one in a thousand; far is further than all other events span.
+    """
+    seconds = np.sort(moments(frame[time].drop_nulls())[0].to_numpy())
+    few = max(1, len(seconds) // 1000)
+    if len(seconds) < 10 * few:
+        return ""
+    gaps = np.diff(seconds[-few - 1 :])
+    at = len(seconds) - few + int(np.argmax(gaps))
+    if gaps.max() <= seconds[at - 1] - seconds[0]:
+        return ""
+    last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
+    n = len(seconds) - at
+    return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
+
+
 def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = None) -> Events:
     """Turn an event table into codes.
 
@@ -408,9 +426,14 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
     if not frame.height:
         raise DataError(f"No row has a {names.user}, a {names.item} and a {names.time}. Expected events.")
     calendar = calendar or Calendar()
+    if names.basket is None:  # the same user, item and moment twice is one event, exported twice
+        frame = frame.unique([names.user, names.item, names.time], keep="first", maintain_order=True)
+    # Vocabularies are text or whole numbers, which JSON keeps as they are.
+    named = [c for c in (names.user, names.item, names.store) if c and not frame[c].dtype.is_integer()]
+    frame = frame.with_columns(frame[c].cast(pl.String) for c in named)
     day = ((moments(frame[names.time])[0] - calendar.origin) // calendar.tick).cast(pl.Int32)
     end = calendar.day_at(day_after(frame, names.time) - 1) + 1
-    basket = frame[names.basket] if names.basket else pl.Series(range(frame.height), dtype=pl.Int64)
+    basket = _baskets(frame, names)
     store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
     price = (
         frame[names.price].cast(pl.Float32)
@@ -422,7 +445,7 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
         {
             "user": _codes(frame[names.user], users),
             "item": _codes(frame[names.item], items),
-            "basket": basket.rank("dense").cast(pl.Int32) - 1,
+            "basket": basket,
             "day": day,
             "store": _codes(store, stores).fill_null(-1),
             "price": price,
@@ -445,6 +468,15 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
         end,
         calendar,
     )
+
+
+def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
+    """Code baskets (n_rows,); a line without one is a basket of its own."""
+    own = pl.Series(range(frame.height), dtype=pl.Int32)
+    if names.basket is None:
+        return own
+    known = frame[names.basket].rank("dense").cast(pl.Int32) - 1
+    return known.fill_null(own + known.n_unique())
 
 
 def _columns(coded: pl.DataFrame) -> tuple[Codes, Codes, Codes, Codes, Codes, npt.NDArray[np.float32]]:

@@ -46,7 +46,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     _unjudged: TypedModel | None
 
     # scikit-learn reads an estimator's parameters from its constructor, so each is there by itself.
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         budget: str = "quick",

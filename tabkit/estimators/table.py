@@ -14,7 +14,8 @@ from tabkit.draft.columns import ColumnProfile
 from tabkit.draft.profile import Profile, Roles, open_table, profile_of
 from tabkit.draft.write import DEFAULT_METRICS, Question, recipe_text, schema_text
 from tabkit.errors import DataError, count
-from tabkit.recipe import Plan, Task, load_recipe
+from tabkit.recipe import Plan, load_recipe
+from tabkit.result import Task
 from tabkit.schema import Field, Schema
 from tabkit.workflow.reading import MIN_ROWS
 

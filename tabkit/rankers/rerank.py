@@ -193,7 +193,7 @@ class Rerank(Ranker):
         more: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         if base is not None:
             more |= {"learning_rate": 0.02}  # at .05, continuing on one store's rows lost .011 NDCG@10
-        data = lgb.Dataset(x, y, feature_name=list(names))
+        data = lgb.Dataset(x, y, feature_name=[f"f{i}" for i in range(len(names))])
         start = None if base is None else lgb.Booster(model_str=base)
         booster = lgb.train(PARAMETERS | more, data, n_trees, init_model=start)
         self.text = booster.model_to_string()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.interactions import WINDOW, Events, Names, Truth, arrivals, events_of, moments, truth_of
+from tabkit.data.interactions import WINDOW, Events, Names, Truth, arrivals, events_of, moments, stray, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count
@@ -182,10 +183,11 @@ class ListRun:
             )
         self.options.watch("data", 0.0, "reading")
         given = input_of(plan, data, plan.recipe.sample, "--data FILE")
-        self.table: Table = read_table(plan, given, plan.recipe.where)
+        quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
+        self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
         names = _names(plan)
-        self.note = moments(self.table.frame[names.time])[1]
+        self._leave_out()
         if parent is None:
             calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
             self.events = events_of(self.table.frame, names, calendar)
@@ -197,6 +199,50 @@ class ListRun:
             self.todo = wanted_on_top(taken.base, self.todo)
         self.windows = self._windows()
         self.options.watch("data", 1.0, "")
+
+    def _leave_out(self) -> None:
+        """Set apart the lines that are no event, and say what is odd about the rest.
+
+        Raises
+        ------
+        DataError
+            A few lines lie so far after all others that every window would be theirs.
+        """
+        recipe, frame, notes = self.plan.recipe, self.table.frame, []
+        time, quantity = str(recipe.time), self.ranking.quantity
+        there = pl.Series([True]).new_from_index(0, frame.height)
+        for column in _key(self.plan):
+            there = there & frame[column].is_not_null()
+        if not there.all():
+            notes.append(f"{count(int((~there).sum()), 'line')} without {' or '.join(_key(self.plan))} were left out.")
+        if quantity is not None:
+            taken = (frame[quantity] > 0).fill_null(True)
+            notes.append(f"{count(int((there & ~taken).sum()), 'line')} whose {quantity} is not above 0 were left out.")
+            there = there & taken
+        lines = frame.filter(there)
+        if far := stray(lines, time):
+            raise DataError(
+                f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
+                f"where = \"{time} < '2025-01-01'\"."
+            )
+        if self.ranking.basket is None:
+            repeats = lines.height - lines.select(_key(self.plan)).n_unique()
+            if repeats:
+                notes.append(f"{count(repeats, 'line')} that repeat user, item and time of another were counted once.")
+        notes += [
+            f"{c} has values below 0: name it as quantity under [ranking] to leave returns out."
+            for c in _returns(self.plan, lines)
+        ]
+        if unit := moments(lines[time])[1]:
+            notes.append(unit)
+        self.note = " ".join(notes)
+        gone = frame.height - lines.height
+        self.table = replace(
+            self.table,
+            frame=lines,
+            rows=self.table.rows[there.to_numpy()],
+            n_out_of_scope=self.table.n_out_of_scope + gone,
+        )
 
     def _windows(self) -> Windows:
         clock, events, ranking, recipe = self.clock, self.events, self.ranking, self.plan.recipe
@@ -323,6 +369,21 @@ class ListRun:
 
     def finish(self) -> None:
         """Nothing is left to remove."""
+
+
+def _key(plan: Plan) -> list[str]:
+    """Return the columns without which a line is no event."""
+    recipe = plan.recipe
+    return [str(recipe.id), recipe.target, str(recipe.time)]
+
+
+_QUANTITY = re.compile(r"(^|[^a-z])(qty|quantity|quantities|units?|amount|count)([^a-z]|$)", re.I)
+
+
+def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
+    """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
+    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
+    return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
 
 
 def _names(plan: Plan) -> Names:
