@@ -122,4 +122,5 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         ValueError
             ``X`` does not fit what the estimator was fitted on.
         """
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[chosen])
