@@ -66,7 +66,7 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     >>> model.verdict_.decision  # doctest: +SKIP
     'use_baseline'
     >>> model.predict_proba(X[:1]).round(3)  # doctest: +SKIP
-    array([[1., 0.]])
+    array([[0.994, 0.006]])
     """
 
     def fit(self, X: Any, y: Any) -> Self:
