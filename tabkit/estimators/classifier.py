@@ -66,7 +66,7 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     >>> model.verdict_.decision  # doctest: +SKIP
     'use_baseline'
     >>> model.predict_proba(X[:1]).round(3)  # doctest: +SKIP
-    array([[1., 0.]])
+    array([[0.994, 0.006]])
     """
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -122,4 +122,5 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         ValueError
             ``X`` does not fit what the estimator was fitted on.
         """
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[chosen])
