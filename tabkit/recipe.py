@@ -17,11 +17,9 @@ from pydantic import Field as Key
 
 from tabkit import shipped
 from tabkit.errors import UsageError, nearest
+from tabkit.result.facts import SplitKind, Task
 from tabkit.schema import Schema, read_schema
 from tabkit.strict import Strict, read_toml
-
-Task = Literal["binary", "multiclass", "regression", "ranking"]
-SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 
 
 class Source(Strict):

@@ -37,7 +37,7 @@ class Scored:
     ignored: tuple[str, ...]
 
 
-def score(
+def score(  # noqa: PLR0913 (the options of the verb)
     bundle: str | Path,
     data: DataLike,
     out: str | Path,

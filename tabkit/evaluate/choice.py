@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -152,13 +152,14 @@ def picked_on_valid(candidates: Sequence[TableCandidate], valid: Features, metri
     return out
 
 
-def better_on_valid(choice: Choice, metric: Metric) -> str:
-    """Return what stays if adapting did not pay; a tie goes to the baseline."""
+def better_on_valid(choice: Choice, metric: Metric, barred: Collection[str] = ()) -> str:
+    """Return what stays if adapting did not pay, none of those ``barred``; a tie goes to the baseline."""
     chosen = choice.chosen
     if chosen.base is None:
         return chosen.baseline
     blended = candidate_name("blend", "bases")  # there without an adapted blend if no adapted member had weight
     options = [chosen.baseline, chosen.base, *([blended] if blended in choice.on_valid else [])]
+    options = [name for name in options if name not in barred]
     return max(options, key=lambda name: metric.sign * or_worst(choice.on_valid[name], metric))
 
 

@@ -81,7 +81,12 @@ def explore(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> 
 
 
 def decide(
-    planned: Planned | None, choice: Choice, terms: Terms, n_rows: Mapping[str, int], curve: GainCurve
+    planned: Planned | None,
+    choice: Choice,
+    terms: Terms,
+    n_rows: Mapping[str, int],
+    curve: GainCurve,
+    barred: Collection[str] = (),
 ) -> tuple[Verdict, str]:
     """Turn the planned comparison into a verdict, and name the champion that follows it.
 
@@ -89,6 +94,8 @@ def decide(
     ----------
     n_rows
         Rows (or users) of the parts, ``holdout`` among them.
+    barred
+        Who does not stay, whatever valid says: see :func:`proven_worse`.
     """
     titles, baseline = choice.titles, choice.chosen.baseline
     if planned is None:
@@ -103,7 +110,7 @@ def decide(
     if choice.chosen.base is not None and all(a.low > worthwhile for a in planned.against):
         sentence = _paid(planned, titles, titles[baseline], metric)
         return Verdict(decision="adapt", sentence=sentence, reason=reason), planned.candidate
-    stay = better_on_valid(choice, metric)
+    stay = better_on_valid(choice, metric, barred)
     if all(a.gain > worthwhile for a in planned.against):
         needed = rows_needed(planned.against, worthwhile, sum(n_rows.values()), curve)
         more = (
@@ -123,6 +130,11 @@ def decide(
         return Verdict(decision="keep_base", sentence=sentence, reason=reason), stay
     sentence = f"Fine-tuning did not pay: use {titles[stay]}. {finding}."
     return Verdict(decision="use_baseline", sentence=sentence, reason=reason), stay
+
+
+def proven_worse(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> frozenset[str]:
+    """Return the candidates that the holdout proves worse than the best baseline: none of them may be the champion."""
+    return frozenset(n for n in scores if paired(metric, scores[n], scores[chosen.baseline])[0].high < 0)
 
 
 def _paid(planned: Planned, titles: Mapping[str, str], baseline: str, metric: Metric) -> str:
@@ -149,7 +161,12 @@ def _shortfall(planned: Planned, titles: Mapping[str, str], metric: Metric, wort
 
 
 def over_cutoffs(
-    verdict: Verdict, champion: str, earlier: Sequence[Cutoff], choice: Choice, terms: Terms
+    verdict: Verdict,
+    champion: str,
+    earlier: Sequence[Cutoff],
+    choice: Choice,
+    terms: Terms,
+    barred: Collection[str] = (),
 ) -> tuple[Verdict, str]:
     """Let ``adapt`` stand only if most cutoffs agree: one window of four weeks can be lucky.
 
@@ -165,7 +182,7 @@ def over_cutoffs(
     reason = f"{verdict.reason} Of {total} cutoffs, {held} showed all gains to be worthwhile."
     if verdict.decision != "adapt" or 2 * held > total:
         return verdict.model_copy(update={"reason": reason}), champion
-    stay = better_on_valid(choice, terms.metric)
+    stay = better_on_valid(choice, terms.metric, barred)
     sentence = (
         f"Not enough evidence: the gain at the last cutoff is not there at most of the {total} cutoffs. "
         f"Until then use {choice.titles[stay]}."

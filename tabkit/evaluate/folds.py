@@ -21,7 +21,7 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import decide, explore, plan_of
+from tabkit.evaluate.comparison import decide, explore, plan_of, proven_worse
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired, widening_over_folds
 from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
@@ -115,7 +115,9 @@ def pool(
     )
     planned = _planned(chosen, names, pooled, terms)
     # Every row is in the holdout; parts of a fold are not rows beside them.
-    verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {})
+    on_holdout = {name: found[terms.primary] for name, found in spread.items()}
+    barred = proven_worse(chosen, terms.metric, on_holdout)
+    verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {}, barred)
     verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 
     rows = pooled.split.holdout
@@ -137,7 +139,7 @@ def pool(
         candidates=candidates,
         chosen=chosen,
         planned=planned,
-        exploratory=explore(chosen, terms.metric, {name: found[terms.primary] for name, found in spread.items()}),
+        exploratory=explore(chosen, terms.metric, on_holdout),
         verdict=verdict,
         champion=champion,
         slices=slices_of(plan, held, shown, terms.metric)[1],

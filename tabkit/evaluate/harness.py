@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs
+from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Candidate
@@ -159,8 +159,9 @@ def judge(
     )
     on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items()}
     planned = compare_planned(choice.chosen, terms, on_holdout)
-    verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve)
-    verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms)
+    barred = proven_worse(choice.chosen, terms.metric, on_holdout)
+    verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
+    verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms, barred)
     exploratory = explore(choice.chosen, terms.metric, on_holdout)
     return Judged(facts, on_holdout, choice, planned, exploratory, verdict, champion, terms)
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tabkit.result.facts import (
+    DOCUMENTED,
     Block,
     CheckState,
     Cost,
@@ -29,7 +30,7 @@ from tabkit.result.facts import (
 class Facts(BaseModel):
     """A frozen group of facts; keys that this version does not know are ignored when it reads an older or newer file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(**DOCUMENTED, frozen=True, extra="ignore", protected_namespaces=())
 
 
 class MetricFacts(Facts):

@@ -11,6 +11,7 @@ from tabkit.adapt import Watch
 from tabkit.adapt.runtime import silent
 from tabkit.data.source import DataLike
 from tabkit.errors import UsageError, nearest
+from tabkit.evaluate.checks import all_checks
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.metrics import resolve
 from tabkit.learner import Budget, Device
@@ -133,11 +134,12 @@ def terms_of(plan: Plan, options: Options, budget: Budget) -> Terms:
     Raises
     ------
     UsageError
-        An unknown metric, or one of another task.
+        An unknown metric, one of another task, or a check that cannot be loaded.
     """
     recipe = plan.recipe
     names = list(dict.fromkeys([recipe.metrics.primary, *recipe.metrics.report]))
     metrics = resolve(names, recipe.task, str(plan.path))
+    all_checks()  # one that cannot be loaded is refused now, not when the holdout is open
     price = CPU_HOUR_COST if recipe.value is None else recipe.value.cpu_hour_cost
     unit: Literal["row", "user"] = "user" if recipe.task == "ranking" else "row"
     return Terms(metrics, recipe.metrics.worthwhile, budget.resamples, options.seed, unit, price)
