@@ -20,7 +20,7 @@ AUC, LOSS = METRICS["roc_auc"], METRICS["log_loss"]
 CHOSEN = Chosen(adapted="net_full", base="net_as_is", baseline="lgbm")
 TITLES = {"net_full": "Net (all weights)", "net_as_is": "Net (untouched base)", "lgbm": "LightGBM"}
 ROWS = {"train": 600, "valid": 150, "holdout": 250}
-TERMS = Terms({"roc_auc": AUC}, 0.0, "quick", 0)
+TERMS = Terms({"roc_auc": AUC}, 0.0, 1000, 0)
 
 
 def against(name: str, gain: tuple[float, float, float], role: str = "") -> Against:

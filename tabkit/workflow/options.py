@@ -162,6 +162,12 @@ def options_for(recipe: Recipe, settings: Mapping[str, Any]) -> TableOptions | L
             chosen[name] = value
         elif name not in theirs:
             raise UsageError(f"run() knows no option '{name}'.{nearest(name, [*own, *theirs])}")
-        elif value is not None and value != theirs[name]:  # what asks for nothing may be there
+        elif _asks(value, theirs[name]):
             raise UsageError(_REFUSED[name].format(value=value, recipe=recipe.name, task=recipe.task))
     return kind(**chosen)
+
+
+def _asks(value: Any, default: Any) -> bool:
+    """Tell whether an option asks for something; a frame is not to be compared with anything."""
+    nothing = value is None or (isinstance(value, Mapping) and not value)
+    return not nothing and (default is None or value != default)
