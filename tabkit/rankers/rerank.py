@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import WINDOW, Codes, Events, Joined, blocks, truth_of
+from tabkit.data.interactions import WINDOW, Codes, Events, Joined, Truth, blocks, truth_of
 from tabkit.data.windows import features
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
@@ -170,15 +170,20 @@ class Rerank(Ranker):
             )
         return kept
 
+    def _truths(self, days: list[int]) -> list[tuple[int, Truth]]:
+        """Return the label windows, of the users learned from if any of them has history before one; else of everyone."""
+        windows = [(day, truth_of(self.past, day, day + WINDOW)) for day in days]
+        if self.only is None:
+            return windows
+        own = [(day, truth.take(np.flatnonzero(np.isin(truth.users, self.only)))) for day, truth in windows]
+        return [(day, truth) for day, truth in own if len(truth.users)] or windows
+
     def _learn(self, days: list[int], rng: np.random.Generator, budget: Budget, n_trees: int, base: str | None) -> None:
         import lightgbm as lgb
 
         xs, ys = [], []
         names: tuple[str, ...] = ()
-        for day in days:
-            truth = truth_of(self.past, day, day + WINDOW)
-            if self.only is not None:
-                truth = truth.take(np.flatnonzero(np.isin(truth.users, self.only)))
+        for day, truth in self._truths(days):
             pairs = self.pairs(truth.users, day)
             names = pairs.names
             per_user = np.diff(pairs.start)
