@@ -173,6 +173,10 @@ def _base(findings: TableFindings) -> str | None:
     return findings.chosen.base
 
 
+def _best_base(findings: TableFindings) -> str | None:
+    return findings.chosen.best_base
+
+
 def _baseline(findings: TableFindings) -> str | None:
     return findings.chosen.baseline
 
@@ -224,7 +228,10 @@ def _choice(
     everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(f.findings) and _base(f.findings) for f in folds)
     if not everywhere:
         adapted = base = None
-    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior")
+    best_base = modal(_best_base)
+    if best_base not in on_valid or not all(_best_base(f.findings) for f in folds):
+        best_base = None  # some fold cannot say what it is worth
+    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior", best_base=best_base)
     titles = {c.name: c.title for c in (*measured, *refused)}
     return Choice(chosen, on_valid, titles, {c.name: c.refused or "" for c in refused})
 
@@ -403,13 +410,13 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) ->
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
-    picks = {alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
+    picks = {chosen.best_base: _best_base, alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
     opponents = dict(plan_of(chosen, names))
     if any(_blended_alone(f.findings) != _baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
     ours = pooled.primary(terms, _adapted)
     against = (
-        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0])
+        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0], terms.worthwhile)
         for name, role in opponents.items()
     )
     return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))

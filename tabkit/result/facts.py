@@ -17,6 +17,7 @@ Kind = Literal["baseline", "base", "adapted", "student"]
 Part = Literal["train", "valid", "holdout"]
 PARTS: tuple[Part, ...] = ("train", "valid", "holdout")
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
+GainState = Literal["worthwhile", "not_worthwhile", "not_settled"]
 Severity = Literal["error", "warning", "info"]
 CheckState = Literal["pass", "fail", "not_applicable"]
 

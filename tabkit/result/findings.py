@@ -16,6 +16,7 @@ from tabkit.result.facts import (
     CheckState,
     Cost,
     Decision,
+    GainState,
     Interval,
     Kind,
     MaybeNumber,
@@ -152,11 +153,13 @@ class Chosen(Facts):
     """Its own base, untouched."""
     baseline: str
     """The best baseline."""
+    best_base: str | None = None
+    """The best untouched base of all, whichever base was adapted."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names chosen, each once."""
-        return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline) if n))
+        return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline, self.best_base) if n))
 
 
 class Against(Facts):
@@ -172,11 +175,21 @@ class Against(Facts):
     """Lower end of its interval."""
     high: Number
     """Upper end of its interval."""
+    state: GainState = "not_settled"
+    """Whether the gain is shown to be worthwhile, shown not to be, or not settled."""
 
     @classmethod
-    def of(cls, name: str, role: str, gain: Interval) -> Against:
-        """Return the gain over an opponent as it is reported."""
-        return cls(name=name, role=role, gain=gain.value, low=gain.low, high=gain.high)
+    def of(cls, name: str, role: str, gain: Interval, worthwhile: float) -> Against:
+        """Return the gain over an opponent, and which of three states its interval shows.
+
+        Source: two one-sided tests, Schuirmann, *J. Pharmacokinet. Biopharm.* 1987.
+        """
+        state: GainState = "not_settled"
+        if gain.low > worthwhile:
+            state = "worthwhile"
+        elif gain.high < worthwhile:
+            state = "not_worthwhile"
+        return cls(name=name, role=role, gain=gain.value, low=gain.low, high=gain.high, state=state)
 
     @property
     def interval(self) -> Interval:
@@ -224,7 +237,9 @@ class Verdict(Facts):
     reason: str
     """The numbers behind it."""
     rows_needed: int | None = None
-    """More labelled rows that would likely settle it; null if that is not the question, or no reachable number would."""
+    """More labelled rows that would settle it in four of five cases; null if it is settled, or no reachable number would."""
+    rows_even_odds: int | None = None
+    """More labelled rows that would settle it in one of two cases."""
 
 
 class CheckOutcome(Facts):
