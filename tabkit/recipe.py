@@ -399,6 +399,12 @@ def check_names(plan: Plan) -> None:
                     f"{plan.path}: {role} names '{column}', which {plan.schema_path} calls a {spec.type}. Expected "
                     f"{' or '.join(expected)}: give it that type there, or leave {role} out."
                 )
+    time = schema.field(recipe.time) if recipe.time is not None else None
+    if time is not None and time.type in ("string", "boolean"):
+        raise UsageError(
+            f"{plan.path}: time names '{recipe.time}', which is {time.type} in {plan.schema_path}. Expected a date, a "
+            "datetime or a number, which order the rows; set its type (and, if it needs one, its format)."
+        )
     for column in recipe.exclude:
         known_or_raise(column, "exclude")
     for ablation in recipe.ablations:

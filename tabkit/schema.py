@@ -57,6 +57,15 @@ class Field(Strict):
 
     ``known = "at_outcome"`` marks a field that is only known once the outcome is: it may never be a feature.
     ``missing`` adds codes that mean "no value" in this field to those of the schema.
+
+    How numbers in text are written is stated here and never guessed from the file: ``decimal`` is the decimal mark (by
+    default the dialect's, else a point), ``group`` the mark between thousands (with a decimal comma a point, else none; a
+    space stands for every kind of space, an apostrophe for both kinds). ``notation = "percent"`` reads 12.5% as 12.5,
+    and only cells with the sign; ``notation = "currency"`` takes a currency's sign or code off, of ``unit`` only if that
+    is stated, and reads (300) as -300.
+
+    ``format`` is strptime's. Two-digit years (``%y``) are 1970 to 2069. Times with an offset (``%z``) become UTC.
+    Without a format, dates and times are ISO 8601.
     """
 
     type: FieldType
@@ -64,6 +73,9 @@ class Field(Strict):
     description: str = ""
     unit: str = ""
     format: str | None = None
+    decimal: Literal[".", ","] | None = None
+    group: Literal[",", ".", "'", " "] | None = None
+    notation: Literal["percent", "currency"] | None = None
     missing: list[str | int | float] = []
     sensitive: bool = False
     known: Literal["before", "at_outcome"] = "before"
@@ -79,6 +91,8 @@ class Field(Strict):
             raise ValueError(f"pattern needs type 'string', and this field is a {self.type}.")
         if self.format is not None and self.type not in ("date", "datetime"):
             raise ValueError(f"format is for dates ('%d/%m/%Y'), and this field is a {self.type}.")
+        if self.type not in ("number", "integer") and (self.decimal or self.group or self.notation):
+            raise ValueError(f"decimal, group and notation are for numbers, and this field is a {self.type}.")
         expected: dict[str, tuple[type, ...]] = {
             "number": (int, float),
             "integer": (int,),
@@ -95,12 +109,15 @@ class Field(Strict):
         return self
 
 
-TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+TRUE, FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
 """What a boolean may be written as, in any case."""
 
 
 class Dialect(Strict):
-    """How a CSV file is written. What is not stated here is found from the file."""
+    """How a CSV file is written. Delimiter and encoding are found from the file if they are not stated here.
+
+    ``decimal`` is the decimal mark of every field that states none itself; a point if neither does.
+    """
 
     delimiter: str | None = Key(default=None, min_length=1, max_length=1)
     encoding: str | None = None
@@ -136,7 +153,16 @@ class Schema(Strict):
     def _describes_something(self) -> Schema:
         if not self.fields and not self.patterns:
             raise ValueError("a schema needs at least one [fields.NAME] table.")
+        for name, field in (*self.fields.items(), *self.patterns.items()):
+            decimal, group = self.marks(field)
+            if decimal == group:
+                raise ValueError(f"field '{name}' has {group!r} as group and as decimal mark; state another decimal.")
         return self
+
+    def marks(self, field: Field) -> tuple[str, str | None]:
+        """Return the decimal mark of a field's numbers in text, and the mark between thousands."""
+        decimal = field.decimal or self.dialect.decimal or "."
+        return decimal, field.group or ("." if decimal == "," else None)
 
     def field(self, column: str) -> Field | None:
         """Return the field that describes ``column``: by name, else the first pattern that matches."""
@@ -164,8 +190,15 @@ def _frictionless_field(name: str, field: Field | None, schema: Schema) -> dict[
     if field.type == "boolean":
         for key, words in (("trueValues", TRUE), ("falseValues", FALSE)):
             full[key] = list(dict.fromkeys(case for word in words for case in (word, word.capitalize(), word.upper())))
-    if field.type == "number" and schema.dialect.decimal == ",":
-        full |= {"decimalChar": ",", "groupChar": "."}
+    decimal, group = schema.marks(field)
+    for key in ("decimal", "group", "notation"):
+        full.pop(key, None)
+    if field.type == "number" and decimal != ".":
+        full["decimalChar"] = decimal
+    if field.type in ("number", "integer") and group is not None and (field.type == "number" or field.group):
+        full["groupChar"] = group
+    if field.notation is not None:
+        full["bareNumber"] = False
     return {"name": name, **full}
 
 

@@ -27,7 +27,15 @@ _ENDINGS = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring did; ``ignored`` are the input's columns that the model does not need."""
+    """What scoring did.
+
+    Attributes
+    ----------
+    ignored
+        The input's columns that the model does not need.
+    without_id
+        The recipe's id, if the input lacks it: rows are then named by their number, in the column ``row``.
+    """
 
     out: Path
     rejects: Path | None
@@ -35,6 +43,7 @@ class Scored:
     rows_scored: int
     rows_rejected: int
     ignored: tuple[str, ...]
+    without_id: str | None = None
 
 
 def score(  # noqa: PLR0913 (the options of the verb)
@@ -95,7 +104,7 @@ def _score(bundle: Bundle, source: Input, parts: _Parts, chunk_rows: int, watch:
         for number, batch in enumerate(source.batches(chunk_rows)):
             done += len(batch.rows) + count_rows(batch.malformed)
             if number >= parts.finished:
-                scores = bundle.score(batch, columns, source.decimal)
+                scores = bundle.score(batch, columns)
                 totals = {
                     "scored": totals["scored"] + scores.n_scored,
                     "rejected": totals["rejected"] + scores.n_rejected,
@@ -107,10 +116,12 @@ def _score(bundle: Bundle, source: Input, parts: _Parts, chunk_rows: int, watch:
         raise
     if totals["scored"] + totals["rejected"] != done:
         raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
-    parts.finish(totals, bundle.empty())
-    ignored = tuple(c for c in source.columns if c not in columns)
+    parts.finish(totals, bundle)
+    id_ = bundle.plan.recipe.id
+    ignored = tuple(c for c in source.columns if c not in columns and c != id_)
     wrote = parts.rejects if totals["rejected"] else None
-    return Scored(parts.out, wrote, done, totals["scored"], totals["rejected"], ignored)
+    without_id = None if id_ in source.columns else id_
+    return Scored(parts.out, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
 
 
 def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
@@ -187,9 +198,10 @@ class _Parts:
     def _save_state(self) -> None:
         write_text(self.folder / "state.json", json.dumps(self.state))
 
-    def finish(self, totals: dict[str, int], empty: pl.DataFrame) -> None:
+    def finish(self, totals: dict[str, int], bundle: Bundle) -> None:
         """Turn the parts into the output and the rejects, each in one rename, and remove them."""
         n = self.state["finished"]
+        empty = pl.read_parquet(self.folder / "000000.scored.parquet")[:0] if n else bundle.empty()
         try:
             _join(self.out, (pl.read_parquet(self.folder / f"{i:06d}.scored.parquet") for i in range(n)), empty)
             if totals["rejected"]:

@@ -317,7 +317,8 @@ class TestWhenABlendCountsAsAdapted:
         assert [name for name, _ in plan_of(same, names)] == ["blend_bases", "blend_baselines"]
 
     @pytest.mark.parametrize(
-        ("alone", "decision"), [(0.70, "adapt"), (0.82, "use_baseline"), (0.80, "not_enough_evidence"), (0.795, "not_enough_evidence")]
+        ("alone", "decision"),
+        [(0.70, "adapt"), (0.82, "use_baseline"), (0.80, "not_enough_evidence"), (0.795, "not_enough_evidence")],
     )
     def test_it_must_beat_them(self, alone: float, decision: str) -> None:
         wide = np.linspace(-0.01, 0.01, 201)

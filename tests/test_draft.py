@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tabkit
 from tabkit.data.source import open_input
-from tabkit.data.validate import check
+from tabkit.data.validate import check, read_table
 from tabkit.draft import Draft, new
 from tabkit.errors import DataError, UsageError
 from tabkit.recipe import load_recipe
@@ -156,7 +156,8 @@ def test_a_spreadsheet_of_the_continent(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode(encoding))
     made = new("test/case", tmp_path / "t.csv", "gekauft", folder=tmp_path)
     plan = load_recipe(str(made.recipe_path))
-    assert plan.schema.dialect.decimal == "," and plan.schema.dialect.delimiter == ";"
+    assert plan.schema.fields["preis"].decimal == "," and plan.schema.dialect.delimiter == ";"
+    assert read_table(plan, open_input(tmp_path / "t.csv", plan.schema.dialect), None).frame["preis"][7] == 1007.5
     assert plan.schema.dialect.encoding == ("cp1252" if encoding == "cp1252" else None)
     assert plan.schema.fields["preis"].type == "number"
     assert check(plan, open_input(tmp_path / "t.csv", plan.schema.dialect)).ok

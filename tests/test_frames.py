@@ -118,10 +118,6 @@ def test_messages_name_the_frame(tmp_path: Path) -> None:
         read_table(plan(tmp_path), open_input(pandas_frame().head(0), Dialect()), None)
 
 
-def test_numbers_in_text_are_read_by_the_stated_decimal_mark() -> None:
-    assert open_input(pandas_frame(), Dialect(decimal=",")).decimal == ","
-
-
 def test_pandas_is_not_imported_for_other_frames() -> None:
     code = (
         "import sys, polars as pl; from tabkit.data.frames import as_given, to_polars\n"

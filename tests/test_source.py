@@ -45,14 +45,6 @@ def test_delimiters_are_found(tmp_path: Path, delimiter: str) -> None:
     assert source.delimiter == delimiter and source.columns == ("city", "size", "n")
 
 
-def test_a_decimal_comma_is_found_and_a_stated_one_wins(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a;b\n1,5;x\n2,25;y\n1.000,5;z\n")
-    assert open_input(tmp_path / "t.csv", Dialect()).decimal == ","
-    assert open_input(tmp_path / "t.csv", Dialect(decimal=".")).decimal == "."
-    (tmp_path / "u.csv").write_text("a;b\n1.5;x\n2.25;y\n")
-    assert open_input(tmp_path / "u.csv", Dialect()).decimal == "."
-
-
 def test_text_that_is_not_utf8_is_refused_unless_stated(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("city,n\nKöln,1\n".encode("cp1252"))
     with pytest.raises(DataError, match="UTF-8") as problem:

@@ -132,7 +132,16 @@ def test_long_integers_are_exact(tmp_path: Path) -> None:
 def test_decimal_commas_group_thousands_with_points(tmp_path: Path) -> None:
     text = GOOD.replace(",", ";").replace("1.5", "1.234,5").replace("-2e3", "-2000,25")
     frame, rejects = read(tmp_path, text)
-    assert rejects.is_empty() and frame["x"].to_list() == [1234.5, -2000.25]
+    assert frame.is_empty() and "state decimal = ','" in rejects["reason"][0]
+    for stated in (
+        SCHEMA + '[dialect]\ndecimal = ","\n',
+        SCHEMA.replace('[fields.x]\ntype = "number"', '[fields.x]\ntype = "number"\ndecimal = ","'),
+    ):
+        case = plan(tmp_path)
+        case.schema_path.write_text(stated)
+        case = load_recipe(str(case.path))
+        frame = read_table(case, open_input(tmp_path / "t.csv", case.schema.dialect), None).frame
+        assert frame["x"].to_list() == [1234.5, -2000.25]
 
 
 def test_typed_files_need_no_text(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.encode import Encoder
-from tabkit.data.frames import as_given
+from tabkit.data.frames import as_given, values_of
 from tabkit.data.interactions import WINDOW, arrivals, load_events, save_events, vocabulary_json
 from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
 from tabkit.data.target import band
@@ -138,15 +138,17 @@ class Bundle(ABC):
         """Return the columns that scoring needs."""
 
     @abstractmethod
-    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
-        """Answer typed rows in scope; ``rows`` are their numbers in the input."""
+    def answer(self, frame: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
+        """Answer typed rows in scope, which ``key`` names."""
 
     @abstractmethod
-    def empty(self) -> pl.DataFrame:
-        """Return the columns of the answers, without a row."""
+    def empty(self, key: pl.Series | None = None) -> pl.DataFrame:
+        """Return the columns of the answers, without a row; the key like ``key``, if given."""
 
     def columns_of(self, source: Input) -> list[str]:
-        """Return the input's columns that scoring needs: those behind the features, the scope and the id.
+        """Return the input's columns that scoring needs: those behind the features and the scope.
+
+        A table's id is not needed: it names the answers if it is there.
 
         Raises
         ------
@@ -162,17 +164,31 @@ class Bundle(ABC):
                 )
         return needed
 
-    def score(self, batch: RawBatch, columns: list[str], decimal: str) -> Scores:
+    def score(self, batch: RawBatch, columns: list[str]) -> Scores:
         """Score a batch: every row has its answer, or its reason."""
-        fitted = conform(batch, self.plan.schema, columns, decimal)
+        fitted = conform(batch, self.plan.schema, columns)
         frame, rows, outside = self._in_scope(fitted.frame, fitted.rows)
         bad = [batch.malformed, fitted.rejects, _rejected(batch, outside, self.plan.recipe.where)]
         rejects = pl.concat(bad).sort("row", maintain_order=True)
-        answers = self.answer(frame, rows) if frame.height else self.empty()
+        key = self._key(batch, rows)
+        answers = self.answer(frame, key) if frame.height else self.empty(key)
         n_in, n_bad = len(batch.rows) + count_rows(batch.malformed), count_rows(rejects)
         if n_in != frame.height + n_bad:
             raise AssertionError(f"a chunk of {n_in} rows gave {frame.height} scores and {n_bad} rejects")
         return Scores(answers, rejects, frame.height, n_bad)
+
+    def _key(self, batch: RawBatch, rows: npt.NDArray[np.int64]) -> pl.Series:
+        """Return what names these rows: the id as it was given, whatever the schema takes it for; else their number."""
+        id_ = self.plan.recipe.id
+        if id_ is None or id_ not in batch.frame.columns:
+            return pl.Series("row", rows, dtype=pl.Int64)
+        values, field = values_of(batch.frame, id_)[np.searchsorted(batch.rows, rows)], self.plan.schema.field(id_)
+        if values.dtype.is_float() and field is not None and field.type == "integer":
+            whole = values.is_finite() & (values == values.round())  # pandas' whole numbers beside missing ones
+            values = values.set(~whole.fill_null(False), None).cast(pl.Int64)
+        elif values.dtype in (pl.Categorical, pl.Enum):
+            values = values.cast(pl.String)
+        return values.alias(id_)
 
     def _in_scope(
         self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]
@@ -199,9 +215,9 @@ class Bundle(ABC):
             A column is missing, or a row does not fit; ``tabkit.score`` sets such rows apart instead.
         """
         source = open_input(frame, self.plan.schema.dialect)
-        columns, answers = self.columns_of(source), [self.empty()]
+        columns, answers = self.columns_of(source), []
         for batch in source.batches(CHUNK_ROWS):
-            scores = self.score(batch, columns, source.decimal)
+            scores = self.score(batch, columns)
             if scores.n_rejected:
                 first = scores.rejects.row(0, named=True)
                 where = f"column '{first['column']}', {first['value']!r}: " if first["column"] else ""
@@ -211,7 +227,7 @@ class Bundle(ABC):
                 )
             answers.append(scores.answers)
         like: Any = frame
-        return as_given(pl.concat(answers, how="vertical_relaxed"), like)
+        return as_given(pl.concat(answers or [self.empty()], how="vertical_relaxed"), like)
 
 
 @dataclass(frozen=True)
@@ -222,7 +238,9 @@ class TableBundle(Bundle):
     model: Model
 
     def _needed(self) -> list[str]:
-        return needed_columns(self.plan, for_target=False, features=self.encoder.inputs)
+        # The key is read as it stands: an id that the schema takes for a number may well be none tomorrow.
+        plan = replace(self.plan, recipe=self.plan.recipe.model_copy(update={"id": None}))
+        return needed_columns(plan, for_target=False, features=self.encoder.inputs)
 
     def _in_scope(
         self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]
@@ -234,11 +252,10 @@ class TableBundle(Bundle):
         at = inside.to_numpy()
         return frame.filter(inside), rows[at], rows[~at]
 
-    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+    def answer(self, frame: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
         """Predict rows: key, prediction, and its interval or the probability of each class."""
         recipe, classes = self.plan.recipe, self.encoder.classes
-        predicted = self.model.predict(self.encoder.encode(frame.drop(recipe.target, strict=False)))
-        key = frame[recipe.id].alias(recipe.id) if recipe.id is not None else pl.Series("row", rows, dtype=pl.Int64)
+        predicted = self.model.predict(self.encoder.encode(frame[[c for c in frame.columns if c != recipe.target]]))
         if recipe.task == "regression":
             assert self.manifest.half_width is not None
             low, high = band(recipe.scale, predicted, self.manifest.half_width)
@@ -253,10 +270,12 @@ class TableBundle(Bundle):
         probabilities = (pl.Series(f"probability_{c}", predicted[:, k]) for k, c in enumerate(classes))
         return pl.DataFrame([key, names, *probabilities])
 
-    def empty(self) -> pl.DataFrame:
-        """Return the columns of the answers, without a row."""
+    def empty(self, key: pl.Series | None = None) -> pl.DataFrame:
+        """Return the columns of the answers, without a row; the key like ``key``, if given."""
         recipe = self.plan.recipe
-        if recipe.id is None:
+        if key is not None:
+            key = key[:0]
+        elif recipe.id is None:
             key = pl.Series("row", [], dtype=pl.Int64)
         else:
             field = self.plan.schema.field(recipe.id)
@@ -286,7 +305,7 @@ class ListBundle(Bundle):
         assert ranking is not None
         return arrivals(past, past.end - WINDOW, past.end) if ranking.cold_items else None
 
-    def answer(self, frame: pl.DataFrame, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+    def answer(self, frame: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
         """List for users, a row per user and rank; those without history get what is popular now, marked ``cold``."""
         recipe, past = self.plan.recipe, self.ranker.past
         assert recipe.id is not None and recipe.ranking is not None
@@ -318,10 +337,10 @@ class ListBundle(Bundle):
             ]
         )
 
-    def empty(self) -> pl.DataFrame:
+    def empty(self, key: pl.Series | None = None) -> pl.DataFrame:
         """Return the columns of the answers, without a row."""
         users = self.ranker.past.users[:0].alias(str(self.plan.recipe.id))
-        return self.answer(pl.DataFrame([users]), np.zeros(0, np.int64))
+        return self.answer(pl.DataFrame([users]), users)
 
 
 def count_rows(rejects: pl.DataFrame) -> int:

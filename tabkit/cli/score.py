@@ -55,6 +55,10 @@ def _print(scored: Scored) -> None:
     )
     if scored.rejects:
         text += f" Reasons: {scored.rejects}"
+    if scored.without_id is not None:
+        text += (
+            f"\nThere is no column '{scored.without_id}', the id: rows are named by their number, in the column row."
+        )
     if scored.ignored:
         text += (
             f"\nIgnored {count(len(scored.ignored), 'column')} the model does not need: "

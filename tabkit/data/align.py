@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from tabkit.data.derive import evaluated, parse_sql
+from tabkit.data.frames import values_of
 from tabkit.data.source import Input, from_frame
 from tabkit.data.target import with_label
 from tabkit.data.validate import Table, needed_columns, read_table
@@ -79,14 +80,16 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
     recipe = plan.recipe
     if rule.columns:
         frame = pl.concat([batch.frame for batch in given.batches(1_000_000)])
-        given = replace(from_frame(align(frame, plan, rule, given.name), given.name), decimal=given.decimal)
+        given = from_frame(align(frame, plan, rule, given.name), given.name)
     if recipe.outcome is None and recipe.target not in given.columns:
         raise DataError(
             f"{given.name}: the source has no column '{recipe.target}', the target; without labels it teaches nothing."
             f"{nearest(recipe.target, given.columns)} Say under [source.columns] what it is made from."
         )
     features = [c for c in target.frame.columns if plan.is_feature(c)]
-    must = set(parse_sql(recipe.outcome or f'"{recipe.target}"', f"{plan.path}: key 'outcome'").meta.root_names())
+    must = {recipe.target}
+    if recipe.outcome is not None:
+        must = set(parse_sql(recipe.outcome, f"{plan.path}: key 'outcome'").meta.root_names())
     if rule.where is not None:
         must |= set(parse_sql(rule.where, f"{plan.path}: [source] key 'where'").meta.root_names())
     needed = [c for c in dict.fromkeys([*needed_columns(plan, for_target=True), *features]) if c not in recipe.derived]
@@ -107,6 +110,8 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
             f"{given.name}: {count(both.size, 'row')} would be source and target at once, and what is held out would have been "
             "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
         )
-    frame = table.frame.filter(with_label(table.frame[recipe.target]))
-    selected = [pl.col(c).cast(target.frame.schema[c]) for c in [*features, recipe.target]]
-    return SourceTable(rule.title, frame.select(selected), tuple(c for c in features if made_from[c] & set(absent)))
+    frame = table.frame.filter(with_label(values_of(table.frame, recipe.target)))
+    selected = pl.DataFrame(
+        [values_of(frame, c).cast(target.frame.schema[c]).alias(c) for c in [*features, recipe.target]]
+    )
+    return SourceTable(rule.title, selected, tuple(c for c in features if made_from[c] & set(absent)))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import time
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tabkit.data.cells import value_of
 from tabkit.data.source import REJECTS, RawBatch
-from tabkit.schema import FALSE, TRUE, Field, Schema
+from tabkit.schema import Field, Schema
+
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 _DTYPES: dict[str, pl.DataType] = {
     "number": pl.Float64(),
@@ -54,34 +59,34 @@ def dtype_of(spec: Field) -> pl.DataType:
     return _DTYPES[spec.type]
 
 
-def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], decimal: str) -> Conformed:
+def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str | None = None) -> Conformed:
     """Type the needed columns of a batch and set apart the rows that do not fit.
 
     Parameters
     ----------
     columns
         Columns of the batch that are needed; each must be described by the schema.
-    decimal
-        The decimal mark of numbers given as text.
+    target
+        The column whose texts may be classes: only codes that the schema states mean missing in it.
     """
     names = list(columns)
-    typed, rules = plan_rules(batch.frame.schema, schema, names, decimal)
-    raw = batch.frame.lazy().select(names)
+    typed, rules = plan_rules(batch.frame.schema, schema, names, target)
     # Typed columns keep their name; a failing cell's raw text is looked up only where a rule fires.
     flags = [rule.bad.fill_null(False).alias(f"bad:{i}") for i, rule in enumerate(rules)]
-    work = raw.with_columns([e.alias(f"typed:{n}") for n, e in typed.items()]).with_columns(flags).collect()
+    work = raw_columns(batch.frame, names).with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
+    done = work.with_columns(flags).collect()
     flag_names = [f"bad:{i}" for i in range(len(rules))]
-    failing = np.zeros(work.height, dtype=bool)
+    failing = np.zeros(done.height, dtype=bool)
     if flag_names:
-        failing = work.select(pl.any_horizontal(flag_names)).to_series().to_numpy()
-    frame = work.select([pl.col(f"typed:{n}").alias(n) for n in names])
+        failing = done.select(pl.any_horizontal(flag_names)).to_series().to_numpy()
+    frame = done.select([pl.col(f"typed:{n}").alias(n) for n in names])
     if not failing.any():
         return Conformed(frame, batch.rows, pl.DataFrame(schema=REJECTS))
     lines = []
     for i, rule in enumerate(rules):
-        at = np.flatnonzero(work[f"bad:{i}"].to_numpy())
+        at = np.flatnonzero(done[f"bad:{i}"].to_numpy())
         if len(at):
-            values = work[rule.column].cast(pl.String)[at].fill_null("")
+            values = done[f"raw:{rule.column}"].cast(pl.String)[at].fill_null("")
             lines.append(
                 pl.DataFrame(
                     {
@@ -98,32 +103,67 @@ def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], decimal: st
     return Conformed(frame.filter(~pl.Series(failing)), batch.rows[~failing], rejects)
 
 
+def raw_columns(frame: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
+    """Return the columns as ``raw:NAME``: to Polars, names such as * or ^x.*$ are patterns, and names are data."""
+    raw = frame[names]
+    raw.columns = [f"raw:{name}" for name in names]
+    return raw.lazy()
+
+
 def plan_rules(
-    dtypes: pl.Schema, schema: Schema, names: list[str], decimal: str
+    dtypes: pl.Schema, schema: Schema, names: list[str], target: str | None = None
 ) -> tuple[dict[str, pl.Expr], list[Rule]]:
-    """Return the typing expression of each column, and the rules over ``typed:NAME`` and the raw columns."""
+    """Return the typing expression of each column, and the rules, over ``typed:NAME`` and ``raw:NAME``."""
     typed: dict[str, pl.Expr] = {}
     rules: list[Rule] = []
     for name in names:
         spec = schema.field(name)
         assert spec is not None, f"'{name}' is not described by schema {schema.name}"
-        present, value = _typed(name, dtypes[name], spec, schema, decimal)
+        codes = missing_codes(spec, schema, is_target=name == target)
+        column = pl.col(f"raw:{name}")
+        if dtypes[name] in _TEXT:
+            text = column.cast(pl.String).str.strip_chars()
+            text = pl.when(text.is_in(codes)).then(None).otherwise(text)
+            present, value = text.is_not_null(), value_of(text, spec, schema)
+        else:
+            present, value = _typed(column, dtypes[name], spec)
         typed[name] = value
         if spec.type != "string":
-            expected = f"expected {_A[spec.type]}" + (f" like {spec.format}" if spec.format else "")
-            rules.append(Rule(name, present & value.is_null(), expected))
+            rules += _type_rules(name, dtypes[name], spec, schema, present & value.is_null())
         rules += _constraint_rules(name, spec, present)
     return typed, rules
 
 
-def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: str) -> tuple[pl.Expr, pl.Expr]:
-    """Return (a value is present, the typed value) for one column."""
-    column = pl.col(name)
-    codes = [*schema.missing, *(str(code) for code in spec.missing)]
-    if dtype == pl.String or dtype == pl.Categorical or dtype == pl.Enum:
-        text = column.cast(pl.String).str.strip_chars()
-        text = pl.when(text.is_in(codes)).then(None).otherwise(text)
-        return text.is_not_null(), _from_text(text, spec, decimal)
+def missing_codes(spec: Field, schema: Schema, *, is_target: bool = False) -> list[str]:
+    """Return the texts that mean "no value" in a field.
+
+    Of a target of text, which may have a class called None, only those that the schema states do.
+    """
+    common = schema.missing
+    if is_target and spec.type == "string" and "missing" not in schema.model_fields_set:
+        common = [""]
+    return [*common, *(str(code) for code in spec.missing)]
+
+
+def _type_rules(name: str, dtype: pl.DataType, spec: Field, schema: Schema, bad: pl.Expr) -> list[Rule]:
+    """Return what is said of cells that are not of the field's type; of a number written otherwise, what to state."""
+    expected = f"expected {_A[spec.type]}" + (f" like {spec.format}" if spec.format else "")
+    if spec.type not in ("number", "integer") or dtype not in _TEXT:
+        return [Rule(name, bad, expected)]
+    if spec.notation is not None:
+        expected += {"percent": " with %", "currency": f", with or without {spec.unit or 'a currency'}"}[spec.notation]
+    decimal, group = schema.marks(spec)
+    text = pl.col(f"raw:{name}").str.strip_chars() if dtype == pl.String else pl.col(f"raw:{name}").cast(pl.String)
+    other, mark = (",", "comma") if decimal == "." else (".", "point")
+    if group == other:
+        return [Rule(name, bad, expected)]
+    marked = bad & text.str.contains(rf"^[^\p{{L}}]*\d{re.escape(other)}\d[^\p{{L}}]*$")
+    advice = f"; if the {mark} is the decimal mark, state decimal = '{other}' for the field, or if it groups thousands, group = '{other}'"
+    return [Rule(name, bad & ~marked, expected), Rule(name, marked, expected + advice)]
+
+
+def _typed(column: pl.Expr, dtype: pl.DataType, spec: Field) -> tuple[pl.Expr, pl.Expr]:
+    """Return (a value is present, the typed value) for one column that is not text."""
     if dtype == pl.Null:
         return pl.lit(False), pl.lit(None, dtype=_DTYPES[spec.type])
     value = column
@@ -151,49 +191,15 @@ def _typed(name: str, dtype: pl.DataType, spec: Field, schema: Schema, decimal: 
             return present, value.cast(pl.Int64).cast(pl.Float64)
         case "date" | "datetime" if dtype.is_numeric():
             return present, pl.lit(None, dtype=_DTYPES[spec.type])
+        case "date" if isinstance(dtype, pl.Datetime):
+            # A day in its own zone; a time of day is no day, as in text.
+            local = value.dt.replace_time_zone(None)
+            return present, pl.when(local.dt.time() == time(0)).then(local.dt.date())
+        case "datetime" if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+            utc = value.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+            return present, utc.cast(pl.Datetime("us"))
         case _:
             return present, value.cast(_DTYPES[spec.type], strict=False)
-
-
-def _from_text(text: pl.Expr, spec: Field, decimal: str) -> pl.Expr:
-    match spec.type:
-        case "string":
-            return text
-        case "number" | "integer":
-            if decimal == ",":
-                # 1.234,5 -> 1234.5; a point that does not group thousands is no number here
-                grouped = text.str.contains(r"^[+-]?\d{1,3}(\.\d{3})+(,\d+)?$")
-                plain = text.str.contains(r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$")
-                cleaned = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-                text = pl.when(grouped | plain).then(cleaned).otherwise(None)
-            number = text.cast(pl.Float64, strict=False)
-            if spec.type == "number":
-                return number
-            # Long integers pass through text, since a float would round them.
-            exact = text.cast(pl.Int64, strict=False)
-            whole = number.is_finite() & (number == number.round())
-            return pl.coalesce(exact, pl.when(whole).then(number).otherwise(None).cast(pl.Int64, strict=False))
-        case "boolean":
-            lower = text.str.to_lowercase()
-            return (
-                pl.when(lower.is_in(list(TRUE))).then(True).when(lower.is_in(list(FALSE))).then(False).otherwise(None)
-            )
-        case "date":
-            return _first_parse(text, pl.Date(), [spec.format] if spec.format else ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"])
-        case "datetime":
-            formats = [
-                "%Y-%m-%d %H:%M:%S%.f",
-                "%Y-%m-%dT%H:%M:%S%.f",
-                "%Y-%m-%d %H:%M",
-                "%Y-%m-%dT%H:%M",
-                "%Y-%m-%dT%H:%M:%S%.fZ",
-            ]
-            day = text.str.strptime(pl.Date, "%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-            return pl.coalesce(_first_parse(text, pl.Datetime("us"), [spec.format] if spec.format else formats), day)
-
-
-def _first_parse(text: pl.Expr, dtype: pl.Date | pl.Datetime, formats: list[str]) -> pl.Expr:
-    return pl.coalesce([text.str.strptime(dtype, f, strict=False) for f in formats])
 
 
 def _constraint_rules(name: str, spec: Field, present: pl.Expr) -> list[Rule]:

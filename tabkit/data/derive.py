@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from tabkit.data.frames import values_of
 from tabkit.errors import UsageError, nearest
 from tabkit.recipe import Plan, Recipe
 
@@ -18,7 +19,7 @@ def derive(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         value = pl.sql_expr(sql)
         frame = frame.with_columns(value.alias(name))
         if frame[name].dtype.is_numeric() and not frame[name].dtype.is_float():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
+            frame = frame.with_columns(values_of(frame, name).cast(pl.Float64).alias(name))
     return frame
 
 
@@ -49,7 +50,7 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
         Naming the recipe's key, what is wrong, and the nearest column.
     """
     visible = [c for c in frame.columns if c not in plan.recipe.derived]
-    sample = frame.select(visible).head(_ROWWISE_SAMPLE)
+    sample = frame[visible].head(_ROWWISE_SAMPLE)
     for name, sql in plan.recipe.derived.items():
         place = f"{plan.path}: [derived] key '{name}'"
         expression = parse_sql(sql, place)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tabkit.data.frames import values_of
 from tabkit.errors import DataError
 
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
@@ -193,7 +194,7 @@ class Compression:
 
 
 def _bands(frame: pl.DataFrame, columns: tuple[str, ...], normalise: bool) -> npt.NDArray[np.float64]:
-    bands = np.column_stack([frame[c].cast(pl.Float64).to_numpy().astype(np.float64) for c in columns])
+    bands = np.column_stack([values_of(frame, c).cast(pl.Float64).to_numpy().astype(np.float64) for c in columns])
     if normalise:
         spread = bands.std(axis=1, keepdims=True)
         bands = (bands - bands.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
@@ -276,17 +277,17 @@ class Encoder:
         frame = frame.with_columns(column for spectrum in self.spectra for column in spectrum.apply(frame))
         x_num = np.empty((frame.height, len(num)), dtype=np.float32)
         for i, column in enumerate(num):
-            values = _numbers(frame[column.source], column)
+            values = _numbers(values_of(frame, column.source), column)
             x_num[:, i] = np.clip(values - column.shift, -FLOAT32_MAX, FLOAT32_MAX)
         x_cat = np.empty((frame.height, len(cat)), dtype=np.int64)
         for i, column in enumerate(cat):
-            x_cat[:, i] = _codes(frame[column.source], column.categories)
+            x_cat[:, i] = _codes(values_of(frame, column.source), column.categories)
         return Features(x_num, x_cat, self._labels(frame), self.layout)
 
     def _labels(self, frame: pl.DataFrame) -> npt.NDArray[Any] | None:
-        if self.target not in frame.columns or frame[self.target].null_count() > 0:
+        if self.target not in frame.columns or values_of(frame, self.target).null_count() > 0:
             return None
-        values = frame[self.target]
+        values = values_of(frame, self.target)
         if self.task == "regression":
             return values.cast(pl.Float64).to_numpy()
         names = as_text(values)
@@ -350,7 +351,7 @@ def fit_encoder(
     bands = {band for spectrum in spectra for band in spectrum.columns}
     frame = frame.with_columns(column for spectrum in spectra for column in spectrum.apply(frame))
     for name in [*(c for c in columns if c not in bands), *(c for s in spectra for c in s.made)]:
-        values = frame[name]
+        values = values_of(frame, name)
         present = values.drop_nulls()
         if values.dtype.is_float():
             infinite += int(present.is_infinite().sum())
@@ -375,10 +376,15 @@ def fit_encoder(
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """Return class names as text: booleans as ``true``/``false``, whole floats without the fraction."""
-    if values.dtype.is_float() and (values.drop_nulls() == values.drop_nulls().round()).all():
-        values = values.cast(pl.Int64)
-    return values.cast(pl.String)
+    """Return class names as text: booleans as ``true``/``false``, each whole float without a fraction.
+
+    A name depends on its own value only: of grades such as 1 and 1.5, some rows may hold whole ones only.
+    """
+    text = values.cast(pl.String)
+    if not values.dtype.is_float():
+        return text
+    whole = values.is_finite() & (values == values.round())
+    return text.set(whole.fill_null(False), None).fill_null(values.cast(pl.Int64, strict=False).cast(pl.String))
 
 
 def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str) -> Column:

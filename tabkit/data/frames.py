@@ -88,6 +88,11 @@ def _column(values: nw.Series[Any]) -> pl.Series:
         ) from None
 
 
+def values_of(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Return a column without its name, which is data: to Polars, even in a series' methods, * and ^x.*$ are patterns."""
+    return frame[name].alias("")
+
+
 @overload
 def as_given(frame: pl.DataFrame, like: str | Path) -> pl.DataFrame: ...
 @overload

@@ -6,16 +6,12 @@ twice. Row numbers are 0-based over the whole input and count malformed rows too
 
 from __future__ import annotations
 
-import codecs
-import csv
 import glob
-import io
 import os
-import re
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -27,8 +23,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.feather as pa_feather
 import pyarrow.parquet as pq
 
+from tabkit.data.dialect import delimiter_of, encoding_of, first_lines, header_of, lines_above
 from tabkit.data.frames import NAME as FRAME_NAME
-from tabkit.data.frames import to_polars
+from tabkit.data.frames import to_polars, values_of
 from tabkit.errors import DataError, UsageError, nearest
 from tabkit.schema import Dialect
 
@@ -52,15 +49,8 @@ KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
     ".ipc": "arrow",
 }
 
-_DELIMITERS = ",;\t|"
-_HEAD_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 22
-_DECIMAL_COMMA = re.compile(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$")
-_DECIMAL_POINT = re.compile(r"^[+-]?\d+\.\d+$")
-
-
-class EncodingError(DataError):
-    """A CSV file is not in UTF-8, and the schema states no other encoding."""
+_MOST_BLOCK_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,6 @@ class Input:
     kind: Literal["csv", "parquet", "arrow", "frame"]
     delimiter: str = ","
     encoding: str = "utf-8"
-    decimal: str = "."
     frame: pl.DataFrame | None = field(default=None, repr=False)
 
     def batches(self, chunk_rows: int) -> Iterator[RawBatch]:
@@ -97,7 +86,7 @@ class Input:
         start = 0
         for path in self.files:
             for batch in _cut(self._pieces(path, chunk_rows), str(path), start, chunk_rows):
-                yield batch
+                yield batch if self.kind != "csv" else _without_headers(batch)
                 start += len(batch.rows) + batch.malformed.height
         if start == 0:
             raise DataError(f"{self.name} has a header and no rows. Expected at least one row of data.")
@@ -121,13 +110,29 @@ class Input:
         elif self.kind == "parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=chunk_rows, columns=list(self.columns)):
-                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), []
+                    yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
         else:
             for batch in _read_arrow(path, list(self.columns)).to_batches(max_chunksize=chunk_rows):
-                yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), []
+                yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
 
     def _csv_pieces(self, path: Path) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+        """Read a file block by block; if a row is longer than a block, go on from there with longer ones."""
+        n_rows, n_bad, block_bytes = 0, 0, _BLOCK_BYTES
+        while True:
+            try:
+                rows_seen = bad_seen = 0
+                for frame, malformed in self._csv_blocks(path, block_bytes):
+                    news = frame[max(0, n_rows - rows_seen) :], malformed[max(0, n_bad - bad_seen) :]
+                    rows_seen, bad_seen = rows_seen + frame.height, bad_seen + len(malformed)
+                    n_rows, n_bad = max(n_rows, rows_seen), max(n_bad, bad_seen)
+                    yield news
+                return
+            except _LongRow:
+                block_bytes *= 8
+
+    def _csv_blocks(self, path: Path, block_bytes: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         malformed: list[tuple[int, str, str]] = []
+        skipped = lines_above(path, self.encoding)
 
         def keep(row: Any) -> str:
             reason = f"expected {row.expected_columns} cells, found {row.actual_columns}"
@@ -135,16 +140,18 @@ class Input:
             return "skip"
 
         def take_malformed() -> list[tuple[int, str]]:
-            lines = [(number - 2, f"{reason}: {text}") for number, text, reason in malformed]
+            lines = [(number - 2 - skipped, f"{reason}: {text}") for number, text, reason in malformed]
             malformed.clear()
             return lines
 
-        names = _header(path, self.delimiter, self.encoding)
+        names = header_of(path, self.delimiter, self.encoding)
         released = weakref.ref(keep)
         try:
             with pa_csv.open_csv(
                 path,
-                read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, encoding=self.encoding),
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False, block_size=block_bytes, encoding=self.encoding, skip_rows=skipped
+                ),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=keep
                 ),
@@ -153,8 +160,10 @@ class Input:
                 ),
             ) as reader:
                 for batch in reader:
-                    yield _from_arrow(pa.Table.from_batches([batch])).select(self.columns), take_malformed()
+                    yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], take_malformed()
         except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
+            if "straddl" in str(problem) and block_bytes < _MOST_BLOCK_BYTES:
+                raise _LongRow from None
             raise DataError(
                 f"{path} cannot be read as CSV ({problem}). Expected {len(names)} cells separated by {self.delimiter!r}."
             ) from None
@@ -164,6 +173,29 @@ class Input:
             _wait_until(lambda: released() is None)
         if malformed:
             yield pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), take_malformed()
+
+
+class _LongRow(Exception):
+    """A row does not fit into the block that is read at a time."""
+
+
+def _without_headers(batch: RawBatch) -> RawBatch:
+    """Set apart rows that repeat the header, as files put one after another have them."""
+    again = np.ones(batch.frame.height, dtype=bool)
+    for name in batch.frame.columns:
+        if not again.any():
+            return batch
+        again &= (values_of(batch.frame, name).str.strip_chars() == name.strip()).fill_null(False).to_numpy()
+    if not again.any():
+        return batch
+    rows = batch.rows[again]
+    n, reason = len(rows), "repeats the header, as in files put one after another"
+    headers = pl.DataFrame(
+        {"file": [batch.file] * n, "row": rows, "column": [""] * n, "value": [""] * n, "reason": [reason] * n},
+        schema=REJECTS,
+    )
+    malformed = pl.concat([batch.malformed, headers]).sort("row", maintain_order=True)
+    return RawBatch(batch.frame.filter(~pl.Series(again)), batch.file, batch.rows[~again], malformed)
 
 
 def _wait_until(done: Callable[[], bool], most_seconds: float = 2.0) -> None:
@@ -182,8 +214,7 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
     Parameters
     ----------
     dialect
-        What the schema states about CSV files; the rest is found from the first file. Of a frame, only the decimal
-        mark of numbers in text counts.
+        What the schema states about CSV files; delimiter and encoding are found from the first file if it does not.
 
     Raises
     ------
@@ -193,7 +224,7 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
         Missing, empty, unreadable or damaged files, files of different columns, text in another encoding.
     """
     if not isinstance(data, (str, os.PathLike)):
-        return replace(from_frame(to_polars(data), FRAME_NAME), decimal=dialect.decimal or ".")
+        return from_frame(to_polars(data), FRAME_NAME)
     files, name = _files(data), str(data)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
@@ -202,13 +233,12 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
     for file in files:
         _readable(file)
     if kind == "csv":
-        encoding = dialect.encoding or _encoding(files[0])
-        head = _head(files[0], encoding)
-        delimiter = dialect.delimiter or _delimiter(head, files[0])
-        decimal = dialect.decimal or _decimal(head, delimiter)
-        headers = [_header(file, delimiter, dialect.encoding or _encoding(file)) for file in files]
+        encoding = dialect.encoding or encoding_of(files[0])
+        head = first_lines(files[0], encoding)
+        delimiter = dialect.delimiter or delimiter_of(head, files[0], encoding)
+        headers = [header_of(file, delimiter, dialect.encoding or encoding_of(file)) for file in files]
     else:
-        encoding, delimiter, decimal = "utf-8", ",", "."
+        encoding, delimiter = "utf-8", ","
         headers = [_binary_columns(file, kind) for file in files]
     for file, header in zip(files, headers, strict=True):
         repeated = sorted({c for c in header if header.count(c) > 1})
@@ -221,7 +251,7 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
             raise DataError(
                 f"{file} and {files[0]} differ in the columns {odd[:6]}. Expected the same columns in every file."
             )
-    return Input(name, files, tuple(headers[0]), kind, delimiter, encoding, decimal)
+    return Input(name, files, tuple(headers[0]), kind, delimiter, encoding)
 
 
 def from_frame(frame: pl.DataFrame, name: str) -> Input:
@@ -280,71 +310,6 @@ def _readable(path: Path) -> None:
                 raise DataError(f"{path} is empty (0 bytes). Expected a header and rows.")
     except OSError as problem:
         raise DataError(f"{path} cannot be read ({problem.strerror}). Check its permissions.") from None
-
-
-def _encoding(path: Path) -> str:
-    """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
-        if file.read(4).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        file.seek(0)
-        n_lines = n_bytes = 0
-        while True:
-            block = file.read(_BLOCK_BYTES)
-            pending = decoder.getstate()[0]  # a character that the block before began
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as problem:
-                text, at = pending + block, problem.start
-                line = n_lines + text[:at].count(b"\n") + 1
-                around = text[max(0, at - 12) : at].split(b"\n")[-1] + text[at : at + 8].split(b"\n")[0]
-                raise EncodingError(
-                    f"{path}, line {line}: byte 0x{text[at]:02x} at offset {n_bytes - len(pending) + at:,} is not UTF-8 (in cp1252 it would read {around.decode('cp1252', errors='replace')!r}). "
-                    'Expected UTF-8: convert the file, or state encoding = "cp1252" under [dialect] in the schema.'
-                ) from None
-            if not block:
-                return "utf-8"
-            n_lines += block.count(b"\n")
-            n_bytes += len(block)
-
-
-def _head(path: Path, encoding: str) -> str:
-    with path.open("rb") as file:
-        text = file.read(_HEAD_BYTES).decode(encoding, errors="ignore").lstrip("\ufeff")
-    whole = text.rsplit("\n", 1)[0] if len(text) >= _HEAD_BYTES // 4 and "\n" in text else text
-    return whole
-
-
-def _delimiter(head: str, path: Path) -> str:
-    """Return the delimiter that cuts the first lines into the most cells, equally many in every line."""
-    best, most = ",", 1
-    for delimiter in _DELIMITERS:
-        widths = [len(row) for row in list(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))[:50] if row]
-        if widths and widths[0] > most and sum(w == widths[0] for w in widths) >= 0.8 * len(widths):
-            best, most = delimiter, widths[0]
-    return "\t" if most == 1 and path.suffix.lower() == ".tsv" else best
-
-
-def _decimal(head: str, delimiter: str) -> str:
-    """Return the decimal mark: a comma if cells look like 1.234,5 or 1,5 and none like 1.5 in the same column."""
-    rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))[1:1001]
-    commas: set[int] = set()
-    points: set[int] = set()
-    for row in rows:
-        for i, cell in enumerate(row):
-            if _DECIMAL_COMMA.match(cell.strip()):
-                commas.add(i)
-            elif _DECIMAL_POINT.match(cell.strip()) and not re.match(r"^[+-]?\d{1,3}\.\d{3}$", cell.strip()):
-                points.add(i)
-    return "," if commas and len(commas) > len(points) else "."
-
-
-def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
-    first = next(csv.reader(io.StringIO(_head(path, encoding), newline=""), delimiter=delimiter), [])
-    if not any(cell.strip() for cell in first):
-        raise DataError(f"{path} has an empty first line. Expected the column names there.")
-    return first
 
 
 def _binary_columns(path: Path, kind: str) -> list[str]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import as_text
+from tabkit.data.frames import values_of
 from tabkit.errors import DataError, count
 from tabkit.recipe import Recipe
 from tabkit.result.facts import SplitKind
@@ -63,18 +64,23 @@ class _Cutter:
     groups: Rows | None
     rng: np.random.Generator
 
-    def cut(self, kind: SplitKind, rows: Rows, share: float) -> tuple[Rows, Rows]:
-        """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them."""
+    def cut(self, kind: SplitKind, rows: Rows, share: float, *, to_be_cut_again: bool = False) -> tuple[Rows, Rows]:
+        """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them.
+
+        What is ``to_be_cut_again`` in time keeps two moments.
+        """
         recipe = self.recipe
         match kind:
             case "temporal":
                 assert recipe.time is not None
-                return _by_time(self.frame[recipe.time], rows, share, recipe.time)
+                return _by_time(
+                    values_of(self.frame, recipe.time), rows, share, recipe.time, 2 if to_be_cut_again else 1
+                )
             case "grouped":
                 assert self.groups is not None
                 return _by_group(self.groups, rows, share, self.rng)
             case "stratified":
-                return _by_class(_codes(self.frame[recipe.target]), rows, share, self.rng)
+                return _by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
             case "random":
                 shuffled = self.rng.permutation(rows)
                 n_part = max(1, round(share * len(rows)))
@@ -120,7 +126,7 @@ class _Cutter:
         recipe, rule = self.recipe, self.recipe.split
         if kind == "temporal":
             assert recipe.time is not None and isinstance(rule.folds, int)
-            return _forward(self.frame[recipe.time], rule.folds, recipe.time)
+            return _forward(values_of(self.frame, recipe.time), rule.folds, recipe.time)
         fold_of = self._fold_of(kind)
         names = np.unique(fold_of)
         if len(names) < 2:
@@ -132,9 +138,9 @@ class _Cutter:
         recipe, rule, n_rows = self.recipe, self.recipe.split, self.frame.height
         if kind == "given":
             assert rule.column is not None
-            if self.frame[rule.column].null_count():
+            if values_of(self.frame, rule.column).null_count():
                 raise DataError(f"Fold column '{rule.column}' has missing values. Expected the fold of every row.")
-            return _codes(self.frame[rule.column])
+            return _codes(values_of(self.frame, rule.column))
         assert isinstance(rule.folds, int)
         strata = np.zeros(n_rows, dtype=np.int64)
         match kind:
@@ -142,9 +148,11 @@ class _Cutter:
                 assert self.groups is not None
                 if recipe.task == "regression":
                     return _group_folds(self.groups, rule.folds, self.rng)
-                return _group_folds_by_class(self.groups, _codes(self.frame[recipe.target]), rule.folds, self.rng)
+                return _group_folds_by_class(
+                    self.groups, _codes(values_of(self.frame, recipe.target)), rule.folds, self.rng
+                )
             case "stratified":
-                strata = _codes(self.frame[recipe.target])
+                strata = _codes(values_of(self.frame, recipe.target))
             case "random":
                 pass
             case _:
@@ -171,13 +179,13 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     """
     rule = recipe.split
     kind = rule.kind or default_kind(recipe)
-    groups = _codes(frame[recipe.group]) if recipe.group else None
+    groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
     cutter = _Cutter(frame, recipe, groups, stream(seed, "split"))
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
         assert rule.column is not None
-        train, valid, holdout = _given(frame[rule.column], rule.column)
+        train, valid, holdout = _given(values_of(frame, rule.column), rule.column)
         if len(valid) == 0:
             train, valid = cutter.to_choose_on(cutter.valid_kind(kind), train)
         elif rule.inner is not None:
@@ -186,7 +194,7 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
                 "not held out. Call them 'train', or remove split.inner."
             )
     else:
-        rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout)
+        rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout, to_be_cut_again=True)
         train, valid = cutter.to_choose_on(kind, rest)
     split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner)
     _check(split, frame, recipe)
@@ -292,16 +300,17 @@ def _by_group(groups: Rows, rows: Rows, share: float, rng: np.random.Generator) 
     return rows[~chosen], rows[chosen]
 
 
-def _by_time(times: pl.Series, rows: Rows, share: float, column: str) -> tuple[Rows, Rows]:
+def _by_time(times: pl.Series, rows: Rows, share: float, column: str, moments_left: int) -> tuple[Rows, Rows]:
     stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()[rows]
     moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) < 2:
+    if len(moments) <= moments_left:
         raise DataError(
-            f"Time column '{column}' has a single value, so no later rows can be held out. Expected several moments."
+            f"Time column '{column}' has {count(len(moments), 'moment')} in {count(len(rows), 'row')} to cut, too few to train on "
+            "earlier rows, choose on later ones and hold out the latest. Expected three moments or more."
         )
-    before = np.cumsum(counts)[:-1]
+    before = np.cumsum(counts)[moments_left - 1 : -1]
     # Rows of one moment stay together: the boundary is the moment whose cut comes closest to the wanted share.
-    boundary = moments[int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
+    boundary = moments[moments_left - 1 + int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
     late = stamps > boundary
     return rows[~late], rows[late]
 
@@ -333,14 +342,14 @@ def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
     if recipe.task == "regression":
-        known = frame[recipe.target][split.train]
+        known = values_of(frame, recipe.target)[split.train]
         if known.n_unique() < 2:
             raise DataError(
                 f"Target '{recipe.target}' is {known[0]} in every training row after the {split.kind} split "
                 f"({count(len(known), 'row')}{_of_fold(split)}): nothing can be learned. Give more rows, or other folds."
             )
     else:
-        target = as_text(frame[recipe.target])
+        target = as_text(values_of(frame, recipe.target))
         everywhere = set(target.unique())
         absent = sorted(everywhere - set(target[split.train].unique()))
         if absent:

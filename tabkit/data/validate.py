@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tabkit.data.conform import conform, dtype_of, plan_rules
+from tabkit.data.conform import conform, dtype_of, plan_rules, raw_columns
 from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
-from tabkit.data.source import Input, RawBatch
+from tabkit.data.frames import values_of
+from tabkit.data.source import REJECTS, Input, RawBatch
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan
 from tabkit.schema import Field
@@ -24,6 +25,11 @@ from tabkit.schema import Field
 CHUNK_ROWS = 200_000
 
 _FIRST_ROWS = 5
+
+_UNDATED = "has no time, and the split is by time: left out of the run"
+
+_PAYOFF = "[value] key 'payoff'"
+"""Only here, ``prediction`` is what the model says; everywhere else it is a column like any other."""
 
 
 class RejectedRows(DataError):
@@ -101,8 +107,9 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
         if name in wanted or any(name in _roots(sql, plan, place) for place, sql in texts.items()):
             texts[f"[derived] key '{name}'"] = recipe.derived[name]
     for place, sql in texts.items():
-        wanted |= _roots(sql, plan, place)
-    wanted -= {*recipe.derived, "prediction"}
+        roots = _roots(sql, plan, place)
+        wanted |= roots - {"prediction"} if place == _PAYOFF else roots
+    wanted -= set(recipe.derived)
     order = {name: i for i, name in enumerate(plan.schema.fields)}
     return sorted(wanted, key=lambda c: (order.get(c, len(order)), c))
 
@@ -130,7 +137,7 @@ def _check_expressions(plan: Plan) -> None:
     """Check that every SQL text parses and names described or derived columns only."""
     known = [*plan.schema.fields, *plan.recipe.derived]
     for place, sql in _expressions(plan).items():
-        here = [*known, "prediction"] if place == "[value] key 'payoff'" else known
+        here = [*known, "prediction"] if place == _PAYOFF else known
         for column in sorted(_roots(sql, plan, place)):
             if column not in here and plan.schema.field(column) is None:
                 raise UsageError(
@@ -174,7 +181,7 @@ def read_table(
     columns = list(dict.fromkeys([*needed, *patterned]))
     frames, rows, rejects, n_input = [], [], [], 0
     for batch in source.batches(CHUNK_ROWS):
-        fitted = conform(batch, plan.schema, columns, source.decimal)
+        fitted = conform(batch, plan.schema, columns, _classed(plan))
         frames.append(fitted.frame)
         rows.append(fitted.rows)
         rejects += [batch.malformed, fitted.rejects]
@@ -201,6 +208,31 @@ def read_table(
     return Table(frame, numbers, bad, n_input, before - frame.height, ignored, fingerprint)
 
 
+def without_undated(table: Table, plan: Plan, name: str) -> Table:
+    """Set apart the rows without a time if the split is by time: they are neither before nor after any other.
+
+    They count as rejected, with the reason, but not towards what a recipe allows: nothing is wrong with them.
+    """
+    time = plan.recipe.time
+    if time is None or not cuts_by_time(plan) or not values_of(table.frame, time).null_count():
+        return table
+    undated = values_of(table.frame, time).is_null()
+    rows = table.rows[undated.to_numpy()]
+    n = len(rows)
+    lines = pl.DataFrame(
+        {"file": [name] * n, "row": rows, "column": [time] * n, "value": [""] * n, "reason": [_UNDATED] * n},
+        schema=REJECTS,
+    )
+    rejects = pl.concat([table.rejects, lines]).sort("row", maintain_order=True)
+    return replace(table, frame=table.frame.filter(~undated), rows=table.rows[~undated.to_numpy()], rejects=rejects)
+
+
+def cuts_by_time(plan: Plan) -> bool:
+    """Tell whether a run cuts the table by time, which every row must then have."""
+    recipe = plan.recipe
+    return recipe.task != "ranking" and recipe.time is not None and recipe.split.kind in (None, "temporal")
+
+
 def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input: int) -> RejectedRows:
     kinds = (
         bad.group_by("column", "reason")
@@ -220,7 +252,7 @@ def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input:
 
 def _fingerprint(frame: pl.DataFrame) -> str:
     """Hash the cells, rows sorted by their own text, so that order and format do not matter."""
-    text = frame.select(sorted(frame.columns)).select(pl.all().cast(pl.String).fill_null("\x00"))
+    text = frame[sorted(frame.columns)].select(pl.all().cast(pl.String).fill_null("\x00"))
     lines = text.select(pl.concat_str(pl.all(), separator="\x1f").alias("line"))["line"].sort()
     digest = hashlib.sha256("\x1e".join(sorted(frame.columns)).encode())
     for start in range(0, len(lines), 50_000):
@@ -236,7 +268,7 @@ def check(plan: Plan, source: Input) -> CheckReport:
     """
     _check_expressions(plan)
     described = [c for c in source.columns if plan.schema.field(c) is not None]
-    tally = _Tally(plan, described, source.decimal)
+    tally = _Tally(plan, described)
     for batch in source.batches(CHUNK_ROWS):
         tally.add(batch)
     failures = [
@@ -252,7 +284,10 @@ def check(plan: Plan, source: Input) -> CheckReport:
             f"{count(len(unknown), 'column')} not described by the schema, ignored: {', '.join(unknown[:10])}."
         )
     target = plan.recipe.target
+    n_cut = tally.n_rows - tally.n_malformed
     for c in described:
+        if c == plan.recipe.time and cuts_by_time(plan) and 0 < tally.present[c] < n_cut:
+            notes.append(f"{count(n_cut - tally.present[c], 'row')} without a value in '{c}': {_UNDATED}.")
         if tally.n_rows and tally.present[c] == 0:
             if c == target:
                 failures.append(Failure(c, "no value in any row", tally.n_rows, (), ""))
@@ -275,9 +310,9 @@ class _Tally:
         Different values of the target; the count stops soon after 1,000.
     """
 
-    def __init__(self, plan: Plan, columns: list[str], decimal: str) -> None:
-        self._plan, self._columns, self._decimal = plan, columns, decimal
-        self.n_rows = 0
+    def __init__(self, plan: Plan, columns: list[str]) -> None:
+        self._plan, self._columns = plan, columns
+        self.n_rows = self.n_malformed = 0
         self.present = dict.fromkeys(columns, 0)
         self.target_values: set[str] = set()
         self._failures: dict[tuple[str, str], Failure] = {}
@@ -287,10 +322,13 @@ class _Tally:
     def add(self, batch: RawBatch) -> None:
         """Count what one batch holds."""
         self.n_rows += len(batch.rows) + batch.malformed.height
+        self.n_malformed += batch.malformed.height
         for line in batch.malformed.to_dicts():
             self._note(Failure("", line["reason"], 1, (line["row"],), line["value"]))
-        typed, rules = plan_rules(batch.frame.schema, self._plan.schema, self._columns, self._decimal)
-        lazy = batch.frame.lazy().select(self._columns).with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
+        target, schema = self._plan.recipe.target, self._plan.schema
+        typed, rules = plan_rules(batch.frame.schema, schema, self._columns, _classed(self._plan))
+        raw = raw_columns(batch.frame, self._columns)
+        lazy = raw.with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
         bad = [rule.bad.fill_null(False) for rule in rules]
         counts = lazy.select(
             *(pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in self._columns),
@@ -305,13 +343,13 @@ class _Tally:
                 rows = tuple(int(batch.rows[k]) for k in at)
                 example = str(batch.frame[rule.column][at[0]])
                 self._note(Failure(rule.column, rule.message, n_bad, rows, example))
-        target = [c for c in self._columns if c == self._plan.recipe.target and len(self.target_values) < 1000]
-        read = dict.fromkeys([*self._unique, *target])
+        asked = [c for c in self._columns if c == target and len(self.target_values) < 1000]
+        read = dict.fromkeys([*self._unique, *asked])
         values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in read).collect()
-        for c in target:
-            self.target_values |= set(values[c].drop_nulls().cast(pl.String).unique())
+        for c in asked:
+            self.target_values |= set(values_of(values, c).drop_nulls().cast(pl.String).unique())
         for c in self._unique:
-            self._unique[c].append(values[c])
+            self._unique[c].append(values_of(values, c))
         if self._unique:
             self._rows.append(batch.rows)
 
@@ -336,6 +374,11 @@ class _Tally:
             rows = (*so_far.first_rows, *failure.first_rows)[:_FIRST_ROWS]
             failure = replace(so_far, count=so_far.count + failure.count, first_rows=rows)
         self._failures[key] = failure
+
+
+def _classed(plan: Plan) -> str | None:
+    """Return the column whose texts are classes: the target of a table; that of lists is an item."""
+    return plan.recipe.target if plan.recipe.task != "ranking" else None
 
 
 def _spec(plan: Plan, column: str) -> Field:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input
 from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of
 from tabkit.draft.profile import Roles, open_table, profile_of
@@ -71,7 +72,11 @@ def new(  # noqa: PLR0913 (the options of the verb)
     if task == "binary":
         positive, why = positive_of(profile, target)
         remarks.append(why)
-    if time is not None and not profile.frame[time].dtype.is_temporal() and not profile.frame[time].dtype.is_numeric():
+    if (
+        time is not None
+        and not values_of(profile.frame, time).dtype.is_temporal()
+        and not values_of(profile.frame, time).dtype.is_numeric()
+    ):
         raise DataError(
             f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
         )
@@ -85,7 +90,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
     }
     _write(texts)
     notes = [*profile.remarks]
-    notes += [f"{c.name}: {comment}" for c in profile.columns.values() for comment in c.comments]
+    notes += [f"{c.name or repr('')}: {comment}" for c in profile.columns.values() for comment in c.comments]
     return Draft(recipe_path, schema_path, tuple(one_line(note) for note in (*notes, *remarks, *id_remarks)))
 
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import polars as pl
 
 from tabkit.data.encode import as_text, fit_encoder
+from tabkit.data.frames import values_of
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
+from tabkit.data.target import with_label
 from tabkit.draft.columns import ColumnProfile
 from tabkit.draft.profile import Profile, Roles
 from tabkit.draft.write import toml_text
@@ -27,6 +29,9 @@ POSITIVE_NAMES = {
     "died", "failed", "failure", "event", "case", "malignant", "sick", "disease", "returned", "spam", "won", "buy", "bought",
 }  # fmt: skip
 
+_INDEX_NAMES = re.compile(r"^(|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__)$", re.I)
+"""What pandas calls an index without a name, in CSV and in Parquet."""
+
 _ROW_NAMES = re.compile(r"^(unnamed: ?\d+|rownames?|row_?(id|num|number|index)|index|)$", re.I)
 
 # Upper-case PAID or VALID is no id: without a separator, only userId and userID are read as one.
@@ -37,7 +42,9 @@ _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store
 
 def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[str]]:
     """Return the task, and what to say about it."""
-    values = profile.frame[target].drop_nulls()
+    if (column := profile.columns[target]).mixed and task != "multiclass":
+        raise DataError(f"Target '{target}': {column.comments[-1]}. Expected numbers only; then run this again.")
+    values = values_of(profile.frame, target).drop_nulls()
     n_values, numeric, remarks = values.n_unique(), values.dtype.is_numeric(), []
     if numeric and values.dtype.is_float():
         values = values.filter(values.is_finite())
@@ -62,7 +69,7 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
     if task == "multiclass" and n_values > 100:
         fix = "use --task regression" if numeric else "group rare ones into one, or choose another --target"
         raise DataError(f"'{target}' has {n_values:,} classes. Expected at most 100; {fix}.")
-    n_missing = profile.frame.height - profile.frame[target].drop_nulls().len()
+    n_missing = profile.frame.height - values_of(profile.frame, target).drop_nulls().len()
     if n_missing:
         remarks.append(f"{count(n_missing, 'row')} without '{target}' cannot be learned from and are left out")
     if task != "regression":
@@ -77,7 +84,7 @@ def task_of(profile: Profile, target: str, task: str | None) -> tuple[str, list[
 
 def positive_of(profile: Profile, target: str) -> tuple[str, str]:
     """Return the class that the question is about, and why."""
-    names = as_text(profile.frame[target].drop_nulls())
+    names = as_text(values_of(profile.frame, target).drop_nulls())
     counts = {n: int((names == n).sum()) for n in sorted(names.unique())}
     known = [n for n in counts if n.strip().lower() in POSITIVE_NAMES]
     if set(counts) in ({"0", "1"}, {"-1", "1"}):
@@ -95,11 +102,15 @@ def positive_of(profile: Profile, target: str) -> tuple[str, str]:
 def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None, list[str]]:
     """Return the column that names the rows, and what to say about it."""
     if id is not None:
-        n_copies = profile.frame.height - profile.frame[id].n_unique()
-        n_missing = profile.frame[id].null_count()
+        n_copies = profile.frame.height - values_of(profile.frame, id).n_unique()
+        n_missing = values_of(profile.frame, id).null_count()
         notes = [f"'{id}' repeats in {count(n_copies, 'row')}, so it does not name a row"] if n_copies else []
         return id, notes + ([f"'{id}' is missing in {count(n_missing, 'row')}"] if n_missing else [])
-    kinds = {name: _names_rows(profile, column) for name, column in profile.columns.items() if name not in taken}
+    kinds = {
+        name: _names_rows(profile, column)
+        for name, column in profile.columns.items()
+        if name not in taken and not _is_index(column)
+    }
     for kind in ("id", "text", "row number"):
         for name, found in kinds.items():
             if found == kind:
@@ -107,9 +118,13 @@ def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None
     return None, []
 
 
+def _is_index(column: ColumnProfile) -> bool:
+    return bool(_INDEX_NAMES.match(column.name)) and column.spec.type == "integer"
+
+
 def _names_rows(profile: Profile, column: ColumnProfile) -> str | None:
     """Return how a column names the rows: as an id, a text of its own, a row number; None if it does not."""
-    values = profile.frame[column.name]
+    values = values_of(profile.frame, column.name)
     if not column.unique or column.mixed or column.spec.type not in ("integer", "string"):
         return None
     if column.spec.type == "string":
@@ -138,8 +153,11 @@ def advise(profile: Profile, taken: set[str]) -> None:
     for name, column in profile.columns.items():
         if name in taken:
             continue
-        values = frame[name].drop_nulls()
+        values = values_of(frame, name).drop_nulls()
         n_values, kind = values.n_unique(), column.spec.type
+        if _is_index(column):
+            _comment(profile, name, "numbers the rows, as pandas writes its index: it is excluded", True)
+            continue
         if n_values <= 1:
             if values.is_empty():
                 shown = "has no value at all: it carries nothing"
@@ -198,7 +216,7 @@ def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
     usable = [
         name
         for name, column in profile.columns.items()
-        if name not in roles.taken and not column.excluded and frame[name].n_unique() > 1
+        if name not in roles.taken and not column.excluded and values_of(frame, name).n_unique() > 1
     ]
     if not usable:
         raise DataError(
@@ -218,15 +236,12 @@ def suspect_leaks(profile: Profile, task: str, roles: Roles) -> None:
 
 
 def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict[str, float]:
-    labelled = pl.col(target).is_not_null()
-    if profile.frame[target].dtype.is_float():
-        labelled &= pl.col(target).is_finite()
-    frame = profile.frame.filter(labelled)
+    frame = profile.frame.filter(with_label(values_of(profile.frame, target)))
     if frame.height < 40:
         return {}
     shuffled = frame.sample(n=min(LEAK_ROWS, frame.height), shuffle=True, seed=0)
     half = shuffled.height // 2
-    classes = () if task == "regression" else tuple(sorted(as_text(shuffled[target]).unique()))
+    classes = () if task == "regression" else tuple(sorted(as_text(values_of(shuffled, target)).unique()))
     try:
         encoder = fit_encoder(shuffled[:half], columns, task, target, classes)
     except DataError:

@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.conform import conform
-from tabkit.data.source import DataLike, EncodingError, Input, open_input
+from tabkit.data.dialect import EncodingError
+from tabkit.data.frames import values_of
+from tabkit.data.source import DataLike, Input, open_input
 from tabkit.draft.columns import ColumnProfile, infer
-from tabkit.errors import DataError
+from tabkit.errors import DataError, count
 from tabkit.schema import Dialect, Schema
 
 MOST_ROWS = 200_000
@@ -46,23 +48,26 @@ class Roles:
 
 
 def open_table(data: DataLike) -> tuple[Input, Dialect]:
-    """Open the table; text in cp1252 is found here, and stated in the schema."""
+    """Open the table; text in another encoding is found here, and stated in the schema."""
     try:
         return open_input(data, Dialect()), Dialect()
-    except EncodingError:
-        stated = Dialect(encoding="cp1252")
+    except EncodingError as problem:
+        if problem.guess is None:
+            raise
+        stated = Dialect(encoding=problem.guess)
         return open_input(data, stated), stated
 
 
 def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Profile:
     """Read up to :data:`MOST_ROWS` rows, infer every column, and type the rows as the schema written will."""
-    batches, n_rows, whole = [], 0, True
+    batches, n_rows, n_malformed, whole = [], 0, 0, True
     for batch in source.batches(50_000):
         if n_rows >= MOST_ROWS:
             whole = False
             break
         batches.append(batch)
         n_rows += batch.frame.height
+        n_malformed += batch.malformed.height
     raw = pl.concat([batch.frame for batch in batches], how="vertical_relaxed")[:MOST_ROWS]
     if raw.height == 0:
         raise DataError(f"{source.name} has no rows to learn from. Expected a header and rows.")
@@ -73,20 +78,24 @@ def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Prof
         if column in roles.taken:
             raise DataError(f"Column '{column}' holds {dtype}, and has a role. Expected text, numbers, truth or dates.")
         remarks.append(f"{column}: holds {dtype}, which is not read: left out of the schema")
-    raw = raw.select([c for c, dtype in raw.schema.items() if _readable(dtype)])
-    columns = {c: infer(raw[c], source.decimal) for c in raw.columns}
+    raw = raw[[c for c, dtype in raw.schema.items() if _readable(dtype)]]
+    columns = {c: infer(raw[c], source.delimiter, is_target=c == roles.target) for c in raw.columns}
     batch = replace(batches[0], frame=raw, rows=np.arange(raw.height))
-    typed = conform(batch, _schema(name, columns), raw.columns, source.decimal)
+    typed = conform(batch, _schema(name, columns), raw.columns, roles.target)
     assert typed.rejects.is_empty(), f"the types inferred refuse their own cells: {typed.rejects.row(0)}"
     if dialect.encoding:
         remarks.append(f"the file is not UTF-8: read as {dialect.encoding}, and so stated in the schema")
-    if source.decimal == "," or source.delimiter not in (",", "\t"):
-        dialect = dialect.model_copy(update={"decimal": source.decimal, "delimiter": source.delimiter})
-        remarks.append(f"cells are separated by {source.delimiter!r}, and the decimal mark is {source.decimal!r}")
+    if n_malformed:
+        remarks.append(
+            f"{count(n_malformed, 'row')} could not be cut into cells or repeated the header: a run rejects them, and says why"
+        )
+    if source.delimiter not in (",", "\t"):
+        dialect = dialect.model_copy(update={"delimiter": source.delimiter})
+        remarks.append(f"cells are separated by {source.delimiter!r}")
     if not whole or n_rows > MOST_ROWS:
         whole = False
         remarks.append(f"only the first {raw.height:,} rows were looked at; later ones may hold what these do not")
-    n_values = typed.frame[roles.target].drop_nulls().n_unique()
+    n_values = values_of(typed.frame, roles.target).drop_nulls().n_unique()
     if n_values < 2:
         what = "has no value in any row" if n_values == 0 else "is the same in every row"
         raise DataError(

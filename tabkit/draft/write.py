@@ -9,6 +9,7 @@ import polars as pl
 import tomlkit
 from tomlkit.items import AbstractTable
 
+from tabkit.data.frames import values_of
 from tabkit.draft.profile import Profile, Roles
 from tabkit.errors import count
 
@@ -87,8 +88,9 @@ def schema_text(profile: Profile, name: str) -> str:
         parts.append(_section(("dialect",), stated))
     for column in profile.columns.values():
         field: dict[str, object] = {"type": column.spec.type}
-        if column.spec.format:
-            field["format"] = column.spec.format
+        for key in ("unit", "format", "decimal", "group", "notation"):
+            if value := getattr(column.spec, key):
+                field[key] = value
         if column.spec.sensitive:
             field["sensitive"] = True
         if column.missing:
@@ -151,18 +153,20 @@ def _wants_folds(profile: Profile, task: str, roles: Roles) -> bool:
     """Tell whether to cross-validate: few rows, and enough groups and rows of each class for every fold to have some."""
     if profile.n_rows >= SMALL_ROWS or roles.time is not None:
         return False
-    if roles.group is not None and profile.frame[roles.group].n_unique() < 2 * FOLDS:
+    if roles.group is not None and values_of(profile.frame, roles.group).n_unique() < 2 * FOLDS:
         return False
     if task != "regression":
-        counts = profile.frame[roles.target].drop_nulls().value_counts()["count"]
-        if int(counts.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
+        sizes = (
+            values_of(profile.frame, roles.target).drop_nulls().value_counts(name="number of rows")["number of rows"]
+        )
+        if int(sizes.min() or 0) < LEAST_PER_CLASS:  # type: ignore[arg-type]
             return False
     return True
 
 
 def _worthwhile(profile: Profile, task: str, target: str) -> float:
     if task == "regression":
-        values = profile.frame[target].cast(pl.Float64)
+        values = values_of(profile.frame, target).cast(pl.Float64)
         spread = float(values.filter(values.is_finite()).std() or 0.0)  # type: ignore[arg-type]
         return float(f"{0.01 * spread:.2g}")
     return {"binary": 0.005, "multiclass": 0.01}[task]

@@ -69,7 +69,7 @@ def fit_linear(plan: Plan, frame: pl.DataFrame, classes: tuple[str, ...], seed: 
 def _typed(frame: pl.DataFrame, schema: Schema, columns: Sequence[str]) -> pl.DataFrame:
     source = from_frame(frame, "X")
     (batch,) = source.batches(frame.height)
-    rows = conform(batch, schema, columns, source.decimal)
+    rows = conform(batch, schema, columns)
     if rows.rejects.height:
         first = rows.rejects.row(0, named=True)
         raise DataError(f"Row {first['row']} of X, column '{first['column']}': {first['value']!r}, {first['reason']}.")

@@ -9,9 +9,10 @@ import polars as pl
 
 from tabkit.data.align import SourceTable, read_source
 from tabkit.data.encode import as_text
+from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input, from_frame, open_input
 from tabkit.data.target import check_scale, with_label
-from tabkit.data.validate import RejectedRows, Table, read_table
+from tabkit.data.validate import RejectedRows, Table, read_table, without_undated
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan, Source
 from tabkit.samples import load_sample
@@ -81,7 +82,8 @@ def read_rows(
         rejects_to.mkdir(parents=True, exist_ok=True)
         problem.rejects.write_csv(rejects_to / "rejects.csv")
         raise DataError(f"{problem} All rejected rows and their reasons are in {rejects_to / 'rejects.csv'}.") from None
-    labelled = with_label(table.frame[recipe.target])
+    table = without_undated(table, plan, here.name)
+    labelled = with_label(values_of(table.frame, recipe.target))
     known = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, known.frame)
     for each in sources:
@@ -106,7 +108,7 @@ def _source_inputs(plan: Plan, here: Input, given: DataLike | None) -> list[tupl
 
 def _check_source(plan: Plan, source: SourceTable, classes: tuple[str, ...]) -> None:
     """Check that a source's labels can teach something about the target's."""
-    recipe, label = plan.recipe, source.frame[plan.recipe.target]
+    recipe, label = plan.recipe, values_of(source.frame, plan.recipe.target)
     if len(label) < MIN_ROWS:
         raise DataError(
             f"Source '{source.name}' has {count(len(label), 'labelled row')}. Expected at least {MIN_ROWS} to pretrain on."
@@ -129,7 +131,7 @@ def _check_source(plan: Plan, source: SourceTable, classes: tuple[str, ...]) -> 
 
 def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     """Return the classes in order, the positive one last; check that the target can be learned at all."""
-    recipe, target = plan.recipe, frame[plan.recipe.target]
+    recipe, target = plan.recipe, values_of(frame, plan.recipe.target)
     if frame.height < MIN_ROWS:
         raise DataError(
             f"The table has {count(frame.height, 'labelled row')} in scope. Expected at least {MIN_ROWS} to train, choose and hold out."
@@ -156,7 +158,8 @@ def _classes(plan: Plan, frame: pl.DataFrame) -> tuple[str, ...]:
     if len(names) > 2:
         shown = ", ".join(map(repr, names[:6]))
         raise DataError(
-            f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\"."
+            f"Target '{recipe.target}' has {len(names)} classes ({shown}), and the task is binary. Set task = \"multiclass\", or, "
+            f"if one of them means missing, list it under missing in [fields] of {plan.schema_path}."
         )
     positive = names[-1] if recipe.positive is None else as_text(pl.Series([recipe.positive]))[0]
     if positive not in names:

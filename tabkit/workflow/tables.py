@@ -16,6 +16,8 @@ from tabkit.adapt import Wanted
 from tabkit.adapt.candidates import open_weights, wanted
 from tabkit.adapt.student import teach_again
 from tabkit.bundle import Contents
+from tabkit.data.encode import as_text
+from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_rows
 from tabkit.errors import UsageError
@@ -183,7 +185,8 @@ class TableRun:
         """Return the holdout's predictions: input row, id, target, and a column per candidate (per class if multiclass)."""
         recipe, table, rows = self.plan.recipe, self.rows.labelled, outcome.split.holdout
         frame = table.frame[rows]
-        target = frame[recipe.target].cast(pl.Float64 if recipe.task == "regression" else pl.String)
+        target = values_of(frame, recipe.target)
+        target = target.cast(pl.Float64) if recipe.task == "regression" else as_text(target)
         columns = [pl.Series("row", table.rows[rows], dtype=pl.Int64), target.alias("target")]
         for name, predicted in outcome.found.predictions.items():
             if recipe.task == "binary":
@@ -218,7 +221,7 @@ class TableRun:
 
     def _half_width(self, outcome: TableOutcome, name: str) -> float:
         recipe = self.plan.recipe
-        target = self.rows.labelled.frame[recipe.target][outcome.split.holdout]
+        target = values_of(self.rows.labelled.frame, recipe.target)[outcome.split.holdout]
         y = target.cast(pl.Float64).to_numpy().astype(np.float64)
         return conformal_half_width(y, outcome.found.predictions[name], recipe.scale)
 

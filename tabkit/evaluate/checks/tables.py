@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.encode import Features, as_text
+from tabkit.data.frames import values_of
 from tabkit.data.single import LEAK_SCORE, single_feature_scores
 from tabkit.evaluate.checks.base import Finding, TableCheck, TableEvidence
 from tabkit.evaluate.checks.shift import column_psi, elsewhere, label_shift, two_sample_auc
@@ -107,7 +108,7 @@ class DuplicateRows(TableCheck):
         frame, plan, split = evidence.frame, evidence.plan, evidence.split
         # The table's own columns: a spectrum's components are none of them.
         columns = [*(c for c in frame.columns if plan.is_feature(c)), plan.recipe.target]
-        keys = frame.select(pl.struct(columns).hash(seed=0).alias("key"))["key"].to_numpy()
+        keys = frame[columns].select(pl.struct(pl.all()).hash(seed=0).alias("key"))["key"].to_numpy()
         copies = int(np.isin(keys[split.holdout], keys[split.before]).sum())
         text = f"{_copies(copies, len(split.holdout))} in train or valid"
         if copies / len(split.holdout) > DUPLICATE_SHARE:
@@ -150,7 +151,7 @@ class TimeOverlap(TableCheck):
         """Fail if training rows run past it."""
         column = evidence.plan.recipe.time
         assert column is not None
-        times = evidence.frame[column]
+        times = values_of(evidence.frame, column)
         last: Any = times[evidence.split.before].max()
         first: Any = times[evidence.split.holdout].min()
         if last > first:
@@ -406,7 +407,7 @@ def _row_keys(rows: Features) -> list[bytes]:
 
 def sensitive_groups(frame: pl.DataFrame, column: str) -> pl.Series:
     """Return group names of a sensitive column: its values, or the quarter of its numbers that a number falls in."""
-    values = frame[column]
+    values = values_of(frame, column)
     if not values.dtype.is_numeric() or values.n_unique() <= 12:
         return as_text(values)
     numbers = values.cast(pl.Float64).to_numpy()

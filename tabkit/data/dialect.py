@@ -1,0 +1,189 @@
+"""How a CSV file is written: its encoding, its delimiter, its column names. Found out from its first lines."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import re
+from pathlib import Path
+
+from tabkit.errors import DataError, count
+
+_DELIMITERS = ",;\t|"
+_HEAD_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 22
+_MOST_HEADER_BYTES = 1 << 26
+_FEWEST_LINES = 3
+"""Lines under a first line of another width that say what a row is: fewer may be malformed themselves."""
+
+_EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.I)
+"""Excel's line above the header that states the delimiter."""
+
+_KANA = re.compile("[\u3041-\u30fe]")
+"""Full-width kana, without which a text is hardly Japanese; half-width ones are what cp1252's letters look like."""
+
+
+class EncodingError(DataError):
+    """A CSV file is not in UTF-8, and the schema states no other encoding; ``guess`` is one that fits all of it."""
+
+    def __init__(self, message: str, guess: str | None) -> None:
+        super().__init__(message)
+        self.guess = guess
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        start = file.read(1 << 12)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if start.count(b"\0") > len(start) // 4:
+            utf16 = "utf-16-le" if start[1::2].count(b"\0") > start[::2].count(b"\0") else "utf-16-be"
+            raise EncodingError(
+                f"{path} looks like {utf16.upper()} without a byte-order mark. Expected UTF-8: convert the file, or state "
+                f'encoding = "{utf16}" under [dialect] in the schema.',
+                utf16,
+            )
+        file.seek(0)
+        n_lines = n_bytes = 0
+        while True:
+            block = file.read(_BLOCK_BYTES)
+            pending = decoder.getstate()[0]  # a character that the block before began
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as problem:
+                text, at = pending + block, problem.start
+                line = n_lines + text[:at].count(b"\n") + 1
+                around = text[max(0, at - 12) : at].split(b"\n")[-1] + text[at : at + 8].split(b"\n")[0]
+                guess = _guess(path)
+                reading = f" (in {guess} it would read {around.decode(guess, errors='replace')!r})" if guess else ""
+                stated = f'encoding = "{guess}"' if guess else "its encoding"
+                raise EncodingError(
+                    f"{path}, line {line}: byte 0x{text[at]:02x} at offset {n_bytes - len(pending) + at:,} is not UTF-8{reading}. "
+                    f"Expected UTF-8: convert the file, or state {stated} under [dialect] in the schema.",
+                    guess,
+                ) from None
+            if not block:
+                return "utf-8"
+            n_lines += block.count(b"\n")
+            n_bytes += len(block)
+
+
+def _guess(path: Path) -> str | None:
+    """Return the first of the common encodings that fits the whole file; None if none does."""
+    # Japanese first: nearly every byte means something in cp1252, while cp932 is a strict code of pairs.
+    for encoding in ("cp932", "cp1252"):
+        decoder, kana = codecs.getincrementaldecoder(encoding)(), 0
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    kana += len(_KANA.findall(decoder.decode(block)))
+                decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            continue
+        if encoding != "cp932" or kana:
+            return encoding
+    return None
+
+
+def first_lines(path: Path, encoding: str) -> str:
+    """Return the first lines, as text without a byte-order mark or Excel's mark: at least the whole header."""
+    n_bytes = _HEAD_BYTES
+    while True:
+        with path.open("rb") as file:
+            content = file.read(n_bytes)
+        text = content.decode(encoding, errors="ignore").lstrip("\ufeff")
+        if len(content) < n_bytes:
+            break
+        lines = text.rsplit("\n", 1)[0]
+        if lines != text and lines.split("\n", 1)[0].count('"') % 2 == 0:
+            text = lines
+            break
+        if n_bytes >= _MOST_HEADER_BYTES:
+            raise DataError(
+                f"{path} has no line end in its first {n_bytes >> 20} MiB. Expected the column names there."
+            )
+        n_bytes *= 4
+    return text if (mark := _EXCEL_MARK.match(text)) is None else text[mark.end() :]
+
+
+def lines_above(path: Path, encoding: str) -> int:
+    """Return the number of lines above the header: one if Excel's mark stands there, else none."""
+    return int(_excel_mark(path, encoding) is not None)
+
+
+def _excel_mark(path: Path, encoding: str) -> str | None:
+    """Return the delimiter that Excel's mark states; None without one."""
+    with path.open("rb") as file:
+        mark = _EXCEL_MARK.match(file.read(64).decode(encoding, errors="ignore").lstrip("\ufeff"))
+    return mark[1] if mark else None
+
+
+def _rows(head: str, delimiter: str, most: int) -> list[list[str]]:
+    """Cut the first lines into cells, however long these are."""
+    before = csv.field_size_limit(len(head) + 1)
+    try:
+        reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        return [row for row in itertools.islice(reader, most) if row]
+    finally:
+        csv.field_size_limit(before)
+
+
+def delimiter_of(head: str, path: Path, encoding: str) -> str:
+    """Return the delimiter that cuts the first lines into the most cells, equally many in every line."""
+    if (stated := _excel_mark(path, encoding)) is not None:
+        return stated
+    best, most = ",", 1
+    for delimiter in _DELIMITERS:
+        # A line above the header (a title, say) is refused later, by what the others look like.
+        widths = [len(row) for row in _rows(head, delimiter, 50)]
+        common = max(set(widths), key=widths.count, default=0)
+        if common > most and widths.count(common) >= 0.8 * len(widths):
+            best, most = delimiter, common
+    return "\t" if most == 1 and path.suffix.lower() == ".tsv" else best
+
+
+def header_of(path: Path, delimiter: str, encoding: str) -> list[str]:
+    """Return the column names.
+
+    Raises
+    ------
+    DataError
+        The first line is empty, or shorter than those below.
+    """
+    rows = _rows(head := first_lines(path, encoding), delimiter, 20)
+    if head.split("\n", 1)[0].strip(' \t\r,;|"') == "" or not rows:
+        raise DataError(f"{path} has an empty first line. Expected the column names there.")
+    _check_first_line(path, delimiter, rows)
+    return rows[0]
+
+
+def _check_first_line(path: Path, delimiter: str, rows: list[list[str]]) -> None:
+    """Refuse a first line that is shorter than all others: it does not name their cells.
+
+    Raises
+    ------
+    DataError
+        Saying what the line seems to be, and what to do.
+    """
+    first, below = rows[0], rows[1:]
+    widths = [len(row) for row in below]
+    common = max(set(widths), key=widths.count, default=0)
+    if len(below) < _FEWEST_LINES or common <= len(first) or widths.count(common) < 0.8 * len(below):
+        return
+    shown, n_more = delimiter.join(first)[:60], common - len(first)
+    if first[0].lstrip().startswith("#"):
+        why = "it is a comment: remove the lines above the column names"
+    elif n_more == 1 and len(first) > 1 and all(not row[-1].strip() for row in below):
+        why = f"every other line ends in {delimiter!r}: add one to the first line as well, or remove them"
+    elif n_more == 1 and len(first) > 1:
+        why = "write the row names' column with a name (in R, write.csv(row.names = FALSE))"
+    else:
+        why = "if it is a title or a comment, remove the lines above the column names"
+    raise DataError(
+        f"{path}: the first line ({shown!r}) has {count(len(first), 'cell')}, and those below have "
+        f"{common}. Expected the column names there; {why}."
+    )
