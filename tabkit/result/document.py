@@ -196,7 +196,7 @@ _ADAPTER: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminato
 
 def to_json(document: Facts) -> str:
     """Return facts as JSON text without NaN."""
-    return json.dumps(document.model_dump(mode="json"), indent=1, allow_nan=False)
+    return document.model_dump_json(indent=1)  # an undefined number, optional or not, is null
 
 
 def write_result(folder: Path, result: Result) -> None:
