@@ -14,9 +14,11 @@ import icl
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from tabkit import adapt
+from tabkit.adapt import Runtime, Wanted
+from tabkit.adapt.candidates import open_weights
+from tabkit.adapt.tables import Lessons, Origins, blend_all, make_all
 from tabkit.data.encode import Features, fit_encoder
-from tabkit.evaluate.comparison import picked_on_valid
+from tabkit.evaluate.choice import picked_on_valid
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import BUDGETS, Predictions, candidate_parts
 from tabkit.models.base import installed, loss, model_class
@@ -31,12 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     print(f"{options.rows} training rows, {options.seeds} seeds\n\n| table | " + " | ".join(SHOWN) + " |")
     print("|---" * (1 + len(SHOWN)) + "|")
     cells = []
     for package, table, target, without in icl.TABLES:
+        if options.tables and table not in options.tables:
+            continue
         frame, classes = icl.read(package, table, target, without)
         if frame.height < 1.25 * options.rows + 200:
             continue
@@ -67,22 +72,24 @@ def scores(train: Features, valid: Features, holdout: Features, seed: int) -> di
     todo = []
     for name in names:
         base, how = candidate_parts(name)
-        todo.append(adapt.Wanted(base, how, model_class(base).hows[how]))
-    made = adapt.adapt_all(tuple(todo), train, valid, None, None, seed, BUDGETS["quick"], lambda *_: None)
-    blends = {c.name: c for c in adapt.blend_all(made, valid, seed)}
+        todo.append(Wanted(base, how, model_class(base).hows[how]))
+    opened = open_weights(todo, {}, train.layout.task)
+    origins = Origins(Lessons(train), opened, Runtime(seed, BUDGETS["quick"]))
+    candidates = make_all(tuple(todo), origins, train, valid)
+    blends = {c.name: c for c in blend_all(candidates, valid, seed)}
     # Without weight on the base, the blend of the baselines is the same one.
     blend = blends.get("blend_bases", blends["blend_baselines"])
-    by_name = {c.name: c.adapted.model.predict(holdout) for c in made}
+    by_name = {c.name: c.adapted.model.predict(holdout) for c in candidates}
     assert isinstance(blend.adapted.model, Blend)
-    best = min(made, key=lambda c: loss(valid, c.valid))
-    found: dict[str, Predictions] = {
+    best = min(candidates, key=lambda c: loss(valid, c.valid))
+    predicted: dict[str, Predictions] = {
         **by_name,
         "picked": by_name[best.name],
         "blend": blend.adapted.model.combine(by_name),
     }
-    picking = loss(valid, picked_on_valid(made, valid, METRICS["log_loss"]))
-    found["kit"] = found["blend"] if loss(valid, blend.valid) < picking else found["picked"]
-    return {n: (float(roc_auc_score(holdout.labels, found[n][:, 1])), loss(holdout, found[n])) for n in SHOWN}
+    picking = loss(valid, picked_on_valid(candidates, valid, METRICS["log_loss"]))
+    predicted["kit"] = predicted["blend" if loss(valid, blend.valid) < picking else "picked"]
+    return {n: (float(roc_auc_score(holdout.labels, predicted[n][:, 1])), loss(holdout, predicted[n])) for n in SHOWN}
 
 
 if __name__ == "__main__":

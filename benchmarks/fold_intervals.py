@@ -24,8 +24,9 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from tabkit.evaluate.folds import corrected_t
-from tabkit.evaluate.intervals import Interval, Resampler, interval, widening_over_folds
+from tabkit.evaluate.intervals import Resampled, Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
+from tabkit.result import Interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,8 +123,7 @@ def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval
     test_to_train = 1 / (setting.folds - 1)
     plain = Resampler(len(y), group if setting.groups else None, RESAMPLES, seed)
     widened = replace(plain, widening=widening_over_folds(setting.folds, test_to_train))
-    as_if, shared = ({n: r.distribution(metric, y, predicted[n]) for n in MODELS} for r in (plain, widened))
-    value = {n: metric.value(y, predicted[n]) for n in MODELS}
+    as_if, shared = ({n: r.score(metric, y, predicted[n]) for n in MODELS} for r in (plain, widened))
     out = {}
     for a, b in [(name, None) for name in MODELS] + list(GAINS):
 
@@ -131,14 +131,17 @@ def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval
             one = np.asarray(values[a])
             return one if b is None else one - np.asarray(values[b])
 
-        v = float(of(value))
-        found = {"bootstrap": interval(v, of(as_if)), "widened bootstrap": interval(v, of(shared))}
+        v = float(of({n: score.value for n, score in as_if.items()}))
+        intervals = {
+            method: interval(Resampled(v, of({n: score.draws for n, score in scores.items()})))
+            for method, scores in (("bootstrap", as_if), ("widened bootstrap", shared))
+        }
         t = corrected_t(list(of(by_fold)), test_to_train)
         half = (t.high - t.low) / 2
-        found["corrected t"] = t = Interval(v, v - half, v + half)
-        boot = found["bootstrap"]
-        found["wider of both"] = Interval(v, min(boot.low, t.low), max(boot.high, t.high))
-        out[a if b is None else f"{a} over {b}"] = found, float(of(truth).mean())
+        intervals["corrected t"] = t = Interval(v, v - half, v + half)
+        boot = intervals["bootstrap"]
+        intervals["wider of both"] = Interval(v, min(boot.low, t.low), max(boot.high, t.high))
+        out[a if b is None else f"{a} over {b}"] = intervals, float(of(truth).mean())
     return out
 
 

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
+    parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     parser.add_argument("--task", choices=["binary", "regression"], default="binary")
     parser.add_argument(
         "--weights", type=Path, help="other weights of the base than the shipped ones: a weights/ folder"
@@ -83,7 +83,7 @@ def main() -> None:
             if frame.height < 1.25 * n_rows + 200:
                 continue
             drawn = [
-                fit_all(frame, target, classes, n_rows, options.first + seed, names, options.weights)
+                fit_all(frame, target, classes, (n_rows, options.first + seed), names, options.weights)
                 for seed in range(options.seeds)
             ]
             for name in names:
@@ -127,14 +127,14 @@ def fit_all(
     frame: pl.DataFrame,
     target: str,
     classes: tuple[str, ...],
-    n_rows: int,
-    seed: int,
+    draw: tuple[int, int],
     names: list[str],
     weights: Path | None = None,
 ) -> dict[str, tuple[float, ...]]:
-    """Fit every model on one draw of a table; return (ROC AUC, log loss), or (RMSE over spread,), on its holdout."""
+    """Fit every model on one draw (train rows, seed) of a table; return (ROC AUC, log loss), or (RMSE over spread,), on its holdout."""
     from sklearn.metrics import roc_auc_score
 
+    n_rows, seed = draw
     order = np.random.default_rng(seed).permutation(frame.height)
     n_valid = max(60, n_rows // 4)
     holdout = order[-min(HOLDOUT_ROWS, frame.height - n_rows - n_valid) :]

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from joblib import Parallel, delayed, parallel_config
-from tabkit.run import run as tabkit_run
 
+import tabkit
 from tabkit import learner
+from tabkit.result import Result
 
 SCHEMA = 'name = "noise"\nrow = "one record"\n' + "".join(
     f"[fields.{name}]\ntype = {kind!r}\n" for name, kind in [*((f"x{i}", "number") for i in range(5)), ("y", "string")]
@@ -60,25 +61,25 @@ def main() -> None:
         runs = Parallel(-1, return_as="generator_unordered")(
             delayed(run)(seed, options.rows, options.folds) for seed in seeds
         )
-        for found in runs:
-            decisions[found["verdict"]["decision"]] += 1
-            scores = {c["name"]: c["scores"]["holdout"]["roc_auc"] for c in found["candidates"] if c["name"] != "prior"}
-            hold_half = {name: score["low"] <= 0.5 <= score["high"] for name, score in scores.items()}
-            held["the champion"] += [hold_half[found["champion"]]] if found["champion"] in hold_half else []
+        for result in runs:
+            decisions[result.verdict.decision] += 1
+            scores = {c.name: c.score("roc_auc") for c in result.candidates if c.name != "prior"}
+            hold_half = {name: score.low <= 0.5 <= score.high for name, score in scores.items() if score is not None}
+            held["the champion"] += [hold_half[result.champion]] if result.champion in hold_half else []
             held["all candidates"] += hold_half.values()
-            planned = found["planned"] or {"against": []}
-            held["the planned comparison"] += [a["low"] <= 0 <= a["high"] for a in planned["against"]]
+            against = () if result.planned is None else result.planned.against
+            held["the planned comparison"] += [a.low <= 0 <= a.high for a in against]
     print(f"{options.tables} tables of {options.rows} rows, {options.folds} folds")
     for what, those in held.items():
-        share = float(np.mean(those))
+        share = float(np.mean(those)) if those else float("nan")
         half = 1.96 * np.sqrt(share * (1 - share) / options.tables)  # those of one table share its rows
         print(f"intervals of {what} that hold the truth: {share:.1%} of {len(those)} (+-{half:.1%})")
     print(f"verdicts: {', '.join(f'{decision} {count}' for decision, count in decisions.most_common())}")
     print(f"{time.perf_counter() - started:.0f} s")
 
 
-def run(seed: int, n_rows: int, folds: int) -> dict:
-    """Run tabkit on one table of noise and return ``result.json``."""
+def run(seed: int, n_rows: int, folds: int) -> Result:
+    """Run tabkit on one table of noise and return its result."""
     learner.BUDGETS["quick"] = replace(learner.BUDGETS["quick"], trials=3, epochs=4, trees=60)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -86,7 +87,7 @@ def run(seed: int, n_rows: int, folds: int) -> dict:
         return run_in(folder, seed, n_rows, folds)
 
 
-def run_in(folder: Path, seed: int, n_rows: int, folds: int) -> dict:
+def run_in(folder: Path, seed: int, n_rows: int, folds: int) -> Result:
     """Write table, schema and recipe into a folder, and run them there."""
     rng = np.random.default_rng([seed, 41])
     table = {f"x{i}": rng.normal(size=n_rows) for i in range(5)} | {"y": rng.choice(["no", "yes"], n_rows)}
@@ -95,7 +96,7 @@ def run_in(folder: Path, seed: int, n_rows: int, folds: int) -> dict:
         (folder / place).mkdir(parents=True)
         (folder / place / "noise.toml").write_text(text, encoding="utf-8")
     recipe = str(folder / "domains/noise/noise.toml")
-    return tabkit_run(recipe, data=folder / "d.parquet", out=folder / "run", seed=seed, budget="quick", jobs=1).result
+    return tabkit.run(recipe, data=folder / "d.parquet", out=folder / "run", seed=seed, budget="quick", jobs=1).result
 
 
 if __name__ == "__main__":

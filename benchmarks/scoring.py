@@ -7,6 +7,7 @@ is what most people write: pandas, one frame, one predict.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ max_rejected = 0.0
 primary = "roc_auc"
 [candidates]
 adapt = {}
-without = ["catboost"]
+without = ["catboost", "blend"]
 """
 
 PLAIN = """
@@ -45,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=20)
+    parser.add_argument("--train-rows", type=int, default=20_000, help="rows that the trees are grown on")
     options = parser.parse_args()
     import numpy as np
     import polars as pl
@@ -60,7 +62,7 @@ def main() -> None:
             return pl.DataFrame({**{f"x{i}": x[:, i] for i in range(options.columns)}, "y": y})
 
         small, large = folder / "train.parquet", folder / "new.parquet"
-        table(20_000).write_parquet(small)
+        table(options.train_rows).write_parquet(small)
         table(options.rows).write_parquet(large)
         fields = "".join(f'[fields.x{i}]\ntype = "number"\n' for i in range(options.columns))
         for path, text in (
@@ -72,7 +74,7 @@ def main() -> None:
         run = [sys.executable, "-m", "tabkit", "run", str(folder / "domains/bench/scoring.toml"), "--data", str(small)]
         subprocess.run([*run, "--budget", "quick", "--out", str(folder / "run")], check=True, capture_output=True)
         bundle = folder / "run" / "bundle"
-        (trees,) = (bundle / "model").glob("*.txt")
+        trees = booster_in(bundle)
         ours = [sys.executable, "-m", "tabkit", "score", str(bundle), str(large), "--out", str(folder / "ours.parquet")]
         plain = [sys.executable, "-c", PLAIN, str(trees), str(large), str(folder / "plain.parquet")]
         print(f"{options.rows:,} rows x {options.columns} columns, Parquet to Parquet\n")
@@ -83,6 +85,17 @@ def main() -> None:
         a = pl.read_parquet(folder / "ours.parquet")["probability_1"].to_numpy()
         b = pl.read_parquet(folder / "plain.parquet")["probability_1"].to_numpy()
         print(f"\nlargest difference between the two: {abs(a - b).max():.1e}")
+
+
+def booster_in(bundle: Path) -> Path:
+    """Return the champion's trees, which LightGBM reads by itself."""
+    champion = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["champion"]
+    texts = sorted((bundle / "model").rglob("*.txt"))
+    if len(texts) != 1:
+        raise SystemExit(
+            f"The champion is {champion}, and the bundle holds {len(texts)} LightGBM models. Expected one."
+        )
+    return texts[0]
 
 
 def measure(words: list[str]) -> tuple[float, float, float]:

@@ -29,11 +29,11 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV
 
-from tabkit import adapt
 from tabkit.adapt import Wanted
+from tabkit.adapt.tables import blend_all
 from tabkit.data.encode import Features, fit_compression, fit_encoder
 from tabkit.data.split import split_rows
-from tabkit.evaluate.comparison import picked_on_valid
+from tabkit.evaluate.choice import picked_on_valid
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import BUDGETS, Budget, Cost
 from tabkit.models.base import TableCandidate, cells_of, model_class
@@ -57,7 +57,7 @@ ELSEWHERE = ("random forest", "PLS")
 CHAMPION = "champion"
 
 
-def task(field: str, target: str, seed: int, which: Collection[str]) -> dict[str, np.ndarray]:
+def task(field: str, target: str, seed: int, which: Collection[str], folds: int | None = None) -> dict[str, np.ndarray]:
     """Return the truth and out-of-fold predictions of one task: the kit's candidates and champion, or of ``which`` beside."""
     plan = load_recipe("agriculture/soil")
     recipe = Recipe.model_validate({**plan.recipe.model_dump(by_alias=True), "target": target})
@@ -67,7 +67,8 @@ def task(field: str, target: str, seed: int, which: Collection[str]) -> dict[str
     truth = frame[target].to_numpy()
     out: dict[str, np.ndarray] = {"truth": truth}
     budget = replace(BUDGETS["quick"], trees=300)
-    for split in split_rows(frame, recipe, seed):
+    splits = split_rows(frame, recipe, seed)[:folds]
+    for split in splits:
         before = frame[split.before]
         spectra = []
         for spectrum in recipe.spectra:
@@ -77,27 +78,30 @@ def task(field: str, target: str, seed: int, which: Collection[str]) -> dict[str
         encoder = fit_encoder(before, columns, "regression", target, (), tuple(spectra))
         rows, held = encoder.encode(before), encoder.encode(frame[split.holdout])
         if CHAMPION in which:
-            made = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM)
-            predictions = chosen_among(made, rows, held, seed)
+            candidates = tuple(candidate(wanted, rows, recipe, seed, budget) for wanted in CHOSEN_FROM)
+            predictions = chosen_among(candidates, rows, held, seed)
         else:
-            made = tuple(candidate(w, rows, recipe, seed, budget) for name, w in BESIDE.items() if name in which)
-            predictions = {c.name: c.adapted.model.predict(held) for c in made}
+            candidates = tuple(candidate(w, rows, recipe, seed, budget) for name, w in BESIDE.items() if name in which)
+            predictions = {c.name: c.adapted.model.predict(held) for c in candidates}
             predictions |= {name: elsewhere(name, rows, held, seed) for name in ELSEWHERE if name in which}
         for name, predicted in predictions.items():
             out.setdefault(name, np.full(len(truth), np.nan))[split.holdout] = predicted
-    return out
+    held_rows = np.concatenate([split.holdout for split in splits])
+    return {name: values[held_rows] for name, values in out.items()}
 
 
-def chosen_among(made: tuple[TableCandidate, ...], rows: Features, held: Features, seed: int) -> dict[str, np.ndarray]:
+def chosen_among(
+    candidates: tuple[TableCandidate, ...], rows: Features, held: Features, seed: int
+) -> dict[str, np.ndarray]:
     """Return the predictions of every candidate, of their blend, and of what the rows before the holdout choose."""
-    blends = {c.name: c for c in adapt.blend_all(made, rows, seed)}
+    blends = {c.name: c for c in blend_all(candidates, rows, seed)}
     blend = blends.get("blend_bases", blends.get("blend_baselines"))
     metric = METRICS["rmse"]
-    best = min(made, key=lambda c: metric.value(rows.labels, c.valid))
-    picking = metric.value(rows.labels, picked_on_valid(made, rows, metric))
+    best = min(candidates, key=lambda c: metric.value(rows.labels, c.valid))
+    picking = metric.value(rows.labels, picked_on_valid(candidates, rows, metric))
     if blend is not None and metric.value(rows.labels, blend.valid) < picking:
         best = blend
-    predictions = {c.name: c.adapted.model.predict(held) for c in made}
+    predictions = {c.name: c.adapted.model.predict(held) for c in candidates}
     if blend is not None and isinstance(blend.adapted.model, Blend):
         predictions["blend"] = blend.adapted.model.combine(predictions)
     predictions[CHAMPION] = predictions["blend" if best is blend else best.name]
@@ -133,6 +137,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--published", type=Path)
     parser.add_argument("--targets", nargs="+", default=["SOC_target", "pH_target", "Clay_target"])
+    parser.add_argument("--fields", nargs="+", help="names of fields; all by default")
+    parser.add_argument("--folds", type=int, help="only the first folds of each field, to try this out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--beside",
@@ -144,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     import LimeSoDa  # type: ignore[import-not-found]
 
-    fields = [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
+    fields = options.fields or [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
     wanted = [CHAMPION] if options.beside is None else options.beside or [*BESIDE, *ELSEWHERE]
     done = set()
     if options.out.is_file():
@@ -158,7 +164,7 @@ def main() -> None:
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(["field", "target", "candidate", "r2", "rmse", "rpiq", "seconds"])
-        measured = (delayed(measure)(field, target, options.seed, left) for field, target, left in todo)
+        measured = (delayed(measure)(field, target, options.seed, left, options.folds) for field, target, left in todo)
         for rows in Parallel(options.jobs, return_as="generator_unordered", batch_size=1)(measured):
             writer.writerows(rows)
             file.flush()
@@ -166,10 +172,10 @@ def main() -> None:
     report(pl.read_csv(options.out), options.published)
 
 
-def measure(field: str, target: str, seed: int, which: Collection[str]) -> list[list[str]]:
+def measure(field: str, target: str, seed: int, which: Collection[str], folds: int | None) -> list[list[str]]:
     """Return the lines of one task: field, target, candidate, R2, RMSE, RPIQ, seconds of all of them together."""
     started = time.perf_counter()
-    predicted = task(field, target, seed, which)
+    predicted = task(field, target, seed, which, folds)
     truth, seconds = predicted.pop("truth"), time.perf_counter() - started
     out = []
     for name, p in predicted.items():

@@ -32,10 +32,11 @@ def main() -> None:
     """Measure every field with coordinates, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="SOC_target")
+    parser.add_argument("--fields", nargs="+", help="names of fields; all by default")
     options = parser.parse_args()
     import LimeSoDa  # type: ignore[import-not-found]
 
-    names = [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
+    names = options.fields or [name for name in LimeSoDa.list_datasets() if name != "Overview_Datasets"]
     fields = {name: load_sample(f"limesoda:{name}") for name in names}
     fields = {n: f for n, f in fields.items() if options.target in f.columns and "block" in f.columns}
     ways = ("random folds", "blocks", "other fields")

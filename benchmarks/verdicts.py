@@ -15,10 +15,12 @@ from dataclasses import replace
 import numpy as np
 from icl import TABLES, read
 
-from tabkit.adapt import Wanted, adapt_all
+from tabkit.adapt import Runtime, Wanted
+from tabkit.adapt.candidates import open_weights
+from tabkit.adapt.tables import Lessons, Origins, make_all
 from tabkit.data.encode import fit_encoder
+from tabkit.evaluate.choice import Terms, choose_on_valid
 from tabkit.evaluate.comparison import compare_planned
-from tabkit.evaluate.harness import choose_on_valid
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import BUDGETS
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=750, help="labelled rows: 60% train, 20% valid, 20% holdout")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--tables", nargs="+", help="names of tables; all where absent")
+    parser.add_argument("--tables", nargs="+", help="names of tables; all by default")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     counts = {primary: np.zeros(4, int) for primary in PRIMARIES}
@@ -57,23 +59,22 @@ def main() -> None:
             encoder = fit_encoder(frame[rows[0]], columns, "binary", target, classes)
             train, valid, holdout, truth = (encoder.encode(frame[part]) for part in rows)
             budget = replace(BUDGETS["quick"], device="cpu")
-            made = adapt_all(CANDIDATES, train, valid, None, None, seed, budget, lambda *_: None)
-            by_name = {c.name: c for c in made}
+            opened = open_weights(CANDIDATES, {}, "binary")
+            origins = Origins(Lessons(train), opened, Runtime(seed, budget))
+            candidates = make_all(CANDIDATES, origins, train, valid)
+            by_name = {c.name: c for c in candidates}
             runs += 1
             moved += by_name["icl_full"].adapted.settings["alpha"] > 0
             worse_on_valid += loss(valid, by_name["icl_full"].valid) > loss(valid, by_name["icl_as_is"].valid)
-            answers = {c.name: (c.adapted.model.predict(holdout), c.adapted.model.predict(truth)) for c in made}
+            answers = {c.name: (c.adapted.model.predict(holdout), c.adapted.model.predict(truth)) for c in candidates}
             for primary in PRIMARIES:
                 metric = METRICS[primary]
-                chosen = choose_on_valid(made, valid, metric).chosen
+                chosen = choose_on_valid(candidates, valid, metric).chosen
                 resampler = Resampler(len(holdout), None, 2000, seed)
-                spread = {
-                    name: (metric.value(holdout.y, p), resampler.distribution(metric, holdout.y, p))
-                    for name, (p, _) in answers.items()
-                }
-                planned = compare_planned(chosen, primary, metric, spread)
+                scores = {name: resampler.score(metric, holdout.y, p) for name, (p, _) in answers.items()}
+                planned = compare_planned(chosen, Terms({primary: metric}, 0.0, "standard", seed), scores)
                 assert planned is not None
-                adopt = all(a.gain.low > 0 for a in planned.against)
+                adopt = all(a.low > 0 for a in planned.against)
                 true = {name: metric.sign * metric.value(truth.y, p) for name, (_, p) in answers.items()}
                 gains = [true["icl_full"] - true[a.name] for a in planned.against]
                 counts[primary] += [adopt, adopt and gains[0] < 0, adopt and min(gains) < 0, gains[0] < 0]

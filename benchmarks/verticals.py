@@ -2,21 +2,25 @@
 
 Without ``--write``, tables are printed. With it, each goes between the markers of its recipe in the vertical's
 README, and rows, verdict and versions into ``measured.json`` beside it, which `tabkit list` shows. ``--runs`` keeps
-the run folders there, and takes those that are there already instead of running again.
+the run folders there, and takes those that are there already instead of running again. ``--rows`` runs on so many rows
+of the sample, drawn at random, to try this out; nothing is written then.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from tabkit.recipe import load_recipe
+from tabkit.result import Interval, ListResult, Result, read_result
+from tabkit.samples import load_sample
 from tabkit.shipped import domains, recipe_names
 
 
@@ -27,7 +31,9 @@ def main() -> None:
     parser.add_argument("--budget", default="quick")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--runs", type=Path)
-    parser.add_argument("--write", action="store_true")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--rows", type=int)
+    only.add_argument("--write", action="store_true")
     options = parser.parse_args()
     names = options.recipes or [name for name in recipe_names() if marker(name) in readme(name).read_text()]
     with tempfile.TemporaryDirectory() as folder:
@@ -35,65 +41,87 @@ def main() -> None:
         for name in names:
             out = (options.runs or Path(folder)) / name.replace("/", "-")
             words = ["run", name, "--budget", options.budget, "--seed", options.seed, "--out", str(out)]
+            if options.rows:
+                words += ["--data", str(draw(name, options.rows, Path(folder)))]
             if not (out / "result.json").is_file():
-                subprocess.run([sys.executable, "-m", "tabkit", *words], check=True, capture_output=True)
-            result = json.loads((out / "result.json").read_text())
+                subprocess.run([sys.executable, "-m", "tabkit", *words], check=True, stdout=subprocess.DEVNULL)
+            result = read_result(out)
             text = table(result)
             print(f"\n{name}\n{text}")
             if options.write:
                 write(name, result, text)
 
 
-def table(result: dict[str, Any]) -> str:
+def draw(name: str, n_rows: int, folder: Path) -> Path:
+    """Write some rows of a recipe's sample, in their order, and return the file."""
+    sample = load_recipe(name).recipe.sample
+    assert sample is not None, f"{name} has no sample"
+    frame, path = load_sample(sample).with_row_index("drawn row"), folder / f"{name.replace('/', '-')}.parquet"
+    frame.sample(min(n_rows, frame.height), seed=0).sort("drawn row").drop("drawn row").write_parquet(path)
+    return path
+
+
+def table(result: Result) -> str:
     """Return a recipe's table in Markdown: scores by candidate, verdict, what it was measured with."""
-    metrics = list(result["metrics"])[:3]
-    primary, versions = result["primary"], result["versions"]
-    cpu = sum(c["cpu_seconds"] for c in result["candidates"])
-    peak = max(c["peak_mb"] for c in result["candidates"])
-    digits = 4 if result["task"] == "ranking" else 3  # a list in grocery is better by thousandths
-    lifts = result.get("ranking", {}).get("lifts", {})
-    titles = [result["metrics"][m]["title"] for m in metrics[1:]]
+    first, *others = list(result.metrics)[:3]
+    assert first == result.primary
+    digits = 4 if result.task == "ranking" else 3  # a list in grocery is better by thousandths
+    lifts = result.ranking.lifts if isinstance(result, ListResult) else {}
+    titles = [result.metrics[m].title for m in others]
     if lifts:
         titles += ["lift over the best baseline, last window before", "holdout"]
-    head = " | ".join(titles)
     lines = [
-        f"`{re.sub(r' --(out|seed) [^ ]+', '', result['command'])}`, seed {result['seed']}: {result['seconds_total']:.0f} s in all on {os.cpu_count()} cores, {cpu:.0f} CPU seconds and {peak:,.0f} MB at most for the candidates; tabkit {result['tabkit']}, "
-        f"torch {versions.get('torch', '-')}, LightGBM {versions.get('lightgbm', '-')}, CatBoost {versions.get('catboost', '-')}, "
-        f"{result['created'][:10]}. {result['split']['text']} \\* marks the champion.",
+        f"{made_with(result)} {result.split.text} \\* marks the champion.",
         "",
-        f"| candidate | {result['metrics'][primary]['title']}, valid | holdout [95% interval] | {head} |",
+        f"| candidate | {result.metrics[first].title}, valid | holdout [95% interval] | {' | '.join(titles)} |",
         "|---|---|---|" + "---|" * len(titles),
     ]
-    for c in result["candidates"]:
-        if c["refused"]:
+    for c in result.candidates:
+        if c.refused:
             continue
-        holdout = c["scores"]["holdout"]
-        first = holdout[primary]
-        star = " \\*" if c["name"] == result["champion"] else ""
-        rest = [number(holdout[m]["value"], digits) for m in metrics[1:]]
+        holdout, valid = c.scores["holdout"], c.scores["valid"]
+        star = " \\*" if c.name == result.champion else ""
+        cells = [number(holdout[m].value, digits) for m in others]
         if lifts:
-            rest += [percent(lifts[c["name"]][part]) for part in ("train", "holdout")]
-        value, low, high = (number(first[key], digits) for key in ("value", "low", "high"))
-        chosen_on = number(c["scores"]["valid"][primary]["value"], digits)
-        lines.append(f"| {c['title']}{star} | {chosen_on} | {value} [{low}, {high}] | {' | '.join(rest)} |")
-    verdict = result["verdict"]
-    lines += ["", f"**{verdict['decision']}**: {verdict['sentence']} {verdict['reason']}"]
-    distance = next((c for c in result["checks"] if c["code"] == "source_distance"), None)
-    if distance is not None and distance["outcome"] != "not_applicable":
-        lines += ["", f"Distance of the source: {distance['message']}"]
+            cells += [percent(lifts[c.name].train), percent(lifts[c.name].holdout)]
+        lines.append(
+            f"| {c.title}{star} | {number(valid[first].value, digits)} | {with_ends(holdout[first], digits)} | {' | '.join(cells)} |"
+        )
+    lines += ["", f"**{result.verdict.decision}**: {result.verdict.sentence} {result.verdict.reason}"]
+    distance = next((c for c in result.checks if c.code == "source_distance"), None)
+    if distance is not None and distance.outcome != "not_applicable":
+        lines += ["", f"Distance of the source: {distance.message}"]
     return "\n".join(lines)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def made_with(result: Result) -> str:
+    """Return command, seconds, memory and versions in one sentence."""
+    cpu = sum(c.cpu_seconds for c in result.candidates)
+    peak = max(c.peak_mb or 0.0 for c in result.candidates)
+    torch, lightgbm, catboost = (result.versions.get(name, "-") for name in ("torch", "lightgbm", "catboost"))
+    return (
+        f"`{re.sub(r' --(out|seed) [^ ]+', '', result.command)}`, seed {result.seed}: {result.seconds_total:.0f} s in all on "
+        f"{os.cpu_count()} cores, {cpu:.0f} CPU seconds and {peak:,.0f} MB at most for the candidates; tabkit {result.tabkit}, "
+        f"torch {torch}, LightGBM {lightgbm}, CatBoost {catboost}, {result.created[:10]}."
+    )
+
+
+def number(value: float, digits: int = 3) -> str:
     """Return some decimals, or one for large numbers."""
-    if value is None:
+    if not math.isfinite(value):
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def percent(lift: float | None) -> str:
+def with_ends(score: Interval, digits: int) -> str:
+    """Return a score and its interval."""
+    value, low, high = (number(part, digits) for part in (score.value, score.low, score.high))
+    return f"{value} [{low}, {high}]"
+
+
+def percent(lift: float) -> str:
     """Return a lift in per cent, with its sign."""
-    return "-" if lift is None else f"{lift:+.1%}"
+    return f"{lift:+.1%}" if math.isfinite(lift) else "-"
 
 
 def readme(name: str) -> Path:
@@ -106,7 +134,7 @@ def marker(name: str) -> str:
     return f"<!-- measured: {name} -->"
 
 
-def write(name: str, result: dict[str, Any], text: str) -> None:
+def write(name: str, result: Result, text: str) -> None:
     """Put the table between its markers, and the verdict into measured.json."""
     path, start = readme(name), marker(name)
     whole = path.read_text(encoding="utf-8")
@@ -116,20 +144,19 @@ def write(name: str, result: dict[str, Any], text: str) -> None:
     path.write_text(pattern.sub(lambda _: f"{start}\n{text}\n<!-- /measured -->", whole), encoding="utf-8")
     beside = path.with_name("measured.json")
     known = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    rows = result["rows"]
+    rows, score = result.rows, result.candidate(result.champion).score(result.primary)
+    assert score is not None
     known[name] = {
-        "rows": rows["input"] - rows["rejected"] - rows["out_of_scope"],
-        "source_rows": rows["source"],
-        "verdict": result["verdict"]["decision"],
-        "champion": result["champion"],
-        "metric": result["primary"],
-        "score": next(c for c in result["candidates"] if c["name"] == result["champion"])["scores"]["holdout"][
-            result["primary"]
-        ]["value"],
-        "budget": result["budget"],
-        "seed": result["seed"],
-        "tabkit": result["tabkit"],
-        "date": result["created"][:10],
+        "rows": rows.input - rows.rejected - rows.out_of_scope,
+        "source_rows": rows.source,
+        "verdict": result.verdict.decision,
+        "champion": result.champion,
+        "metric": result.primary,
+        "score": score.value,
+        "budget": result.budget,
+        "seed": result.seed,
+        "tabkit": result.tabkit,
+        "date": result.created[:10],
     }
     beside.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
 

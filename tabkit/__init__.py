@@ -1,7 +1,8 @@
 """tabkit: adapt pretrained tabular models to a domain, and prove whether it paid.
 
 Every command-line verb has a twin here, which returns what the verb prints; ``tabkit list`` is :func:`listing`, and
-``tabkit report`` is :func:`write_report`. They are imported on first use, so ``import tabkit`` stays light.
+``tabkit report`` is :func:`write_report`. :class:`TabkitClassifier` and :class:`TabkitRegressor` are scikit-learn's
+interface. They are imported on first use, so ``import tabkit`` stays light.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _HOMES = {
     "read_result": "tabkit.result:read_result",
     "load_recipe": "tabkit.recipe:load_recipe",
     "load_bundle": "tabkit.bundle:load_bundle",
+    "TabkitClassifier": "tabkit.estimators:TabkitClassifier",
+    "TabkitRegressor": "tabkit.estimators:TabkitRegressor",
 }
 """Where each name is at home. No submodule has one of these names, or importing it would take the name's place."""
 

@@ -1,7 +1,8 @@
-"""Writing whole or not at all: what is interrupted leaves nothing half-written under its final name."""
+"""Writing whole or not at all, one writer at a time: what is interrupted leaves nothing half-written under its final name."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -51,6 +52,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[bool]:
+    """Hold ``path`` for this process, whether it exists or not; yield false if another process of this machine holds it.
+
+    Whoever holds it lets go when it ends, however it ends. Locks lie in the temporary folder, not beside the output.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    folder = Path(tempfile.gettempdir()) / "tabkit-locks"
+    folder.mkdir(mode=0o777, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _readable_by_others(path: Path, mode: int) -> None:

@@ -17,11 +17,9 @@ from pydantic import Field as Key
 
 from tabkit import shipped
 from tabkit.errors import UsageError, nearest
+from tabkit.result.facts import SplitKind, Task
 from tabkit.schema import Schema, read_schema
 from tabkit.strict import Strict, read_toml
-
-Task = Literal["binary", "multiclass", "regression", "ranking"]
-SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 
 
 class Source(Strict):
@@ -103,12 +101,13 @@ class Ranking(Strict):
     kept out of the bases, has ``cold_weeks`` weeks of history, and is whom the lists are for. With ``home_stores``,
     lists are for the users who went there most before the bases' end; bases know everyone, adaptations learn from those
     users. With ``cold_items``, only items first taken in the window are listed, by what they are: their ``attributes``, and
-    their ``text`` (extra ``text``).
+    their ``text`` (extra ``text``). A line whose ``quantity`` is not above 0, such as a return, is out of scope.
     """
 
     basket: str | None = None
     store: str | None = None
     price: str | None = None
+    quantity: str | None = None
     attributes: list[str] = []
     text: list[str] = []
     days: int = Key(default=28, gt=0)
@@ -287,6 +286,8 @@ class Recipe(Strict):
             raise ValueError(
                 "[value], [[slices]], [[ablations]] and [source] are for tables; ranking has its own: see [ranking]."
             )
+        if self.ranking is not None:
+            self._check_event_columns(self.ranking)
         titles = [source.title for source in self.sources]
         if len(set(titles)) < len(titles):
             raise ValueError(f"source tables need names that differ, and these are {titles}; give each a name.")
@@ -294,6 +295,28 @@ class Recipe(Strict):
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")
         return self
+
+    def _check_event_columns(self, ranking: Ranking) -> None:
+        """Check that no column of an event table has two roles, or a name that lists need for themselves."""
+        named = [("id", self.id), ("target", self.target), ("time", self.time)]
+        named += [(role, getattr(ranking, role)) for role in ("basket", "store", "price", "quantity")]
+        named += [("attributes", column) for column in ranking.attributes]
+        seen: dict[str, str] = {}
+        for key, column in named:
+            if column is None:
+                continue
+            if column in seen:
+                raise ValueError(
+                    f"{seen[column]} and {key} both name '{column}'. Expected one role a column; give another, or leave {key} out."
+                )
+            seen[column] = key
+        for key, column in (("id", self.id), ("target", self.target)):
+            if column in LIST_COLUMNS:
+                raise ValueError(f"{key} = '{column}' is a column that scoring writes itself; rename the column.")
+
+
+LIST_COLUMNS = ("rank", "score", "cold", "taken")
+"""What is written beside user and item in lists."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +340,7 @@ class Plan:
             (recipe.split.column, "split"),
         ]
         if recipe.ranking is not None:
-            named += [(getattr(recipe.ranking, role), role) for role in ("basket", "store", "price")]
+            named += [(getattr(recipe.ranking, role), role) for role in ("basket", "store", "price", "quantity")]
             named += [(column, "attribute") for column in (*recipe.ranking.attributes, *recipe.ranking.text)]
         return {column: role for column, role in named if column is not None}
 
@@ -368,6 +391,14 @@ def check_names(plan: Plan) -> None:
 
     for column, role in plan.roles.items():
         known_or_raise(column, "split.column" if role == "split" else role)
+    if recipe.ranking is not None:
+        for column, role in plan.roles.items():
+            spec, expected = schema.field(column), _EVENT_TYPES.get(role)
+            if spec is not None and expected is not None and spec.type not in expected:
+                raise UsageError(
+                    f"{plan.path}: {role} names '{column}', which {plan.schema_path} calls a {spec.type}. Expected "
+                    f"{' or '.join(expected)}: give it that type there, or leave {role} out."
+                )
     time = schema.field(recipe.time) if recipe.time is not None else None
     if time is not None and time.type in ("string", "boolean"):
         raise UsageError(
@@ -381,6 +412,14 @@ def check_names(plan: Plan) -> None:
             known_or_raise(column, f"ablation '{ablation.name}'")
             if not plan.is_feature(column):
                 raise UsageError(f"{plan.path}: ablation '{ablation.name}' drops '{column}', which is no feature.")
+
+
+_EVENT_TYPES: dict[str, tuple[str, ...]] = {
+    "time": ("date", "datetime", "integer", "number"),
+    "price": ("number", "integer"),
+    "quantity": ("number", "integer"),
+}
+"""Types that a column with a role in events may have; any if not named."""
 
 
 def _find(name: str) -> Path:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tabkit.bundle import CHUNK_ROWS, Bundle, Scores, count_rows, load_bundle, with_integers
 from tabkit.data.source import REJECTS, DataLike, Input, open_input
 from tabkit.errors import DataError, UsageError
-from tabkit.files import whole_file, write_text
+from tabkit.files import only_writer, whole_file, write_text
 
 _ENDINGS = (".csv", ".parquet")
 
@@ -46,28 +46,31 @@ class Scored:
     without_id: str | None = None
 
 
-def score(
+def score(  # noqa: PLR0913 (the options of the verb)
     bundle: str | Path,
     data: DataLike,
     out: str | Path,
     *,
     rejects: str | Path | None = None,
     resume: bool = False,
+    force: bool = False,
     chunk_rows: int = CHUNK_ROWS,
-    watch: Callable[[int], None] = lambda rows: None,
+    watch: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Scored:
     """Score every row of ``data`` and write ``out`` (CSV or Parquet, by its ending).
 
     Parameters
     ----------
     rejects
-        Where rows that do not fit go, with their reason; ``OUT.rejects.csv`` where None. Written only if any.
+        Where rows that do not fit go, with their reason; ``OUT.rejects.csv`` if None. Written only if there are any.
     resume
         Go on after an interruption, from the parts it left.
+    force
+        Write over an output that exists already.
     chunk_rows
         Rows held in memory at a time; the result does not depend on it.
     watch
-        Called with the number of rows done.
+        Called with the number of rows done, and of all rows (of CSV files, of all lines).
 
     Raises
     ------
@@ -76,46 +79,57 @@ def score(
     DataError
         The file as a whole does not fit: a needed column is missing.
     UsageError
-        The output cannot be written, or there is nothing to resume.
+        The output exists, cannot be written or is being written by another scoring, or there is nothing to resume.
     """
     loaded = load_bundle(bundle)
     target = Path(out)
     rejects_path = Path(rejects) if rejects is not None else target.with_name(f"{target.name}.rejects.csv")
-    for flag, path in (("--out", target), ("--rejects", rejects_path)):
-        if path.suffix.lower() not in _ENDINGS:
-            raise UsageError(f"{flag} {path}: the ending decides the format. Expected .csv or .parquet.")
     source = open_input(data, loaded.plan.schema.dialect)
     _check_places(target, rejects_path, source, Path(bundle))
-    columns = loaded.columns_of(source)
-    parts = _Parts.open(target, rejects_path, loaded, source, chunk_rows, resume)
+    if target.exists() and not force:
+        raise UsageError(f"--out {target} exists already. Choose another name, or give --force to write over it.")
+    with only_writer(target) as alone:
+        if not alone:
+            raise UsageError(
+                f"--out {target} is being written by another scoring. Wait for it, or choose another name."
+            )
+        parts = _Parts.open(target, rejects_path, loaded, source, chunk_rows, resume)
+        return _score(loaded, source, parts, chunk_rows, watch)
 
-    totals = parts.totals()
-    done = 0
+
+def _score(bundle: Bundle, source: Input, parts: _Parts, chunk_rows: int, watch: Callable[[int, int], None]) -> Scored:
+    totals, total, done = parts.totals(), source.count_rows(), 0
     try:
+        columns = bundle.columns_of(source)
         for number, batch in enumerate(source.batches(chunk_rows)):
             done += len(batch.rows) + count_rows(batch.malformed)
             if number >= parts.finished:
-                scores = loaded.score(batch, columns)
-                new = {"scored": scores.n_scored, "rejected": scores.n_rejected}
-                totals = {key: n + new[key] for key, n in totals.items()}
+                scores = bundle.score(batch, columns)
+                totals = {
+                    "scored": totals["scored"] + scores.n_scored,
+                    "rejected": totals["rejected"] + scores.n_rejected,
+                }
                 parts.add(number, scores, totals)
-            watch(done)
+            watch(done, total)
     except DataError:
-        parts.discard()  # a file that has to be mended is another job: its parts could never be resumed
+        parts.discard()  # a file that has to be fixed is another job: its parts could never be resumed
         raise
     if totals["scored"] + totals["rejected"] != done:
         raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
-    parts.finish(totals, loaded)
-    id_, wrote = loaded.plan.recipe.id, rejects_path if totals["rejected"] else None
+    parts.finish(totals, bundle)
+    id_ = bundle.plan.recipe.id
     ignored = tuple(c for c in source.columns if c not in columns and c != id_)
+    wrote = parts.rejects if totals["rejected"] else None
     without_id = None if id_ in source.columns else id_
-    return Scored(target, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
+    return Scored(parts.out, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
 
 
 def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
     """Check, before any work, that the outputs can be written and that nothing else is lost by it."""
     taken = {file.resolve(): f"the input {file}" for file in source.files}
     for flag, path in (("--out", out), ("--rejects", rejects)):
+        if path.suffix.lower() not in _ENDINGS:
+            raise UsageError(f"{flag} {path}: the ending decides the format. Expected .csv or .parquet.")
         place = path.resolve()
         if place in taken:
             raise UsageError(f"{flag} {path} is {taken[place]} as well, which would be lost. Choose another name.")
@@ -147,6 +161,8 @@ class _Parts:
     def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
         folder = out.with_name(f".{out.name}.parts")
         files = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
+        if source.frame is not None:
+            files = [["frame", source.frame.height, int(source.frame.hash_rows().sum() % 2**63)]]
         job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
         state_file = folder / "state.json"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -47,3 +48,60 @@ def checkerboard(n: int = 40) -> Events:
     frame = pl.DataFrame(rows, schema=["user", "item"], orient="row")
     frame = frame.with_columns(day=pl.lit(date(2020, 1, 1)), basket=pl.int_range(pl.len()))
     return events_of(frame, Names("user", "item", "day", "basket"))
+
+
+RECIPE = """
+name = "shop/next"
+title = "Next items"
+schema = "event"
+task = "ranking"
+target = "item"
+id = "user"
+time = "day"
+
+[ranking]
+basket = "basket"
+store = "store"
+price = "price"
+attributes = ["kind", "maker"]
+length = 7
+margin = 0.2
+currency = "EUR"
+{more}
+
+[metrics]
+primary = "ndcg@10"
+report = ["recall@20", "new_recall@20"]
+
+[candidates]
+without = ["bpr"]
+[candidates.adapt]
+counts = ["refresh"]
+als = ["fold_in", "warm"]
+{adapt}
+"""
+SCHEMA = "name = 'event'\n" + "".join(
+    f"[fields.{name}]\ntype = '{kind}'\nconstraints = {{ required = true }}\n"
+    for name, kind in (
+        ("user", "string"),
+        ("item", "integer"),
+        ("day", "date"),
+        ("basket", "integer"),
+        ("store", "integer"),
+        ("price", "number"),
+        ("kind", "string"),
+        ("maker", "integer"),
+    )
+)
+
+
+def shop_recipe(folder: Path, more: str = "", adapt: str = "") -> Path:
+    """Write schema and recipe of the events of :func:`habits`, with more lines under [ranking] and [candidates.adapt]."""
+    recipe = folder / "domains" / "shop" / "next.toml"
+    for path, text in (
+        (recipe, RECIPE.format(more=more, adapt=adapt)),
+        (folder / "data_schemas" / "event.toml", SCHEMA),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return recipe

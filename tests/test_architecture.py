@@ -91,9 +91,7 @@ def test_no_pickle_anywhere_in_the_package() -> None:
 
 
 def test_every_shipped_recipe_loads_and_its_names_are_known() -> None:
-    from tabkit.adapt_rankers import wanted_rankers
-
-    from tabkit.adapt import wanted
+    from tabkit.adapt.candidates import wanted, wanted_rankers
     from tabkit.evaluate.metrics import resolve
     from tabkit.recipe import load_recipe
     from tabkit.shipped import recipe_names

@@ -136,12 +136,12 @@ def test_a_run_chooses_on_all_rows_that_are_not_held_out(folds: str, tmp_path: P
     path = write_recipe(tmp_path, frame, BINARY + INNER + folds + FAST)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    rows, split = done.result["rows"], done.result["split"]
-    assert rows["valid"] == 0 and split["inner"] == 3 and "3 inner folds" in split["text"]
-    assert rows["train"] + rows["holdout"] == (240 if not folds else 400)  # over folds, a row is learned from twice
-    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
-    assert linear["scores"]["valid"]["roc_auc"]["value"] > 0.7
-    assert any("mean of 3 models" in note for note in linear["notes"])
+    rows, split = done.result.rows, done.result.split
+    assert rows.valid == 0 and split.inner == 3 and "3 inner folds" in split.text
+    assert rows.train + rows.holdout == (240 if not folds else 400)  # over folds, a row is learned from twice
+    linear = done.result.candidate("linear")
+    assert linear.scores["valid"]["roc_auc"].value > 0.7
+    assert any("mean of 3 models" in note for note in linear.notes)
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     assert scored.rows_scored == 240
     told = roc_auc_score(frame["y"] == "yes", pl.read_parquet(tmp_path / "s.parquet")["probability_yes"])
@@ -154,9 +154,9 @@ def test_a_leak_check_that_saw_the_rows_would_cry_wolf(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, frame, BINARY + INNER + FAST)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    check = next(c for c in done.result["checks"] if c["code"] == "single_feature_leak")
-    strongest = float(check["message"].split("reaches ")[1].split()[0])
-    assert check["outcome"] == "pass" and strongest < 0.72
+    check = next(c for c in done.result.checks if c.code == "single_feature_leak")
+    strongest = float(check.message.split("reaches ")[1].split()[0])
+    assert check.outcome == "pass" and strongest < 0.72
     assert done.decision != "adapt"
 
 

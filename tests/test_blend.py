@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,20 +13,29 @@ import pytest
 from conftest import BINARY, holds_pickle, make_features, signal_table, write_recipe
 
 import tabkit
-from tabkit import adapt, learner
+from tabkit import learner
+from tabkit.adapt import Runtime, Wanted
+from tabkit.adapt.candidates import wanted
+from tabkit.adapt.controls import learning_curve
+from tabkit.adapt.tables import Lessons, Origins, blend_all, make_all, rerun
 from tabkit.data.encode import Features
 from tabkit.errors import UsageError
-from tabkit.evaluate.comparison import Chosen, compare_planned, decide, plan_of
-from tabkit.evaluate.harness import refusals
+from tabkit.evaluate.choice import Choice, Terms, refusals
+from tabkit.evaluate.comparison import compare_planned, decide, plan_of
+from tabkit.evaluate.folds import _mean_blend
+from tabkit.evaluate.harness import facts_of
+from tabkit.evaluate.intervals import Resampled
 from tabkit.evaluate.metrics import METRICS
 from tabkit.evaluate.proof import contradiction
 from tabkit.learner import BUDGETS, Adapted, Block, Cost, Kind, Proof, candidate_parts
 from tabkit.models.base import Model, TableCandidate, loss, model_class
-from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mean_blend, mix
+from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mix
 from tabkit.recipe import load_recipe
+from tabkit.result import CandidateFacts, Chosen, Verdict
 
 BUDGET = replace(BUDGETS["quick"], trials=3, epochs=4, trees=60)
 AUC = METRICS["roc_auc"]
+TERMS = Terms({"roc_auc": AUC}, 0.0, 1000, 0)
 
 
 def log_loss(mean: np.ndarray) -> float:
@@ -119,17 +129,18 @@ def test_noise_among_the_candidates_does_not_lower_what_new_rows_get() -> None:
 def made(task: str, *names: str) -> tuple[tuple[TableCandidate, ...], Features, Features]:
     """Candidates adapted for real, on small tables."""
     train, valid = make_features(task, 240, seed=1), make_features(task, 160, seed=2)
-    source = make_features(task, 400, seed=3)
-    kinds = [
-        adapt.Wanted(*candidate_parts(n), model_class(candidate_parts(n)[0]).hows[candidate_parts(n)[1]]) for n in names
-    ]
-    return adapt.adapt_all(tuple(kinds), train, valid, source, None, 0, BUDGET, lambda *_: None), train, valid
+    todo = tuple(Wanted(base, how, model_class(base).hows[how]) for base, how in map(candidate_parts, names))
+    return make_all(todo, origins(train), train, valid), train, valid
+
+
+def origins(train: Features) -> Origins:
+    return Origins(Lessons(train, make_features(train.layout.task, 400, seed=3)), {}, Runtime(0, BUDGET))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_train_predictions_proof_and_cost_are_those_of_the_members(task: str) -> None:
     made_, train, valid = made(task, "prior", "linear", "lgbm", "lgbm_as_is", "lgbm_continue")
-    blends = {c.name: c for c in adapt.blend_all(made_, valid, 0)}
+    blends = {c.name: c for c in blend_all(made_, valid, 0)}
     assert "blend_baselines" in blends
     for c in blends.values():
         weights = c.adapted.settings["weights"]
@@ -192,8 +203,8 @@ def test_a_saved_blend_holds_folders_of_its_members_and_predicts_the_same(tmp_pa
 
 def test_again_keeps_the_weights_and_refits_only_members_that_have_one() -> None:
     made_, train, valid = made("binary", "prior", "linear", "lgbm")
-    (blend,) = adapt.blend_all(made_, valid, 0)
-    model = adapt.again(blend, train.stack(valid), 0, BUDGET)
+    (blend,) = blend_all(made_, valid, 0)
+    model = rerun(facts_of(blend, None, None, TERMS), origins(train), train.stack(valid), BUDGET)
     assert isinstance(model, Blend) and isinstance(blend.adapted.model, Blend)
     assert {m.name: m.weight for m in model.members_} == blend.adapted.settings["weights"]
     assert (model.predict(valid) != blend.adapted.model.predict(valid)).any()  # it learned from more rows
@@ -201,7 +212,7 @@ def test_again_keeps_the_weights_and_refits_only_members_that_have_one() -> None
 
 def test_the_learning_curve_fits_each_member_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made_, train, valid = made("binary", "linear", "lgbm")
-    (blend,) = adapt.blend_all(made_, valid, 0)
+    (blend,) = blend_all(made_, valid, 0)
     assert len(blend.members) == 2, "this guards nothing"
     fitted: list[str] = []
     for name in ("linear", "lgbm"):
@@ -210,7 +221,7 @@ def test_the_learning_curve_fits_each_member_once(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(
             model, "adapt", lambda *a, _real=real, _name=name, **k: (fitted.append(_name), _real(*a, **k))[1]
         )
-    points = adapt.learning_curve((blend, made_[1]), train, valid, 0, BUDGET, lambda *_: None)
+    points = learning_curve((blend, made_[1]), train, valid, Runtime(0, BUDGET))
     assert sorted(fitted) == ["lgbm", "linear"]
     assert [n for n, _ in points] == [120, 240] and set(points[0][1]) == {"blend_baselines", "lgbm"}
     np.testing.assert_array_equal(points[-1][1]["blend_baselines"], blend.valid)
@@ -218,15 +229,15 @@ def test_the_learning_curve_fits_each_member_once(monkeypatch: pytest.MonkeyPatc
 
 def test_no_blend_of_one_candidate_and_the_prior() -> None:
     made_, _, valid = made("binary", "prior", "linear")
-    assert adapt.blend_all(made_, valid, 0) == ()
+    assert blend_all(made_, valid, 0) == ()
 
 
 def test_no_blend_on_a_handful_of_valid_rows() -> None:
     made_, train, _ = made("binary", "linear", "lgbm")
     few = train.take(np.arange(15))
     cut = tuple(replace(c, valid=c.adapted.model.predict(few)) for c in made_)
-    assert adapt.blend_all(cut, few, 0) == ()
-    assert adapt.blend_all(made_, make_features("binary", 160, seed=2), 0) != ()
+    assert blend_all(cut, few, 0) == ()
+    assert blend_all(made_, make_features("binary", 160, seed=2), 0) != ()
 
 
 def fake(name: str, kind: Kind, y: np.ndarray, knows: float, seed: int) -> TableCandidate:
@@ -254,7 +265,7 @@ class TestWhenABlendCountsAsAdapted:
             fake("lgbm_as_is", "base", y, untouched, 3),
             fake("lgbm_continue", "adapted", y, continued, 4),
         )
-        return {c.name: c for c in adapt.blend_all(pool, self.rows, 0)}
+        return {c.name: c for c in blend_all(pool, self.rows, 0)}
 
     def test_adapted_members_have_weight(self) -> None:
         found = self.blends(*self.good)
@@ -284,74 +295,75 @@ class TestWhenABlendCountsAsAdapted:
     def test_over_folds_the_mean_of_the_weights_is_bundled(self) -> None:
         adapted = self.blends(*self.good)["blend_all"]
         without = self.blends(0.8, 0.8, 0.8, -2.0)["blend_bases"]
-        mean = mean_blend(adapted, [adapted, without])
+        mean = mean_of(adapted, adapted, without)
         names = {m.name for c in (adapted, without) for m in c.members}
         for name in names:
             both = [c.adapted.settings["weights"].get(name, 0.0) for c in (adapted, without)]
-            assert mean.adapted.settings["weights"][name] == pytest.approx(np.mean(both), abs=0.03)
-        assert sum(mean.adapted.settings["weights"].values()) == pytest.approx(1)
-        assert {m.name for m in mean.members} == names and mean.name == "blend_all" and not refusals((mean,))
+            assert mean.settings["weights"][name] == pytest.approx(np.mean(both), abs=0.03)
+        assert sum(mean.settings["weights"].values()) == pytest.approx(1)
+        assert set(mean.members) == names and mean.name == "blend_all" and is_sound(mean)
         # One fold of many gave an adapted member weight: the blend is still called adapted, and so it keeps that member.
-        rare = mean_blend(adapted, [adapted, *[without] * 40])
-        assert 0 < rare.adapted.settings["weights"]["lgbm_continue"] < LEAST_WEIGHT and not refusals((rare,))
-        assert {id(m) for m in mean.members if m.name == "linear"} == {
-            id(m) for m in adapted.members if m.name == "linear"
-        }
-        assert "the mean of the weights of 2 outer folds" in mean.adapted.notes[0]
-        assert "lgbm_continue" not in mean_blend(without, [without, without]).adapted.settings["weights"]
+        rare = mean_of(adapted, adapted, *[without] * 40)
+        assert 0 < rare.settings["weights"]["lgbm_continue"] < LEAST_WEIGHT and is_sound(rare)
+        assert mean.settings["members"]["linear"] == {"fold": 0}  # that of the first fold that gave it weight
+        assert "the mean of the weights of 2 outer folds" in mean.notes[0]
+        assert "lgbm_continue" not in mean_of(without, without, without).settings["weights"]
 
     def test_the_planned_comparison_is_also_against_blending_baselines_alone(self) -> None:
         names = ("lgbm", "blend_baselines", "blend_bases", "blend_all")
-        chosen = Chosen("blend_all", "blend_bases", "lgbm")
+        chosen = Chosen(adapted="blend_all", base="blend_bases", baseline="lgbm")
         assert [name for name, _ in plan_of(chosen, names)] == ["blend_bases", "lgbm", "blend_baselines"]
-        same = Chosen("blend_all", "blend_bases", "blend_baselines")
+        same = Chosen(adapted="blend_all", base="blend_bases", baseline="blend_baselines")
         assert [name for name, _ in plan_of(same, names)] == ["blend_bases", "blend_baselines"]
 
     @pytest.mark.parametrize(
-        ("alone", "decision"), [(0.70, "adapt"), (0.80, "use_baseline"), (0.795, "not_enough_evidence")]
+        ("alone", "decision"),
+        [(0.70, "adapt"), (0.82, "use_baseline"), (0.80, "not_enough_evidence"), (0.795, "not_enough_evidence")],
     )
     def test_it_must_beat_them(self, alone: float, decision: str) -> None:
         wide = np.linspace(-0.01, 0.01, 201)
         scores = {
-            "blend_all": (0.80, 0.80 + 0 * wide),
-            "blend_bases": (0.75, 0.75 + wide / 10),
-            "lgbm": (0.74, 0.74 + wide / 10),
-            "blend_baselines": (alone, alone + wide),
+            "blend_all": Resampled(0.80, 0.80 + 0 * wide),
+            "blend_bases": Resampled(0.75, 0.75 + wide / 10),
+            "lgbm": Resampled(0.74, 0.74 + wide / 10),
+            "blend_baselines": Resampled(alone, alone + wide),
         }
-        chosen = Chosen("blend_all", "blend_bases", "lgbm")
-        planned = compare_planned(chosen, "roc_auc", AUC, scores)
+        chosen = Chosen(adapted="blend_all", base="blend_bases", baseline="lgbm")
         on_valid = {"blend_all": 0.9, "blend_bases": 0.7, "lgbm": 0.8, "blend_baselines": 0.75}
-        verdict = decide(
-            planned,
-            chosen,
-            on_valid,
-            AUC,
-            0.0,
-            {"train": 600, "valid": 100, "holdout": 300},
-            {},
-            {n: n for n in scores},
-        )
-        assert verdict.decision == decision
+        assert decided(chosen, on_valid, scores)[0].decision == decision
 
     def test_where_adapting_did_not_pay_the_blend_of_bases_may_stay(self) -> None:
-        scores = {n: (v, np.full(50, v)) for n, v in (("net_full", 0.7), ("net_as_is", 0.72), ("lgbm", 0.75))}
-        chosen = Chosen("net_full", "net_as_is", "lgbm")
-        planned = compare_planned(chosen, "roc_auc", AUC, scores)
+        values = (("net_full", 0.7), ("net_as_is", 0.72), ("lgbm", 0.75))
+        scores = {name: Resampled(v, np.full(50, v)) for name, v in values}
+        chosen = Chosen(adapted="net_full", base="net_as_is", baseline="lgbm")
         on_valid = {"net_full": 0.8, "net_as_is": 0.7, "lgbm": 0.75, "blend_bases": 0.76}
-        titles = {n: n for n in on_valid}
-        verdict = decide(planned, chosen, on_valid, AUC, 0.0, {"train": 6, "valid": 1, "holdout": 3}, {}, titles)
-        assert (verdict.decision, verdict.champion) == ("keep_base", "blend_bases")
-        tied = decide(
-            planned,
-            chosen,
-            {**on_valid, "blend_bases": 0.75},
-            AUC,
-            0.0,
-            {"train": 6, "valid": 1, "holdout": 3},
-            {},
-            titles,
-        )
-        assert (tied.decision, tied.champion) == ("use_baseline", "lgbm")
+        verdict, champion = decided(chosen, on_valid, scores)
+        assert (verdict.decision, champion) == ("keep_base", "blend_bases")
+        verdict, champion = decided(chosen, {**on_valid, "blend_bases": 0.75}, scores)
+        assert (verdict.decision, champion) == ("use_baseline", "lgbm")
+
+
+def mean_of(like: TableCandidate, *blends: TableCandidate) -> CandidateFacts:
+    """Return the mean of the blends of several folds; each fold's members know which one they are of."""
+    folds = []
+    for number, blend in enumerate(blends):
+        members = {
+            m.name: facts_of(m, None, None, TERMS).model_copy(update={"settings": {"fold": number}})
+            for m in blend.members
+        }
+        folds.append(SimpleNamespace(findings=SimpleNamespace(candidate=members.__getitem__)))
+    facts = [facts_of(c, None, None, TERMS) for c in (like, *blends)]
+    return _mean_blend(facts[0], facts[1:], tuple(folds))  # type: ignore[arg-type]
+
+
+def is_sound(blend: CandidateFacts) -> bool:
+    return contradiction(Adapted(Blend(), blend.how, Proof(blend.proof), blend.settings), "blend") is None
+
+
+def decided(chosen: Chosen, on_valid: dict[str, float], scores: dict[str, Resampled]) -> tuple[Verdict, str]:
+    choice = Choice(chosen, on_valid, {name: name for name in on_valid}, {})
+    rows = {"train": 600, "valid": 100, "holdout": 300}
+    return decide(compare_planned(chosen, TERMS, scores), choice, TERMS, rows, {})
 
 
 WITHOUT = "[candidates]\nadapt = {}\nwithout = ['catboost']\n"
@@ -380,8 +392,8 @@ def curved_table(n_rows: int) -> pl.DataFrame:
 def test_a_blend_that_wins_is_bundled_and_scores_like_any_other(tmp_path: Path, small_budget: None) -> None:
     frame = curved_table(1200)
     done = run(tmp_path, frame, BINARY + WITHOUT + "[bundle]\ntrain_on = 'train'\n")
-    assert done.result["champion"] == "blend_baselines", "this guards nothing"
-    members = done.result["bundle"]["members"]
+    assert done.result.champion == "blend_baselines", "this guards nothing"
+    members = done.result.bundle.members
     assert len(members) > 1 and {p.name for p in (done.folder / "bundle" / "model").iterdir()} == {
         *members,
         "config.json",
@@ -394,33 +406,33 @@ def test_a_blend_that_wins_is_bundled_and_scores_like_any_other(tmp_path: Path, 
     np.testing.assert_array_equal(  # put together of the members' predictions there, predicted whole here
         scored["probability_yes"].to_numpy()[measured["row"].to_numpy()], measured["blend_baselines"].to_numpy()
     )
-    by_name = {c["name"]: c for c in done.result["candidates"]}
-    seconds = sum(by_name[m]["score_cpu_seconds_per_million"] for m in members)
-    assert by_name["blend_baselines"]["score_cpu_seconds_per_million"] == pytest.approx(seconds, rel=0.5)
+    by_name = {c.name: c for c in done.result.candidates}
+    seconds = sum(by_name[m].score_cpu_seconds_per_million for m in members)
+    assert by_name["blend_baselines"].score_cpu_seconds_per_million == pytest.approx(seconds, rel=0.5)
 
 
 def test_all_rows_refit_every_member(tmp_path: Path, small_budget: None) -> None:
     done = run(tmp_path, curved_table(1200), BINARY + WITHOUT)
-    assert done.result["champion"] == "blend_baselines", "this guards nothing"
+    assert done.result.champion == "blend_baselines", "this guards nothing"
     scored = tabkit.score(done.folder / "bundle", tmp_path / "data.parquet", tmp_path / "a.csv")
     assert scored.rows_scored == 1200
-    passed = {c["code"] for c in done.result["checks"] if c["outcome"] == "pass"}
+    passed = {c.code for c in done.result.checks if c.outcome == "pass"}
     assert "label_shuffle" in passed  # the control ran on the blend, the chosen baseline
-    assert {n for p in done.result["curve"]["points"] for n in p["scores"]} == {"blend_baselines"}
+    assert {n for p in done.result.curve.points for n in p.scores} == {"blend_baselines"}
 
 
 def test_a_recipe_can_leave_blends_out(tmp_path: Path, small_budget: None) -> None:
     done = run(tmp_path, signal_table(300), BINARY + WITHOUT.replace("['catboost']", "['catboost', 'blend']"))
-    assert not [c for c in done.result["candidates"] if c["base"] == "blend"]
+    assert not [c for c in done.result.candidates if c.base == "blend"]
 
 
 def test_a_blend_is_not_to_be_adapted(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, signal_table(60), BINARY + "[candidates.adapt]\nblend = ['all']\n")
     with pytest.raises(UsageError, match=r"made of the other candidates.*without"):
-        adapt.wanted(load_recipe(str(path)).recipe, False)
+        wanted(load_recipe(str(path)).recipe, False)
 
 
 def test_the_loss_that_weights_are_found_by_is_the_one_that_models_share() -> None:
     made_, _, valid = made("multiclass", "linear", "lgbm")
-    (blend,) = adapt.blend_all(made_, valid, 0)
+    (blend,) = blend_all(made_, valid, 0)
     assert loss(valid, blend.valid) < max(loss(valid, c.valid) for c in made_)

@@ -123,7 +123,7 @@ def test_scoring_never_guesses_a_notation(tmp_path: Path) -> None:
     path = written(tmp_path, {**frame, "note": ["plain"] * 60}, delimiter=";")
     _, plan = drafted(tmp_path, path)
     later = written(tmp_path, {**frame, "note": ["59,91"] * 60}, "later.csv", delimiter=";")
-    table = read_table(plan, open_input(later, plan.schema.dialect), None, need_target=False)
+    table = read_table(plan, open_input(later, plan.schema.dialect), None)
     assert table.frame["price"][12] == 12.345
 
 
@@ -485,10 +485,10 @@ def test_ids_come_back_as_they_were(verbs: Verbs, tmp_path: Path) -> None:
     assert of_none["prediction"].equals(of_texts["prediction"])
     scored = tabkit.score(tmp_path / "run" / "bundle", none, tmp_path / "out.parquet")
     assert scored.without_id == "customer_id"
-    tabkit.score(tmp_path / "run" / "bundle", numbers, tmp_path / "out.parquet")
+    tabkit.score(tmp_path / "run" / "bundle", numbers, tmp_path / "out.parquet", force=True)
     assert pl.read_parquet(tmp_path / "out.parquet")["customer_id"].dtype == pl.Int64
     for file, dtype in ((texts_, pl.String), (train, pl.Int64)):  # text becomes numbers only if all of it may
-        tabkit.score(tmp_path / "run" / "bundle", file, tmp_path / "out.parquet", chunk_rows=1)
+        tabkit.score(tmp_path / "run" / "bundle", file, tmp_path / "out.parquet", chunk_rows=1, force=True)
         assert pl.read_parquet(tmp_path / "out.parquet")["customer_id"].dtype == dtype
     from tabkit.bundle import load_bundle
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import make_features
 
-from tabkit.evaluate.comparison import (
-    Against,
-    Chosen,
-    Planned,
-    _signed,
-    choose,
-    decide,
-    over_cutoffs,
-    picked_on_valid,
-    rows_needed,
-)
-from tabkit.evaluate.intervals import Interval
+from tabkit.evaluate.choice import Choice, Terms, choose, picked_on_valid
+from tabkit.evaluate.comparison import Forecast, _signed, decide, over_cutoffs, plan_of
 from tabkit.evaluate.metrics import METRICS
+from tabkit.learner import Proof
+from tabkit.result import Against, Block, Chosen, Interval, Planned, Verdict
+from tabkit.result.lists import Cutoff, CutoffGain
 
 AUC, LOSS = METRICS["roc_auc"], METRICS["log_loss"]
-CHOSEN = Chosen("net_full", "net_as_is", "lgbm")
+CHOSEN = Chosen(adapted="net_full", base="net_as_is", baseline="lgbm")
 TITLES = {"net_full": "Net (all weights)", "net_as_is": "Net (untouched base)", "lgbm": "LightGBM"}
 ROWS = {"train": 600, "valid": 150, "holdout": 250}
+TERMS = Terms({"roc_auc": AUC}, 0.0, 1000, 0)
+
+
+def against(name: str, gain: tuple[float, float, float], role: str = "", worthwhile: float = 0.0) -> Against:
+    return Against.of(name, role, Interval(*gain), worthwhile)
+
+
+def choice(valid_base: float = 0.6) -> Choice:
+    return Choice(CHOSEN, {"net_full": 0.8, "net_as_is": valid_base, "lgbm": 0.7}, TITLES, {})
 
 
 def verdict(
@@ -33,67 +36,133 @@ def verdict(
     baseline: tuple[float, float, float],
     worthwhile: float = 0.0,
     valid_base: float = 0.6,
-):
-    planned = Planned(
-        "net_full",
-        "roc_auc",
-        (Against("net_as_is", "base", Interval(*base)), Against("lgbm", "baseline", Interval(*baseline))),
-    )
-    on_valid = {"net_full": 0.8, "net_as_is": valid_base, "lgbm": 0.7}
-    return decide(planned, CHOSEN, on_valid, AUC, worthwhile, ROWS, {}, TITLES)
+) -> tuple[Verdict, str]:
+    """Return the verdict, and the champion that follows it."""
+    opponents = (against("net_as_is", base, "base", worthwhile), against("lgbm", baseline, "baseline", worthwhile))
+    planned = Planned(candidate="net_full", metric="roc_auc", against=opponents)
+    return decide(planned, choice(valid_base), replace(TERMS, worthwhile=worthwhile), ROWS, {})
+
+
+def decision(*gains: tuple[float, float, float], worthwhile: float = 0.0) -> str:
+    return verdict(*gains, worthwhile=worthwhile)[0].decision
 
 
 def test_adapt_needs_both_lower_bounds_above_the_worthwhile_gain() -> None:
-    assert verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05)).decision == "adapt"
-    assert verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05)).champion == "net_full"
-    assert verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05), worthwhile=0.015).decision == "not_enough_evidence"
-    assert verdict((0.05, -0.01, 0.08), (0.03, 0.01, 0.05)).decision == "not_enough_evidence"
-    assert verdict((0.05, 0.02, 0.08), (0.03, -0.01, 0.05)).decision == "not_enough_evidence"
+    found, champion = verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05))
+    assert (found.decision, champion) == ("adapt", "net_full")
+    assert decision((0.05, 0.02, 0.08), (0.03, 0.01, 0.05), worthwhile=0.015) == "not_enough_evidence"
+    assert decision((0.05, -0.01, 0.08), (0.03, 0.01, 0.05)) == "not_enough_evidence"
+    assert decision((0.05, 0.02, 0.08), (0.03, -0.01, 0.05)) == "not_enough_evidence"
 
 
-def test_no_gain_is_no_adaptation_and_valid_says_what_stays() -> None:
-    worse = verdict((0.05, 0.02, 0.08), (-0.03, -0.05, 0.01))
-    assert (worse.decision, worse.champion) == ("use_baseline", "lgbm")
-    assert "0.03 ROC AUC worse than LightGBM" in worse.sentence
-    keep = verdict((0.0, -0.01, 0.01), (0.02, -0.05, 0.06), valid_base=0.75)
-    assert (keep.decision, keep.champion) == ("keep_base", "net_as_is")
-    small = verdict((0.004, 0.001, 0.007), (0.02, 0.01, 0.03), worthwhile=0.01)
+def test_did_not_pay_is_said_only_if_an_upper_bound_shows_it() -> None:
+    worse, champion = verdict((0.05, 0.02, 0.08), (-0.03, -0.05, -0.01))
+    assert (worse.decision, champion) == ("use_baseline", "lgbm")
+    assert "did not pay" in worse.sentence and "0.03 ROC AUC worse than LightGBM (at most -0.01 more" in worse.sentence
+    keep, champion = verdict((-0.02, -0.03, -0.01), (0.02, -0.05, 0.06), valid_base=0.75)
+    assert (keep.decision, champion) == ("keep_base", "net_as_is") and "did not pay" in keep.sentence
+    small, _ = verdict((0.004, 0.001, 0.007), (0.02, 0.01, 0.03), worthwhile=0.01)
     assert small.decision == "use_baseline" and "below the 0.01 that would matter" in small.sentence
 
 
+def test_a_negative_estimate_is_no_proof() -> None:
+    """The sign of a noisy estimate decides nothing: the interval still holds what would be worthwhile."""
+    for baseline in ((-0.03, -0.05, 0.02), (0.0001, -0.028, 0.027)):
+        found, champion = verdict((0.05, 0.02, 0.08), baseline, worthwhile=0.01)
+        assert (found.decision, champion) == ("not_enough_evidence", "lgbm")
+        assert "did not pay" not in found.sentence and "cannot be told from these rows" in found.sentence
+        assert "LightGBM (baseline): " in found.reason and "not settled" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("gain", "worthwhile", "state"),
+    [
+        ((0.02, 0.01, 0.03), 0.0, "worthwhile"),
+        ((0.02, 0.01, 0.03), 0.01, "not_settled"),  # the bar itself is not above the bar
+        ((0.02, 0.01, 0.03), 0.031, "not_worthwhile"),
+        ((-0.02, -0.03, 0.0), 0.0, "not_settled"),
+        ((0.02, float("nan"), float("nan")), 0.0, "not_settled"),
+    ],
+)
+def test_a_gain_is_in_one_of_three_states(gain: tuple[float, float, float], worthwhile: float, state: str) -> None:
+    assert against("lgbm", gain, worthwhile=worthwhile).state == state
+
+
 def test_not_enough_evidence_names_the_rows() -> None:
-    found = verdict((0.02, -0.02, 0.06), (0.03, 0.01, 0.05))
-    assert found.decision == "not_enough_evidence"
-    assert found.rows_needed == pytest.approx(3100, rel=0.05)  # four times the rows halve the interval
-    assert "collect about 3,1" in found.sentence
+    found, _ = verdict((0.02, -0.02, 0.06), (0.03, 0.01, 0.05))
+    assert found.decision == "not_enough_evidence" and "looks better" in found.sentence
+    assert found.rows_even_odds is not None and found.rows_needed is not None
+    assert 1000 < found.rows_even_odds < found.rows_needed
+    assert f"{found.rows_needed:,} in four of five cases" in found.sentence
+
+
+def test_the_best_untouched_base_of_all_is_a_rival_and_may_stay() -> None:
+    chosen = Chosen(adapted="net_full", base="net_as_is", baseline="lgbm", best_base="line_as_is")
+    roles = dict(plan_of(chosen, TITLES))
+    assert list(roles) == ["net_as_is", "lgbm", "line_as_is"] and "untouched base" in roles["line_as_is"]
+    values = {"net_full": 0.8, "net_as_is": 0.6, "lgbm": 0.7, "line_as_is": 0.75}
+    rivals = Choice(chosen, values, {**TITLES, "line_as_is": "Line"}, {})
+    opponents = tuple(against(name, (-0.02, -0.03, -0.01)) for name in roles)
+    planned = Planned(candidate="net_full", metric="roc_auc", against=opponents)
+    found, champion = decide(planned, rivals, TERMS, ROWS, {})
+    assert (found.decision, champion) == ("keep_base", "line_as_is")
+    assert decide(planned, rivals, TERMS, ROWS, {}, {"line_as_is"})[1] == "lgbm"  # proven worse on the holdout
+
+
+def test_nothing_adapted_leaves_the_best_on_valid_base_or_baseline() -> None:
+    alone = Chosen(adapted=None, base=None, baseline="lgbm", best_base="line_as_is")
+    titles = {**TITLES, "line_as_is": "Line"}
+    for value, wanted in ((0.75, ("keep_base", "line_as_is")), (0.65, ("use_baseline", "lgbm"))):
+        found, champion = decide(None, Choice(alone, {"lgbm": 0.7, "line_as_is": value}, titles, {}), TERMS, ROWS, {})
+        assert (found.decision, champion) == wanted
 
 
 def test_the_reason_has_one_number_of_decimals_for_a_gain_and_its_interval() -> None:
-    assert _signed(Interval(0.1506, 0.09888, 0.1996)) == "+0.151 [+0.099, +0.200]"
-    assert _signed(Interval(-12345.6, -20000.0, -5000.0)) == "-12346 [-20000, -5000]"
-    assert _signed(Interval(0.0, 0.0, 0.0)) == "+0.0000 [+0.0000, +0.0000]"
-
-
-def test_nothing_adapted() -> None:
-    found = decide(None, Chosen(None, None, "lgbm"), {"lgbm": 0.7}, AUC, 0.0, ROWS, {}, TITLES)
-    assert (found.decision, found.champion) == ("use_baseline", "lgbm")
+    assert _signed(against("lgbm", (0.1506, 0.09888, 0.1996))) == "+0.151 [+0.099, +0.200]"
+    assert _signed(against("lgbm", (-12345.6, -20000.0, -5000.0))) == "-12346 [-20000, -5000]"
+    assert _signed(against("lgbm", (0.0, 0.0, 0.0))) == "+0.0000 [+0.0000, +0.0000]"
 
 
 def test_a_shrinking_gain_takes_longer_or_never_comes() -> None:
-    gains = {"lgbm": Interval(0.02, -0.02, 0.06)}
-    flat = rows_needed(gains, 0.0, 1000, {})
-    growing = rows_needed(gains, 0.0, 1000, {"lgbm": [(250, 0.0), (500, 0.01), (1000, 0.02)]})
-    shrinking = rows_needed(gains, 0.0, 1000, {"lgbm": [(250, 0.022), (500, 0.021), (1000, 0.02)]})
-    vanishing = rows_needed(gains, 0.0, 1000, {"lgbm": [(250, 0.06), (500, 0.04), (1000, 0.02)]})
-    assert flat is not None and shrinking is not None
-    assert growing == flat
-    assert shrinking > flat
-    assert vanishing is None
+    gains = [against("lgbm", (0.02, -0.02, 0.06))]
+
+    def needed(curve: dict[str, list[tuple[int, float]]]) -> int | None:
+        return Forecast(gains, 0.0, 1000, curve).rows_needed()
+
+    flat = needed({})
+    growing = needed({"lgbm": [(250, 0.0), (500, 0.01), (1000, 0.02)]})
+    assert flat is not None and growing == flat
+    assert Forecast(gains, 0.0, 1000, {}).rows_needed(0.5) < flat  # type: ignore[operator]
+    wide = [against("lgbm", (0.0, -0.06, 0.06))]
+    assert Forecast(wide, 0.0, 1000, {}).rows_needed(0.99) is None
+
+
+def test_rows_needed_settle_it_in_about_four_of_five_cases() -> None:
+    """Draw gains and estimates; where one is not settled, draw again with as many rows as told."""
+    rng = np.random.default_rng(0)
+    settled = []
+    while len(settled) < 300:
+        truth = rng.normal(0, 1.0)
+        estimate = truth + rng.normal()
+        gain = against("lgbm", (estimate, estimate - 1.96, estimate + 1.96), worthwhile=0.5)
+        more = Forecast([gain], 0.5, 1_000_000, {}).rows_needed()
+        if gain.state != "not_settled" or more is None:
+            continue
+        half = 1.96 / np.sqrt(1 + more / 1_000_000)
+        again = truth + rng.normal() * half / 1.96
+        settled.append(abs(again - 0.5) > half)
+    assert 0.6 < np.mean(settled) < 0.9
 
 
 def candidate(name: str, base: str, kind: str, trained: int = 1) -> SimpleNamespace:
-    proof = SimpleNamespace(trained_parameters=trained)
-    return SimpleNamespace(name=name, base=base, kind=kind, adapted=SimpleNamespace(proof=proof))
+    how = {"base": "as_is", "adapted": "full"}.get(kind, "scratch")
+    # As choosing looks at it: an untouched base trains nothing, and a blend is the sum of its members.
+    blocks = (Block("lgbm/x" if base == "blend" else "x", trained, 0 if kind == "base" else trained, 0.0),)
+    settings = {"weights": {"lgbm": 1.0}}
+    adapted = SimpleNamespace(
+        how="baselines" if base == "blend" else how, proof=Proof(blocks), settings=settings, model=None
+    )
+    return SimpleNamespace(name=name, base=base, kind=kind, title=name, adapted=adapted)
 
 
 def test_choice_is_by_valid_and_direction() -> None:
@@ -105,10 +174,13 @@ def test_choice_is_by_valid_and_direction() -> None:
         candidate("net_full", "net", "adapted", 50),
     )
     values = {"prior": 0.6, "lgbm": 0.3, "net_as_is": 0.5, "net_head": 0.4, "net_full": 0.4}
-    chosen = choose(table, values, LOSS, {})  # type: ignore[arg-type]
-    assert chosen == Chosen("net_head", "net_as_is", "lgbm")  # a tie goes to the smaller change
-    assert choose(table, values, AUC, {}).baseline == "prior"  # type: ignore[arg-type]
-    assert choose(table, {**values, "net_head": float("nan")}, LOSS, {}).adapted == "net_full"  # type: ignore[arg-type]
+    found = choose(table, values, LOSS)  # type: ignore[arg-type]
+    # A tie goes to the smaller change.
+    expected = Chosen(adapted="net_head", base="net_as_is", baseline="lgbm", best_base="net_as_is")
+    assert found.chosen == expected and not found.refused
+    assert choose(table, values, AUC).chosen.baseline == "prior"  # type: ignore[arg-type]
+    undefined = {**values, "net_head": float("nan")}
+    assert choose(table, undefined, LOSS).chosen.adapted == "net_full"  # type: ignore[arg-type]
 
 
 def test_a_blend_is_compared_with_what_picking_is_worth() -> None:
@@ -118,8 +190,8 @@ def test_a_blend_is_compared_with_what_picking_is_worth() -> None:
         candidate("blend_baselines", "blend", "baseline", 9),
     )
     values = {"lgbm": 0.80, "linear": 0.78, "blend_baselines": 0.79}
-    assert choose(table, values, AUC, {"baseline": 0.77}).baseline == "blend_baselines"  # type: ignore[arg-type]
-    assert choose(table, values, AUC, {"baseline": 0.80}).baseline == "lgbm"  # type: ignore[arg-type]
+    assert choose(table, values, AUC, {"baseline": 0.77}).chosen.baseline == "blend_baselines"  # type: ignore[arg-type]
+    assert choose(table, values, AUC, {"baseline": 0.80}).chosen.baseline == "lgbm"  # type: ignore[arg-type]
 
 
 def test_picking_among_coins_is_worth_a_coin() -> None:
@@ -148,10 +220,15 @@ def test_picking_among_coins_is_worth_a_coin() -> None:
 )
 def test_adapt_stands_where_most_cutoffs_agree(lows: list[float | None], decision: str, champion: str) -> None:
     now = verdict((0.05, 0.02, 0.08), (0.03, 0.01, 0.05))
-    earlier = [{"gains": [] if low is None else [{"low": 0.02}, {"low": low}]} for low in lows]
-    found = over_cutoffs(now, earlier, 0.0, "lgbm", "LightGBM")
-    assert (found.decision, found.champion) == (decision, champion)
+    earlier = [cutoff() if low is None else cutoff(0.02, low) for low in lows]
+    found, stays = over_cutoffs(*now, earlier, choice(), TERMS)
+    assert (found.decision, stays) == (decision, champion)
     assert not lows or f"Of {len(lows) + 1} cutoffs" in found.reason
-    # Where the last cutoff showed nothing, earlier ones do not make up for it.
-    kept = verdict((-0.05, -0.08, -0.02), (0.03, 0.01, 0.05))
-    assert over_cutoffs(kept, [{"gains": [{"low": 0.1}]}] * 3, 0.0, "lgbm", "LightGBM").decision == kept.decision
+    # If the last cutoff showed nothing, earlier ones do not make up for it.
+    nothing = verdict((-0.05, -0.08, -0.02), (0.03, 0.01, 0.05))
+    assert over_cutoffs(*nothing, [cutoff(0.1)] * 3, choice(), TERMS)[0].decision == nothing[0].decision
+
+
+def cutoff(*lows: float) -> Cutoff:
+    gains = tuple(CutoffGain(name="lgbm", gain=low + 0.1, low=low, high=low + 0.2) for low in lows)
+    return Cutoff(cutoff="2024-01-01", users=100, gains=gains)

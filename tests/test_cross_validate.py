@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import BINARY, signal_table, write_recipe
-from tabkit.cross_validate import measure_folds
-from tabkit.evaluate.keep import kept
-from tabkit.measure import Procedure
+from conftest import BINARY, holds_pickle, signal_table, write_recipe
 
 import tabkit
 from tabkit import learner
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
-from tabkit.evaluate.harness import Scorecard
+from tabkit.evaluate.tables import TableFound
+from tabkit.workflow.folds import FINDINGS, PREDICTIONS, kept, measure_folds
+from tabkit.workflow.procedure import Procedure
 
 LIGHT = BINARY + "[split]\nfolds = 3\n[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
 RECIPE = LIGHT.replace("tabnet = ['full']", "icl = ['head']") + "[[ablations]]\nname = 'without x0'\ndrop = ['x0']\n"
@@ -41,9 +40,8 @@ def task(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., dict[s
 
     def run(name: str, seed: int = 0, jobs: int = 1, **more: Any) -> dict[str, Any]:
         out = tmp_path / "runs" / name
-        return tabkit.run(
-            recipe, data=tmp_path / "d.parquet", out=out, seed=seed, budget="quick", jobs=jobs, **more
-        ).result
+        done = tabkit.run(recipe, data=tmp_path / "d.parquet", out=out, seed=seed, budget="quick", jobs=jobs, **more)
+        return done.result.model_dump(mode="json")
 
     return run
 
@@ -66,13 +64,13 @@ def different(one: Any, other: Any, at: str = "") -> list[str]:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the folds that are measured in this process."""
     done: list[int] = []
-    measure = Procedure.measure
+    find = Procedure.find
 
-    def spy(self: Procedure, split: Split, *rest: Any) -> Scorecard:
+    def spy(self: Procedure, split: Split, *rest: Any) -> TableFound:
         done.append(split.fold)
-        return measure(self, split, *rest)
+        return find(self, split, *rest)
 
-    monkeypatch.setattr(Procedure, "measure", spy)
+    monkeypatch.setattr(Procedure, "find", spy)
     return done
 
 
@@ -95,7 +93,7 @@ def test_processes_give_the_numbers_of_one(task: Callable[..., dict[str, Any]], 
     assert different(one, two) == []
     predictions = [pl.read_parquet(tmp_path / "runs" / name / "holdout_predictions.parquet") for name in ("one", "two")]
     assert predictions[0].equals(predictions[1])
-    assert {"fold 1/3", "fold 2/3", "fold 3/3"} <= {stage for stage, _ in seen}
+    assert [fraction for stage, fraction in seen if stage == "folds"] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert not list((tmp_path / "runs").glob(".folds-*"))  # the run is written: nothing more to keep
 
 
@@ -103,7 +101,7 @@ def test_an_interrupted_run_goes_on_after_its_folds(
     task: Callable[..., dict[str, Any]], tmp_path: Path, measured: list[int]
 ) -> None:
     def stop_in_the_third(stage: str, fraction: float, note: str) -> None:
-        if stage == "fold 3/3":
+        if len(measured) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -111,7 +109,7 @@ def test_an_interrupted_run_goes_on_after_its_folds(
     (place,) = (tmp_path / "runs").glob(".folds-*")
     assert measured == [0, 1, 2] and sorted(p.name for p in place.iterdir()) == ["fold-1", "fold-2"]
     assert not (tmp_path / "runs" / "cut").exists()
-    (place / "fold-2" / "arrays.safetensors").write_bytes(b"cut short")  # as a full disk may leave it
+    (place / "fold-2" / PREDICTIONS).write_bytes(b"cut short")  # as a full disk may leave it
 
     said: list[str] = []
     resumed = task("cut", watch=lambda stage, fraction, note: said.append(note))
@@ -141,14 +139,20 @@ def test_what_is_kept_is_plain_and_makes_nothing_unforeseen(
 ) -> None:
     stop_at_the_bundle(task)
     (place,) = (tmp_path / "runs").glob(".folds-*")
-    file = place / "fold-1" / "scorecard.json"
-    scorecard = kept(place / "fold-1")
-    assert scorecard is not None and scorecard.score("icl_head").candidate.title.endswith("(head only)")
-    assert scorecard.score("icl_head").candidate.weights["icl"].source == "shipped"
-    document = json.loads(file.read_text(encoding="utf-8"))
-    document["of"]["verdict"]["$"] = "Popen"
-    file.write_text(json.dumps(document), encoding="utf-8")
-    assert kept(place / "fold-1") is None and kept(place / "fold-9") is None
+    fold = place / "fold-1"
+    assert {path.name for path in fold.iterdir()} == {FINDINGS, PREDICTIONS}
+    assert not any(holds_pickle(path.read_bytes()) for path in fold.iterdir())
+    found = kept(fold)
+    assert found is not None and found.findings.candidate("icl_head").title.endswith("(head only)")
+    assert found.findings.candidate("icl_head").weights["icl"].source == "shipped"
+    document = json.loads((fold / FINDINGS).read_text(encoding="utf-8"))
+    document["verdict"]["$"] = "Popen"  # whatever is no fact of the vocabulary is left unread
+    (fold / FINDINGS).write_text(json.dumps(document), encoding="utf-8")
+    again = kept(fold)
+    assert again is not None and again.findings == found.findings
+    document["verdict"]["decision"] = "Popen"
+    (fold / FINDINGS).write_text(json.dumps(document), encoding="utf-8")
+    assert kept(fold) is None and kept(place / "fold-9") is None
 
 
 def test_the_measured_model_cannot_be_shipped_where_there_is_one_a_fold(tmp_path: Path) -> None:

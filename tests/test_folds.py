@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +18,15 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 import tabkit
-from tabkit import adapt, learner
+from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.comparison import Chosen
 from tabkit.evaluate.folds import _blended_alone, _named, corrected_t, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Recipe, load_recipe
+from tabkit.result import Chosen
 
 FAST = "[candidates]\nwithout = ['catboost']\n[candidates.adapt]\ntabnet = ['full']\n"
 
@@ -125,18 +124,18 @@ def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
     table = pl.read_parquet(done.folder / "holdout_predictions.parquet")
-    assert table["row"].to_list() == list(range(300)) and done.result["rows"]["holdout"] == 300
-    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
+    assert table["row"].to_list() == list(range(300)) and done.result.rows.holdout == 300
+    linear = done.result.candidate("linear")
     told = roc_auc_score(table["target"] == "yes", table["linear"])
-    assert linear["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told) and told > 0.75
+    assert linear.scores["holdout"]["roc_auc"].value == pytest.approx(told) and told > 0.75
     assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
-    widening = done.result["intervals"]["widening"]
+    widening = done.result.intervals.widening
     assert widening == pytest.approx(1.5811 * stats.t.ppf(0.975, 299) / 1.96 * (300 / 299) ** 0.5, rel=1e-3)
     y, p = (table["target"] == "yes").to_numpy().astype(int), table["linear"].to_numpy()
-    plain = Resampler(300, None, 1000, 0).distribution(METRICS["roc_auc"], y, np.c_[1 - p, p])
+    plain = Resampler(300, None, 1000, 0).score(METRICS["roc_auc"], y, np.c_[1 - p, p]).draws
     low = told - widening * (told - np.quantile(plain, 0.025))
-    assert linear["scores"]["holdout"]["roc_auc"]["low"] == pytest.approx(low, abs=1e-6)
-    assert "3 folds" in done.result["split"]["text"] and "3 folds" in done.result["verdict"]["reason"]
+    assert linear.scores["holdout"]["roc_auc"].low == pytest.approx(low, abs=1e-6)
+    assert "3 folds" in done.result.split.text and "3 folds" in done.result.verdict.reason
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     assert scored.rows_scored == 300
 
@@ -148,8 +147,8 @@ def test_a_row_is_not_scored_by_a_model_trained_on_it(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + FAST)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    lgbm = next(c for c in done.result["candidates"] if c["name"] == "lgbm")
-    assert lgbm["scores"]["holdout"]["roc_auc"]["value"] < 0.65
+    lgbm = done.result.candidate("lgbm")
+    assert lgbm.scores["holdout"]["roc_auc"].value < 0.65
     assert done.decision != "adapt"
 
 
@@ -172,8 +171,7 @@ def test_intervals_over_folds_cover_what_they_say() -> None:
         predicted = np.c_[1 - p, p]
         resampler = Resampler(n, None, 400, seed)
         for kept, widening in ((plain, 1.0), (widened, widening_over_folds(k, 1 / (k - 1)))):
-            spread = replace(resampler, widening=widening).distribution(metric, y, predicted)
-            found = interval(metric.value(y, predicted), spread, metric.within)
+            found = interval(replace(resampler, widening=widening).score(metric, y, predicted), metric.within)
             kept.append(found.low <= 0.5 <= found.high)
     assert np.mean(plain) < 0.9 and 0.93 <= np.mean(widened) <= 0.97, (np.mean(plain), np.mean(widened))
 
@@ -183,31 +181,29 @@ def test_a_widened_interval_ends_where_the_metric_does() -> None:
     predicted = np.c_[1 - y, y] * 0.8 + 0.1
     predicted[0] = predicted[0, ::-1]
     metric = METRICS["roc_auc"]
-    spread = Resampler(40, None, 200, 0, widening=1.5).distribution(metric, y, predicted)
-    plain = Resampler(40, None, 200, 0).distribution(metric, y, predicted)
-    value = metric.value(y, predicted)
-    np.testing.assert_allclose(
-        spread - value, 1.5 * (stats.t.ppf(0.975, 39) / 1.95996 * (40 / 39) ** 0.5) * (plain - value), rtol=1e-4
-    )
-    assert spread.max() > 1 and interval(value, spread, metric.within).high == 1
+    wide = Resampler(40, None, 200, 0, widening=1.5).score(metric, y, predicted)
+    value, plain = Resampler(40, None, 200, 0).score(metric, y, predicted)
+    assert value == wide.value == metric.value(y, predicted)
+    stretch = 1.5 * (stats.t.ppf(0.975, 39) / 1.95996 * (40 / 39) ** 0.5)
+    np.testing.assert_allclose(wide.draws - value, stretch * (plain - value), rtol=1e-4)
+    assert wide.draws.max() > 1 and interval(wide, metric.within).high == 1
     groups = np.arange(40) % 8
     assert Resampler(40, groups, 200, 0, 1.5).stretch == pytest.approx(1.5 * 2.3646 / 1.96 * (8 / 7) ** 0.5, rel=1e-3)
     assert Resampler(40, groups, 200, 0).stretch == 1 and Resampler(40, groups * 0, 200, 0, 1.5).stretch == 1.5
 
 
-def card(adapted: str | None, baseline: str, measured: dict[str, bool]) -> Any:
-    """A scorecard as far as picks look at it: what was chosen, and whether each candidate was accepted."""
-    scores = [
-        SimpleNamespace(candidate=SimpleNamespace(name=n), scores={"holdout": {}} if ok else {})
-        for n, ok in measured.items()
-    ]
-    return SimpleNamespace(chosen=Chosen(adapted, None, baseline), scores=scores)
+def findings(adapted: str | None, baseline: str, measured: dict[str, bool]) -> Any:
+    """Findings as far as picks look at them: what was chosen, and whether each candidate was accepted."""
+    candidates = [SimpleNamespace(name=n, scores={"holdout": {}} if ok else {}) for n, ok in measured.items()]
+    return SimpleNamespace(chosen=Chosen(adapted=adapted, base=None, baseline=baseline), candidates=candidates)
 
 
 def test_a_blend_that_found_no_weight_for_a_kind_is_the_blend_without_it() -> None:
-    three = card("blend_all", "linear", dict.fromkeys(("linear", "blend_baselines", "blend_bases", "blend_all"), True))
-    two = card("icl_full", "linear", {"linear": True, "blend_baselines": True, "blend_bases": True, "lgbm": False})
-    one = card("icl_full", "linear", {"linear": True, "blend_baselines": True})
+    three = findings(
+        "blend_all", "linear", dict.fromkeys(("linear", "blend_baselines", "blend_bases", "blend_all"), True)
+    )
+    two = findings("icl_full", "linear", {"linear": True, "blend_baselines": True, "blend_bases": True, "lgbm": False})
+    one = findings("icl_full", "linear", {"linear": True, "blend_baselines": True})
     assert [_named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
     assert [_named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
     assert _named("lgbm")(two) is None and _named("linear")(two) == "linear"
@@ -220,19 +216,19 @@ def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tm
     path = write_recipe(tmp_path, frame, recipe_text)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    found = {c["name"]: c for c in done.result["candidates"]}
-    assert {"blend_baselines", "blend_bases"} <= found.keys() and found["blend_bases"]["kind"] == "base"
-    assert done.result["champion"].startswith("blend"), "this guards nothing"
+    found = {c.name: c for c in done.result.candidates}
+    assert {"blend_baselines", "blend_bases"} <= found.keys() and found["blend_bases"].kind == "base"
+    assert done.result.champion.startswith("blend"), "this guards nothing"
     table = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
     others = table.select(n for n in found if not n.startswith("blend")).to_numpy()
     for name in (n for n in found if n.startswith("blend")):  # each row by a mean of what its own fold made
         p = table[name].to_numpy()
         assert (p >= others.min(axis=1) - 1e-9).all() and (p <= others.max(axis=1) + 1e-9).all()
         told = roc_auc_score(table["target"] == "yes", table[name])
-        assert found[name]["scores"]["holdout"]["roc_auc"]["value"] == pytest.approx(told)
+        assert found[name].scores["holdout"]["roc_auc"].value == pytest.approx(told)
     model = tmp_path / "out" / "bundle" / "model"
     weights = json.loads((model / "config.json").read_text())["weights"]
-    assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result["bundle"]["members"])
+    assert sum(weights.values()) == pytest.approx(1) and set(weights) == set(done.result.bundle.members)
     assert {p.name for p in model.iterdir() if p.is_dir()} == set(weights)
     assert tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet").rows_scored == 400
 
@@ -245,7 +241,7 @@ def test_folds_with_few_valid_rows_blend_nothing_anywhere(tmp_path: Path, monkey
     splits = split_rows(frame, load_recipe(str(path)).recipe, 0)
     assert min(len(s.valid) for s in splits) < LEAST_ROWS <= max(len(s.valid) for s in splits), "this guards nothing"
     blended: list[object] = []
-    monkeypatch.setattr(adapt, "blend_all", lambda *a: blended.append(a) or ())
+    monkeypatch.setattr("tabkit.adapt.tables.blend_all", lambda *a: blended.append(a) or ())
     tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick", jobs=1)
     assert blended == []
 
@@ -256,19 +252,18 @@ def test_what_was_refused_in_a_fold_is_not_judged(tmp_path: Path, monkeypatch: p
     path = write_recipe(tmp_path, frame, BINARY + "[split]\nfolds = 3\n" + both)
     frame.write_parquet(tmp_path / "d.parquet")
     asked: list[Any] = []
-    monkeypatch.setattr(sys.modules["tabkit.run"], "pool", lambda *a: (asked.extend(a), pool(*a))[1])
+    monkeypatch.setattr("tabkit.workflow.tables.pool", lambda *a: (asked.extend(a), pool(*a))[1])
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick", jobs=1)
-    assert done.result["chosen"]["base"] == "icl_as_is" and done.result["planned"] is not None
+    assert done.result.chosen.base == "icl_as_is" and done.result.planned is not None
 
     plan, table, everything, folds, *rest = asked
-    first = folds[0].scorecard
-    for gone in ("icl_as_is", "icl_head"):
-        scores = tuple(replace(s, refused="no", scores={}) if s.candidate.name == gone else s for s in first.scores)
-        chosen = (
-            replace(first.chosen, base=None) if gone == "icl_as_is" else replace(first.chosen, adapted=None, base=None)
-        )
-        fold = replace(folds[0], scorecard=replace(first, scores=scores, chosen=chosen))
-        found, _ = pool(plan, table, everything, (fold, *folds[1:]), *rest)
-        assert found.planned is None and found.chosen.adapted is None
-        assert found.verdict.decision == "use_baseline" and "was refused in some" in found.verdict.reason
-        assert [s.refused for s in found.scores if s.candidate.name == gone] == ["no"]
+    first = folds[0].findings
+    for gone, lost in (("icl_as_is", {"base": None}), ("icl_head", {"adapted": None, "base": None})):
+        refused = first.candidate(gone).model_copy(update={"refused": "no", "scores": {}})
+        candidates = tuple(refused if c.name == gone else c for c in first.candidates)
+        changed = {"candidates": candidates, "chosen": first.chosen.model_copy(update=lost)}
+        fold = replace(folds[0], found=replace(folds[0].found, findings=first.model_copy(update=changed)))
+        pooled = pool(plan, table, everything, (fold, *folds[1:]), *rest)[0].findings
+        assert pooled.planned is None and pooled.chosen.adapted is None
+        assert pooled.verdict.decision == "use_baseline" and "was refused in some" in pooled.verdict.reason
+        assert [c.refused for c in pooled.candidates if c.name == gone] == ["no"]

@@ -9,8 +9,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from tabkit import plugins
 from tabkit.errors import UsageError
-from tabkit.learner import BUDGETS, STRATEGIES, Learner, budget_of, discover, discovery
+from tabkit.learner import BUDGETS, STRATEGIES, Learner, budget_of, discover
 from tabkit.models.base import Model, baselines, model_class, model_names
 from tabkit.rankers import base as rankers
 from tabkit.rankers.base import ranker_class, ranker_names
@@ -27,7 +28,7 @@ def fresh_discovery() -> Iterator[None]:
 
 def offer(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     points = [EntryPoint(name, value, "tabkit.models")]
-    monkeypatch.setattr(discovery, "entry_points", lambda group: points if group == "tabkit.models" else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "tabkit.models" else [])
 
 
 def test_a_budget_that_there_is_none_of_is_refused() -> None:
@@ -44,7 +45,7 @@ def test_every_strategy_has_a_title_and_a_rule(kind: type[Learner]) -> None:
 
 @pytest.mark.parametrize("kind", LEARNERS, ids=lambda kind: kind.__name__)
 def test_only_a_baseline_is_declared_as_one(kind: type[Learner]) -> None:
-    declared = {*kind.baselines, *getattr(kind, "cold_baselines", ()), *getattr(kind, "refresh_baselines", ())}
+    declared = {*kind.baselines, *getattr(kind, "cold_baselines", ())}
     assert all(kind.hows[how] == "baseline" for how in declared)
 
 
@@ -69,8 +70,6 @@ def test_baselines_stand_in_their_order() -> None:
     ]
     cold = [("counts", "popular"), ("content", "affinity")]
     assert rankers.baselines([], "quick", cold_items=True, where="recipe") == cold
-    assert rankers.refresh_baselines(cold_items=True) == cold
-    assert rankers.refresh_baselines(cold_items=False) == counts[:3]
 
 
 def test_what_cannot_be_left_out_is_refused() -> None:
@@ -95,10 +94,10 @@ def test_a_model_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("lgbm", "their.trees:Trees", r"'lgbm': tabkit\.models\.lgbm and their\.trees:Trees"),
+        ("lgbm", "their.trees:Trees", r"'lgbm': tabkit\.models\.lgbm, and their\.trees:Trees"),
         ("a_b", "their.trees:Trees", "'a_b'.*Expected lower-case letters"),
         ("trees", "their_trees:Trees", "their_trees:Trees.*cannot be loaded"),
-        ("trees", "tabkit.errors:UsageError", "no subclass of Model"),
+        ("trees", "tabkit.errors:UsageError", "expected a subclass of Model"),
     ],
 )
 def test_an_entry_point_that_does_not_fit_is_refused(

@@ -54,5 +54,5 @@ def test_a_planted_transfer_is_adapted_to(tmp_path: Path) -> None:
         out=tmp_path / "out",
         budget="quick",
     )
-    assert done.decision == "adapt", done.result["verdict"]["reason"]
-    assert done.result["champion"] == "lgbm_continue"
+    assert done.decision == "adapt", done.result.verdict.reason
+    assert done.result.champion == "lgbm_continue"

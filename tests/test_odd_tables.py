@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from conftest import BINARY, make_features, signal_table, write_recipe
 import tabkit
 from tabkit import learner
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.checks import CHECKS
+from tabkit.evaluate.checks.tables import SourceDistance
 from tabkit.recipe import load_recipe
+from tabkit.result import TableResult
 
 LINES = '[candidates]\nwithout = ["catboost"]\n[candidates.adapt]\nlinear = ["pool"]\n'
 REGRESSION = 'task = "regression"\ntarget = "y"\n[metrics]\nprimary = "rmse"\nreport = ["r2"]\n'
@@ -39,14 +39,16 @@ def numbers(n_rows: int, seed: int = 0) -> pl.DataFrame:
 
 
 @pytest.fixture
-def run_with(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def run(frame: pl.DataFrame, recipe: str, *sources: pl.DataFrame, more: str = "") -> dict[str, Any]:
+def run_with(tmp_path: Path) -> Callable[..., TableResult]:
+    def run(frame: pl.DataFrame, recipe: str, *sources: pl.DataFrame, more: str = "") -> TableResult:
         path = write_recipe(tmp_path, frame, recipe + more)
         frame.write_parquet(tmp_path / "d.parquet")
         for i, source in enumerate(sources):
             source.write_parquet(tmp_path / f"s{i}.parquet")
         given = tmp_path / "s0.parquet" if sources else None
-        return tabkit.run(str(path), tmp_path / "d.parquet", given, tmp_path / "out", budget="quick").result
+        done = tabkit.run(str(path), tmp_path / "d.parquet", source=given, out=tmp_path / "out", budget="quick")
+        assert isinstance(done.result, TableResult)
+        return done.result
 
     return run
 
@@ -77,21 +79,21 @@ def test_a_bad_source_says_what_is_wrong(
 
 def test_a_column_that_a_source_lacks_is_missing_there_and_said(run_with: Callable[..., Any], tmp_path: Path) -> None:
     result = run_with(signal_table(300), BINARY + LINES, signal_table(200, seed=1).drop("x3", "kind"))
-    (source,) = result["sources"]
-    assert source["lacking"] == ["x3", "kind"] and source["rows"] == result["rows"]["source"] == 200
+    (source,) = result.sources
+    assert source.lacking == ("x3", "kind") and source.rows == result.rows.source == 200
     assert (
         "200 rows, without x3, kind, which are missing in all of them" in (tmp_path / "out" / "report.html").read_text()
     )
-    pooled = next(c for c in result["candidates"] if c["name"] == "linear_pool")
-    assert pooled["refused"] is None and pooled["scores"]["holdout"]["roc_auc"]["value"] > 0.7
+    pooled = result.candidate("linear_pool")
+    assert pooled.refused is None and pooled.scores["holdout"]["roc_auc"].value > 0.7
 
 
 def test_features_may_all_be_derived(run_with: Callable[..., Any]) -> None:
     exclude = 'exclude = ["x0", "x1", "x2", "x3", "x4", "kind"]\n'
     derived = '[derived]\nsum = "x0 - x1"\nproduct = "x2 * x3"\n'
     result = run_with(signal_table(300), exclude + BINARY + derived + LINES, signal_table(99, 1).drop("x3"))
-    (source,) = result["sources"]
-    assert source["lacking"] == ["product"] and source["rows"] == 99
+    (source,) = result.sources
+    assert source.lacking == ("product",) and source.rows == 99
 
 
 def test_several_sources_are_aligned_each_by_its_own_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,17 +103,14 @@ def test_several_sources_are_aligned_each_by_its_own_rule(tmp_path: Path, monkey
         "test:one": one.rename({"x0": "first"}),
         "test:two": two.with_columns(x1=pl.col("x1") * 100).drop("x2"),
     }
-    monkeypatch.setattr(importlib.import_module("tabkit.run"), "load_sample", samples.__getitem__)
+    monkeypatch.setattr("tabkit.workflow.reading.load_sample", samples.__getitem__)
     more = (
         '[[source]]\nname = "one"\nsample = "test:one"\n[source.columns]\nx0 = "first"\n'
         '[[source]]\nname = "two"\nsample = "test:two"\nwhere = "x3 > -9"\n[source.columns]\nx1 = "x1 / 100"\n'
     )
     path = write_recipe(tmp_path, here, 'sample = "test:here"\n' + BINARY + LINES + more)
     result = tabkit.run(str(path), out=tmp_path / "out", budget="quick").result
-    assert result["sources"] == [
-        {"name": "one", "rows": 80, "lacking": []},
-        {"name": "two", "rows": 90, "lacking": ["x2"]},
-    ]
+    assert [(s.name, s.rows, s.lacking) for s in result.sources] == [("one", 80, ()), ("two", 90, ("x2",))]
     with pytest.raises(UsageError, match="names 2 source tables"):
         tabkit.run(str(path), source=path, out=tmp_path / "again", budget="quick")
     path.write_text(path.read_text().replace('name = "two"', 'name = "one"'))
@@ -132,17 +131,14 @@ def test_a_row_is_never_source_and_target_at_once(
             tabkit.run(str(path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
     else:
         result = tabkit.run(str(path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick").result
-        assert (
-            result["rows"]["source"] + result["rows"]["train"] + result["rows"]["valid"] + result["rows"]["holdout"]
-            == 400
-        )
+        assert result.rows.source + result.rows.train + result.rows.valid + result.rows.holdout == 400
 
 
 def test_holdout_rows_in_a_source_file_are_found(run_with: Callable[..., Any]) -> None:
     frame = signal_table(200)
     result = run_with(frame, BINARY + LINES, pl.concat([signal_table(100, seed=1), frame.head(60)]))
-    (check,) = [c for c in result["checks"] if c["code"] == "source_copies"]
-    assert check["outcome"] == "fail" and "the bases have seen them" in check["message"]
+    (check,) = [c for c in result.checks if c.code == "source_copies"]
+    assert check.outcome == "fail" and "the bases have seen them" in check.message
 
 
 def test_a_source_in_another_unit_is_asked_about() -> None:
@@ -150,18 +146,18 @@ def test_a_source_in_another_unit_is_asked_about() -> None:
     near, far = rows.take(np.arange(200)), rows.take(np.arange(200, 400))
     grams = replace(near, x_num=np.where([True, False, False, False], near.x_num + 1000, near.x_num))
     for source, words in ((grams, "'x0' is"), (near.with_y(near.labels + 1000), "'the target' is")):
-        outcome, text = CHECKS["source_distance"].function(SimpleNamespace(source=source, train=far, seed=0))  # type: ignore[arg-type]
+        outcome, text = SourceDistance().find(SimpleNamespace(source=source, train=far, seed=0))  # type: ignore[arg-type]
         assert outcome == "fail" and words in text and "another unit" in text
-    _, text = CHECKS["source_distance"].function(SimpleNamespace(source=near, train=far, seed=0))  # type: ignore[arg-type]
+    _, text = SourceDistance().find(SimpleNamespace(source=near, train=far, seed=0))  # type: ignore[arg-type]
     assert "another unit" not in text
 
 
 def test_a_field_of_thirty_rows_is_measured_over_folds(run_with: Callable[..., Any]) -> None:
     result = run_with(numbers(30), REGRESSION, more='[split]\nfolds = 5\n[candidates.adapt]\nicl = ["full"]\n')
-    assert result["rows"]["holdout"] == 30
-    assert {c["name"]: c["refused"] for c in result["candidates"]}["lgbm"] is None
-    few = next(c for c in result["checks"] if c["code"] == "too_few_holdout_cases")
-    assert few["outcome"] == "fail" and "30" in few["message"]
+    assert result.rows.holdout == 30
+    assert {c.name: c.refused for c in result.candidates}["lgbm"] is None
+    few = next(c for c in result.checks if c.code == "too_few_holdout_cases")
+    assert few.outcome == "fail" and "30" in few.message
 
 
 def test_twenty_nine_rows_are_too_few_and_say_so(run_with: Callable[..., Any]) -> None:
@@ -199,5 +195,5 @@ def test_a_fold_with_one_class_is_scored_with_the_others(run_with: Callable[...,
     frame = signal_table(240).with_columns(f=pl.Series([1, 2, 3] * 80))
     frame = frame.with_columns(y=pl.when(pl.col("f") == 3).then(pl.lit("no")).otherwise("y"))
     result = run_with(frame, BINARY + GIVEN + NO_ADAPTATION)
-    linear = next(c for c in result["candidates"] if c["name"] == "linear")["scores"]["holdout"]["roc_auc"]
-    assert result["rows"]["holdout"] == 240 and linear["low"] < linear["value"] < linear["high"]
+    linear = result.candidate("linear").scores["holdout"]["roc_auc"]
+    assert result.rows.holdout == 240 and linear.low < linear.value < linear.high

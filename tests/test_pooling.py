@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from conftest import make_features
 
-from tabkit.adapt import adapt_all, open_weights, wanted
+from tabkit.adapt import Runtime
+from tabkit.adapt.candidates import open_weights, wanted
+from tabkit.adapt.tables import Lessons, Origins, make_all
 from tabkit.data.encode import Features
 from tabkit.learner import BUDGETS, Adapted
 from tabkit.models import icl
@@ -145,7 +147,8 @@ def test_a_source_reaches_every_base_and_titles_say_what_was_done() -> None:
     todo = wanted(recipe, True)
     for scale in (None, TargetScale(kind="log")):
         opened = open_weights(todo, {}, "regression")
-        made = adapt_all(todo, train, valid, source, None, 0, QUICK, lambda *_: None, opened, scale)
+        origins = Origins(Lessons(train, source, scale=scale), opened, Runtime(0, QUICK))
+        made = make_all(todo, origins, train, valid)
         titles = {c.name: c.title for c in made}
         assert titles["linear"] == "Linear" and titles["linear_pool"] == "Linear (source rows pooled in)"
         assert titles["icl_context"] == "In-context base (source rows in its context)"

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from tabkit.data.interactions import Truth
 from tabkit.evaluate.metrics import METRICS, Case
-from tabkit.evaluate.ranking import PER_USER, compare_lists
+from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import Lists
 
 
@@ -45,7 +45,7 @@ def test_agrees_with_ir_measures(name: str, theirs: str) -> None:
         ir.ScoredDoc(str(u), str(i), float(-rank)) for u, row in enumerate(lists.items) for rank, i in enumerate(row)
     ]
     expected = {int(m.query_id): m.value for m in ir.iter_calc([ir.parse_measure(theirs)], qrels, run)}
-    ours = PER_USER[name](compare_lists(lists, truth))
+    ours = METRICS[name].of_users(compare_lists(lists, truth))
     np.testing.assert_allclose(ours, [expected[u] for u in range(len(dense))], atol=1e-12)
 
 
@@ -59,7 +59,7 @@ def test_average_precision_by_hand() -> None:
         1,
     )
     lists = Lists(np.array([[4, 0, 2, 1]], np.int32), np.array([[4, 3, 2, 1]], np.float32))
-    assert PER_USER["map@10"](compare_lists(lists, truth))[0] == pytest.approx((1 + 2 / 3) / 3)
+    assert METRICS["map@10"].of_users(compare_lists(lists, truth))[0] == pytest.approx((1 + 2 / 3) / 3)
 
 
 def test_ideal_is_over_what_there_was_to_find_and_a_missing_item_is_no_hit() -> None:

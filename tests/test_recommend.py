@@ -3,122 +3,104 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from events import NAMES, arriving, habits
-from tabkit.refresh import take_on
+from events import NAMES, arriving, coded, habits, shop_recipe
 
 import tabkit
-from tabkit.bundle import load_lists, save_lists
-from tabkit.data.interactions import events_of
+from tabkit.adapt.lists import clock_of
+from tabkit.bundle import Contents, ListBundle, load_bundle, save_bundle, saving_ranker
+from tabkit.data.interactions import as_date, as_day, events_of
 from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.learner import BUDGETS
-from tabkit.rankers.base import ranker_class
+from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
-from tabkit.recipe import load_recipe
-from tabkit.result import result_schema
+from tabkit.recipe import Plan, Ranking, load_recipe
+from tabkit.result import CandidateFacts, ListResult, Verdict, read_result, result_schema, to_json
+from tabkit.result.document import BundleFacts
+from tabkit.workflow import Run
+from tabkit.workflow.refresh import take_on
 
-RECIPE = """
-name = "shop/next"
-title = "Next items"
-schema = "event"
-task = "ranking"
-target = "item"
-id = "user"
-time = "day"
 
-[ranking]
-basket = "basket"
-store = "store"
-price = "price"
-attributes = ["kind", "maker"]
-length = 7
-margin = 0.2
-currency = "EUR"
-{more}
+def lists_of(done: Run) -> ListResult:
+    """Return a run's result after holding its file to the schema and to what the run says it found."""
+    text = (done.folder / "result.json").read_text(encoding="utf-8")
+    jsonschema.validate(json.loads(text), result_schema())
+    assert json.loads(text) == json.loads(to_json(done.result)) == json.loads(to_json(read_result(done.folder)))
+    assert isinstance(done.result, ListResult)
+    return done.result
 
-[metrics]
-primary = "ndcg@10"
-report = ["recall@20", "new_recall@20"]
 
-[candidates]
-without = ["bpr"]
-[candidates.adapt]
-counts = ["refresh"]
-als = ["fold_in", "warm"]
-{adapt}
-"""
-SCHEMA = "name = 'event'\n" + "".join(
-    f"[fields.{name}]\ntype = '{kind}'\nconstraints = {{ required = true }}\n"
-    for name, kind in (
-        ("user", "string"),
-        ("item", "integer"),
-        ("day", "date"),
-        ("basket", "integer"),
-        ("store", "integer"),
-        ("price", "number"),
-        ("kind", "string"),
-        ("maker", "integer"),
+def ndcg_of(result: ListResult) -> dict[str, float]:
+    """Return NDCG@10 on the holdout by candidate."""
+    scores = {c.name: c.score("ndcg@10") for c in result.candidates}
+    return {name: score.value for name, score in scores.items() if score is not None}
+
+
+def lists_in(folder: Path) -> ListBundle:
+    bundle = load_bundle(folder)
+    assert isinstance(bundle, ListBundle)
+    return bundle
+
+
+def save_ranker(folder: Path, plan: Plan, ranker: Ranker, base: str, how: str) -> None:
+    """Write a ranker's bundle without a run: of the result, only what a manifest quotes."""
+    candidate = CandidateFacts.model_construct(name=f"{base}_{how}", base=base, how=how)
+    result = ListResult.model_construct(
+        tabkit="0",
+        created="2020-08-20",
+        recipe=plan.recipe.name,
+        verdict=Verdict(decision="keep_base", sentence="", reason=""),
+        bundle=BundleFacts(train_on="all", rows=len(ranker.past), members=(candidate.name,)),
+        data_fingerprint="",
+        versions={},
     )
-)
-
-
-def write(folder: Path, more: str = "", adapt: str = "") -> Path:
-    recipe = folder / "domains" / "shop" / "next.toml"
-    for path, text in (
-        (recipe, RECIPE.format(more=more, adapt=adapt)),
-        (folder / "data_schemas" / "event.toml", SCHEMA),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return recipe
+    save, vocabularies = saving_ranker(ranker)
+    save_bundle(folder, plan, Contents(candidate, save, vocabularies, events_end=as_date(ranker.past.end)), result, "")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], pl.DataFrame]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ListResult, pl.DataFrame]:
     folder = tmp_path_factory.mktemp("shop")
     frame = habits()
     frame.write_parquet(folder / "events.parquet")
-    recipe = write(folder, adapt='rerank = ["continue", "full"]')
+    recipe = shop_recipe(folder, adapt='rerank = ["continue", "full"]')
     done = tabkit.run(str(recipe), folder / "events.parquet", out=folder / "run", budget="quick", cutoffs=2)
-    return folder / "run", done.result, frame
+    return folder / "run", lists_of(done), frame
 
 
-def test_result_follows_its_schema_and_the_clock(finished: tuple[Path, dict[str, Any], pl.DataFrame]) -> None:
+def test_result_follows_its_schema_and_the_clock(finished: tuple[Path, ListResult, pl.DataFrame]) -> None:
     run, result, frame = finished
-    jsonschema.validate(result, result_schema())
-    assert json.loads((run / "result.json").read_text()) == result
-    rows = result["rows"]
-    assert rows["train"] + rows["valid"] + rows["holdout"] == frame.unique(["user", "item", "basket"]).height
-    assert result["ranking"]["users"] == 60
+    assert result.rows.used == frame.unique(["user", "item", "basket"]).height
+    assert result.ranking.users == 60
     assert (run / "report.html").read_text(encoding="utf-8").count("NDCG@10")
-    outcomes = {c["code"]: c["outcome"] for c in result["checks"]}
+    outcomes = {c.code: c.outcome for c in result.checks}
     assert outcomes["clock"] == "pass" and outcomes["feature_canary"] == "pass"
     assert outcomes["too_few_users"] == "fail"  # 60 users
-    assert len(result["ranking"]["cutoffs"]) == 1
-    assert "Of 2 cutoffs," in result["verdict"]["reason"]
+    assert len(result.ranking.cutoffs) == 1
+    assert "Of 2 cutoffs," in result.verdict.reason
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Lift, last window before" in page and "In the last window before the holdout" in page
-    assert result["ranking"]["cutoffs"][0]["cutoff"] in page and "No column's importance" not in page
-    assert result["ranking"]["value"]["extra_margin"]["value"] is not None
+    assert result.ranking.cutoffs[0].cutoff in page and "No column's importance" not in page
+    assert result.ranking.value is not None and math.isfinite(result.ranking.value.extra_margin.value)
 
 
-def test_personal_habits_beat_popularity(finished: tuple[Path, dict[str, Any], pl.DataFrame]) -> None:
+def test_personal_habits_beat_popularity(finished: tuple[Path, ListResult, pl.DataFrame]) -> None:
     _, result, _ = finished
-    at = {c["name"]: c["scores"]["holdout"]["ndcg@10"]["value"] for c in result["candidates"]}
+    at = ndcg_of(result)
     assert at["counts_decay"] > at["counts_popular"] + 0.2
     assert set(at) >= {"rerank_as_is", "rerank_continue", "rerank_full", "als_warm", "ease", "tifu", "itemknn"}
-    assert not any(c["refused"] for c in result["candidates"])
+    assert not any(c.refused for c in result.candidates)
 
 
 def test_scoring_knows_users_and_gives_strangers_what_is_popular(
-    finished: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path
+    finished: tuple[Path, ListResult, pl.DataFrame], tmp_path: Path
 ) -> None:
     run, _, frame = finished
     users = [*sorted(frame["user"].unique().to_list()), "nobody"]
@@ -150,12 +132,11 @@ def test_scoring_knows_users_and_gives_strangers_what_is_popular(
     assert pl.read_parquet(out).equals(lists)
 
 
-def test_bundle_is_sealed_and_holds_no_pickle(
-    finished: tuple[Path, dict[str, Any], pl.DataFrame], tmp_path: Path
-) -> None:
-    run, result, _ = finished
-    bundle = load_lists(run / "bundle")
-    assert bundle.ranker.past.end == int(np.datetime64("2020-10-27").astype(int)) or bundle.ranker.past.end > 0
+def test_bundle_is_sealed_and_holds_no_pickle(finished: tuple[Path, ListResult, pl.DataFrame], tmp_path: Path) -> None:
+    run, result, frame = finished
+    bundle = lists_in(run / "bundle")
+    assert bundle.manifest.events_end == as_date(bundle.ranker.past.end)
+    assert bundle.ranker.past.end == as_day(str(frame["day"].max())) + 1
     assert {p.suffix for p in (run / "bundle").rglob("*") if p.is_file()} <= {
         ".json",
         ".toml",
@@ -165,13 +146,13 @@ def test_bundle_is_sealed_and_holds_no_pickle(
         ".txt",
         ".sha256",
     }
-    assert result["verdict"]["sentence"] in (run / "bundle" / "CARD.md").read_text(encoding="utf-8")
+    assert result.verdict.sentence in (run / "bundle" / "CARD.md").read_text(encoding="utf-8")
     history = run / "bundle" / "model" / "history.parquet"
     kept = history.read_bytes()
     try:
         history.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
         with pytest.raises(BundleError, match="changed"):
-            load_lists(run / "bundle")
+            load_bundle(run / "bundle")
     finally:
         history.write_bytes(kept)
 
@@ -179,7 +160,7 @@ def test_bundle_is_sealed_and_holds_no_pickle(
 def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
     frame = habits()
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "new_only = true")
+    recipe = shop_recipe(tmp_path, "new_only = true")
     tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
     before = frame.filter(pl.col("day") <= frame["day"].max() - pl.duration(days=28)).select("user", "item").unique()
@@ -187,11 +168,6 @@ def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
 
 
 def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) -> None:
-    from events import coded
-    from tabkit.adapt_rankers import clock_of
-
-    from tabkit.recipe import Ranking
-
     events = coded(habits())
     clock = clock_of(events, Ranking(cold_users=0.25, cold_weeks=2), seed=0)
     assert len(clock.cold) == 15
@@ -206,11 +182,10 @@ def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) ->
 def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
     frame = arriving(habits())
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "cold_items = true", 'content = ["full"]')
+    recipe = shop_recipe(tmp_path, "cold_items = true", 'content = ["full"]')
     recipe.write_text(recipe.read_text().replace('counts = ["refresh"]\nals = ["fold_in", "warm"]\n', ""))
     done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
-    jsonschema.validate(done.result, result_schema())
-    at = {c["name"]: c["scores"]["holdout"]["ndcg@10"]["value"] for c in done.result["candidates"]}
+    at = ndcg_of(lists_of(done))
     assert set(at) == {"counts_popular", "content_affinity", "content_as_is", "content_full"}
     assert at["content_affinity"] > at["counts_popular"] + 0.2
     cutoff = frame["day"].max() - pl.duration(days=27)
@@ -227,25 +202,26 @@ def test_cold_items_are_ranked_among_themselves(tmp_path: Path) -> None:
     later.write_parquet(tmp_path / "later.parquet")
     base = tmp_path / "run" / "bundle"
     again = tabkit.run(str(recipe), tmp_path / "later.parquet", out=tmp_path / "later", budget="quick", base=base)
-    assert again.result["ranking"]["parent"]["new_items"] > 0
+    parent = lists_of(again).ranking.parent
+    assert parent is not None and parent.new_items > 0
 
 
 def test_a_store_has_its_own_users_and_the_base_everyones(tmp_path: Path) -> None:
     frame = habits()
     frame.write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
+    recipe = shop_recipe(tmp_path, "home_stores = [2]", 'rerank = ["continue"]')
     done = tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     lists = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")
     assert set(lists["user"]) == set(frame.filter(pl.col("store") == 2)["user"])
-    assert "Lists are for 15 users who went most to the stores 2" in done.result["split"]["text"]
+    assert "Lists are for 15 users who went most to the stores 2" in done.result.split.text
     with pytest.raises(UsageError, match="home_stores names 9, which no event has"):
-        write(tmp_path, "home_stores = [9]")
+        shop_recipe(tmp_path, "home_stores = [9]")
         tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "none", budget="quick")
 
 
 def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
     habits(n_users=8).write_parquet(tmp_path / "events.parquet")
-    recipe = write(tmp_path)
+    recipe = shop_recipe(tmp_path)
     with pytest.raises(DataError, match=r"Only 8 users with history"):
         tabkit.run(str(recipe), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
     assert not (tmp_path / "run").exists()
@@ -254,7 +230,7 @@ def test_too_few_users_is_told_before_any_work(tmp_path: Path) -> None:
 def test_a_short_period_is_told(tmp_path: Path) -> None:
     habits(days=80).write_parquet(tmp_path / "events.parquet")
     with pytest.raises(DataError, match="bases end"):
-        tabkit.run(str(write(tmp_path)), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
+        tabkit.run(str(shop_recipe(tmp_path)), tmp_path / "events.parquet", out=tmp_path / "run", budget="quick")
 
 
 @pytest.mark.parametrize(
@@ -270,14 +246,14 @@ def test_a_short_period_is_told(tmp_path: Path) -> None:
 def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said: str) -> None:
     habits().write_parquet(tmp_path / "events.parquet")
     with pytest.raises(UsageError, match=said):
-        tabkit.run(str(write(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
+        tabkit.run(str(shop_recipe(tmp_path, more, adapt)), tmp_path / "events.parquet", out=tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame, pl.DataFrame]:
     """A bundle of each ranker that can be refreshed, of what happened until day 230, and what happened after."""
     folder = tmp_path_factory.mktemp("parents")
-    recipe = write(folder)
+    recipe = shop_recipe(folder)
     frame = habits()
     # Two users and one item come later than the parent.
     later = pl.col("day") >= frame["day"].min() + pl.duration(days=230)
@@ -288,8 +264,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFram
     for base in ("counts", "als", "rerank"):
         ranker = ranker_class(base).pretrain(source, np.random.default_rng(0), BUDGETS["quick"])
         assert ranker is not None
-        facts = {"task": "ranking", "model": base, "champion": f"{base}_as_is", "created": "2020-08-20", "tabkit": "0"}
-        save_lists(folder / base, plan, ranker, facts, {}, "")
+        save_ranker(folder / base, plan, ranker, base, "as_is")
     return folder, past, new
 
 
@@ -301,14 +276,14 @@ def test_a_bundle_is_taken_on_by_new_events(
     new.write_parquet(tmp_path / "new.parquet")
     recipe = str(folder / "domains" / "shop" / "next.toml")
     done = tabkit.run(recipe, tmp_path / "new.parquet", out=tmp_path / "run", budget="quick", base=folder / base)
-    jsonschema.validate(done.result, result_schema())
-    names = {c["name"] for c in done.result["candidates"] if c["base"] == base}
+    result = lists_of(done)
+    names = {c.name for c in result.candidates if c.base == base}
     assert f"{base}_as_is" in names and f"{base}_full" not in names
-    about = done.result["ranking"]["parent"]
-    assert about["new_users"] == 2 and about["new_items"] == 1 and about["gap_days"] == 0
-    assert {c["code"]: c["outcome"] for c in done.result["checks"]}["history_gap"] == "pass"
+    about = result.ranking.parent
+    assert about is not None and (about.new_users, about.new_items, about.gap_days) == (2, 1, 0)
+    assert {c.code: c.outcome for c in result.checks}["history_gap"] == "pass"
     # The new bundle knows every event, as if both tables had been one.
-    both = load_lists(tmp_path / "run" / "bundle").ranker.past
+    both = lists_in(tmp_path / "run" / "bundle").ranker.past
     whole = events_of(pl.concat([past, new]), NAMES)
     assert both.users.to_list() == whole.users.to_list() and both.items.to_list() == whole.items.to_list()
     assert (both.counts != whole.counts).nnz == 0
@@ -317,14 +292,14 @@ def test_a_bundle_is_taken_on_by_new_events(
 
 def test_refreshed_counts_are_those_counted_from_scratch(parents: tuple[Path, pl.DataFrame, pl.DataFrame]) -> None:
     folder, past, new = parents
-    taken = take_on(load_lists(folder / "counts"), events_of(new, NAMES))
+    taken = take_on(lists_in(folder / "counts"), events_of(new, NAMES))
     settings = {"half_life": 60, "pull": 0.0}
     rng = np.random.default_rng(0)
-    fresh = taken.ranker.adapt(taken.clock.events, None, "refresh", rng, BUDGETS["quick"], settings).model
+    fresh = taken.ranker.adapt(taken.events, None, "refresh", rng, BUDGETS["quick"], settings).model
     scratch = Counts(60)._count(events_of(pl.concat([past, new]), NAMES))
     users = np.arange(scratch.past.n_users, dtype=np.int32)
     np.testing.assert_array_equal(fresh.top(users, 20).items, scratch.top(users, 20).items)
-    stale = taken.ranker.adapt(taken.clock.events, None, "as_is", rng, BUDGETS["quick"]).model
+    stale = taken.ranker.adapt(taken.events, None, "as_is", rng, BUDGETS["quick"]).model
     assert (stale.top(users, 20).items != scratch.top(users, 20).items).any()
 
 
@@ -348,18 +323,18 @@ def test_a_refresh_wants_the_whole_history_and_says_so(
     folder, past, new = parents
     recipe = str(folder / "domains" / "shop" / "next.toml")
 
-    def run(frame: pl.DataFrame) -> dict[str, Any]:
+    def run(frame: pl.DataFrame) -> ListResult:
         frame.write_parquet(tmp_path / "new.parquet")
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        return tabkit.run(recipe, tmp_path / "new.parquet", out=out, budget="quick", base=folder / "counts").result
+        return lists_of(tabkit.run(recipe, tmp_path / "new.parquet", out=out, budget="quick", base=folder / "counts"))
 
     with pytest.raises(DataError, match="counted twice"):
         run(pl.concat([past.tail(5), new]))
     with pytest.raises(DataError, match="Expected at least 56"):
         run(new.filter(pl.col("day") < new["day"].min() + pl.duration(days=50)))
     holes = run(new.filter(pl.col("day") >= new["day"].min() + pl.duration(days=3)))
-    gap = next(c for c in holes["checks"] if c["code"] == "history_gap")
-    assert gap["outcome"] == "fail" and "3 days later" in gap["message"]
+    gap = next(c for c in holes.checks if c.code == "history_gap")
+    assert gap.outcome == "fail" and "3 days later" in gap.message
 
 
 def test_only_a_bundle_of_the_recipe_can_be_taken_on(
@@ -374,8 +349,7 @@ def test_only_a_bundle_of_the_recipe_can_be_taken_on(
     with pytest.raises(UsageError, match="events since 2020-08-18: give --data"):
         tabkit.run(recipe, out=tmp_path / "run", base=folder / "counts")
     plan = load_recipe(recipe)
-    ease = Ease().fit(load_lists(folder / "counts").ranker.past)
-    facts = {"task": "ranking", "model": "ease", "champion": "ease", "created": "2020-08-20", "tabkit": "0"}
-    save_lists(tmp_path / "ease", plan, ease, facts, {}, "")
+    ease = Ease().fit(lists_in(folder / "counts").ranker.past)
+    save_ranker(tmp_path / "ease", plan, ease, "ease", "scratch")
     with pytest.raises(UsageError, match="EASE, which is fitted anew"):
-        take_on(load_lists(tmp_path / "ease"), events_of(parents[2], NAMES))
+        take_on(lists_in(tmp_path / "ease"), events_of(parents[2], NAMES))

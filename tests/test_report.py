@@ -23,7 +23,8 @@ from tabkit.recipe import Plan, load_recipe
 from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, summary_html, write_report
 from tabkit.report.page import render
 from tabkit.report.sections import SECTIONS
-from tabkit.result import Interval, read_result, result_schema, to_json
+from tabkit.result import Interval, read_result, result_schema, to_json, write_result
+from tabkit.result.document import SCHEMA, schema_text
 
 
 @pytest.fixture
@@ -257,22 +258,37 @@ def test_schema_refuses_what_is_not_documented() -> None:
     validator = jsonschema.Draft202012Validator(result_schema())
     result = json.loads(to_json(typed(make_result("binary"))))
     assert not list(validator.iter_errors(result))
-    for change in ({"task": "clustering"}, {"champion": None}, {"rows": {}}):
+    for change in ({"task": "clustering"}, {"champion": None}, {"rows": {}}, {"champions": []}):
         assert list(validator.iter_errors(result | change))
     broken = copy.deepcopy(result)
     del broken["candidates"][0]["proof"]
-    assert "$.candidates[0]" in {e.json_path for error in validator.iter_errors(broken) for e in error.context}
+    broken["candidates"][1]["proof"][0]["moved"] = 1
+    places = {e.json_path for error in validator.iter_errors(broken) for e in error.context}
+    assert {"$.candidates[0]", "$.candidates[1].proof[0]"} <= places
+
+
+def test_a_result_with_keys_of_another_version_is_read(run_folder: Callable[..., Path]) -> None:
+    folder = run_folder()
+    result = json.loads((folder / "result.json").read_text())
+    expected = read_result(folder)
+    result["later"] = 1
+    result["candidates"][0]["proof"][0]["later"] = 1
+    (folder / "result.json").write_text(json.dumps(result))
+    assert read_result(folder) == expected
 
 
 def test_every_key_of_the_schema_is_described() -> None:
-    """By itself, by what it refers to, or by the small record that it is a part of."""
+    """By itself; pydantic leaves out a description that says the same as that of what it refers to."""
     schema = result_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     for name, record in schema["$defs"].items():
-        for key, value in record.get("properties", {}).items():
+        for key, value in record["properties"].items():
             target = schema["$defs"].get(value.get("$ref", "").removeprefix("#/$defs/"), {})
-            small = len(record["properties"]) <= 4 and record.get("description")
-            assert value.get("description") or target.get("description") or small, f"{name}.{key}"
+            assert value.get("description") or target.get("description"), f"{name}.{key}"
+
+
+def test_the_schema_file_is_made_from_the_models() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "write it again: python -m tabkit.result"
 
 
 def test_curves_agree_with_scikit_learn() -> None:
@@ -503,3 +519,16 @@ def test_a_summary_puts_the_best_on_holdout_first() -> None:
         html = summary_html(typed(make_result(task)))
         titles = [re.sub("<.*?>", "", t) for t in re.findall(r'<th scope="row">(.*?)</th>', html)]
         assert titles[0] == "TabNet (all layers)" and titles[-1] == "Prior" and "LightGBM (tuned) (champion)" in titles
+
+
+def test_an_undefined_number_is_null_wherever_it_stands(tmp_path: Path) -> None:
+    result = typed(make_result("binary"))
+    first = result.candidates[1].model_copy(update={"overfit_gap": math.nan, "settings": {"pull": [math.inf]}})
+    write_result(tmp_path, result.model_copy(update={"candidates": (first,)}))
+
+    def refused(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    candidate = json.loads((tmp_path / "result.json").read_text(), parse_constant=refused)["candidates"][0]
+    assert candidate["overfit_gap"] is None and candidate["settings"] == {"pull": [None]}
+    assert read_result(str(tmp_path)).candidates[0].overfit_gap is None

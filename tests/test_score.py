@@ -55,7 +55,7 @@ def test_every_row_is_scored_or_rejected_with_its_reason(bundle: Path, tmp_path:
     lines[3], lines[5], lines[7] = with_x0(lines[3], "abc"), with_x0(lines[5], "99"), with_x0(lines[7], "")
     lines[10] += ",one too many"
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
-    done = tabkit.score(bundle, tmp_path / "rows.csv", tmp_path / "out.csv", tmp_path / "bad.csv", chunk_rows=7)
+    done = tabkit.score(bundle, tmp_path / "rows.csv", tmp_path / "out.csv", rejects=tmp_path / "bad.csv", chunk_rows=7)
     assert (done.rows_in, done.rows_scored, done.rows_rejected) == (50, 46, 4)
     out = pl.read_csv(tmp_path / "out.csv")
     assert out.columns == ["key", "prediction", "probability_no", "probability_yes"]
@@ -112,7 +112,7 @@ def test_the_bundle_scores_like_the_measured_model_when_it_is_that_model(tmp_pat
     measured = pl.read_parquet(done.folder / "holdout_predictions.parquet").sort("row")
     tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     scored = pl.read_parquet(tmp_path / "s.parquet").filter(pl.col("row").is_in(measured["row"].to_list()))
-    assert scored["probability_yes"].to_list() == measured[done.result["champion"]].to_list()
+    assert scored["probability_yes"].to_list() == measured[done.result.champion].to_list()
 
 
 def test_resume_goes_on_without_loss_or_repeats(bundle: Path, rows: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_output_that_cannot_be_written(bundle: Path, rows: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="cannot be written"):
         tabkit.score(bundle, rows, tmp_path / "file" / "out.csv")
     with pytest.raises(UsageError, match=r"--rejects .* cannot be written"):
-        tabkit.score(bundle, rows, tmp_path / "out.csv", tmp_path / "file" / "bad.csv")
+        tabkit.score(bundle, rows, tmp_path / "out.csv", rejects=tmp_path / "file" / "bad.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         tabkit.score(bundle, rows, tmp_path / "folder.csv")
@@ -234,9 +234,9 @@ def test_no_output_is_written_over_what_is_read(bundle: Path, rows: Path, tmp_pa
     with pytest.raises(UsageError, match=r"--out .* is the input .* would be lost"):
         tabkit.score(bundle, rows, tmp_path / "link" / rows.name)
     with pytest.raises(UsageError, match=r"--rejects .* is the input"):
-        tabkit.score(bundle, rows, tmp_path / "out.csv", rows)
+        tabkit.score(bundle, rows, tmp_path / "out.csv", rejects=rows)
     with pytest.raises(UsageError, match=r"--rejects .* is --out"):
-        tabkit.score(bundle, rows, tmp_path / "out.csv", tmp_path / "out.csv")
+        tabkit.score(bundle, rows, tmp_path / "out.csv", rejects=tmp_path / "out.csv")
     with pytest.raises(UsageError, match="inside the bundle"):
         tabkit.score(bundle, rows, bundle / "out.csv")
     assert rows.read_bytes() == before and tabkit.load_bundle(bundle)

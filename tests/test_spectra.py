@@ -91,10 +91,10 @@ def test_a_recipe_with_spectra_runs_over_folds_and_its_bundle_reads_the_bands(tm
     path = write_recipe(tmp_path, frame, recipe)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
-    assert linear["scores"]["holdout"]["r2"]["value"] > 0.5
-    copies = next(c for c in done.result["checks"] if c["code"] == "duplicate_rows")
-    assert copies["outcome"] == "pass"
+    linear = done.result.candidate("linear")
+    assert linear.scores["holdout"]["r2"].value > 0.5
+    copies = next(c for c in done.result.checks if c.code == "duplicate_rows")
+    assert copies.outcome == "pass"
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     assert scored.rows_scored == 90
     frame.drop("wl_430").write_parquet(tmp_path / "less.parquet")

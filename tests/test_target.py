@@ -14,7 +14,7 @@ from tabkit.data.align import align
 from tabkit.data.derive import outcome
 from tabkit.data.target import band, check_scale, from_scale, smearing_factor, to_scale
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.harness import conformal_half_width
+from tabkit.evaluate.tables import conformal_half_width
 from tabkit.learner import BUDGETS
 from tabkit.models.base import model_class
 from tabkit.models.parts.target_scale import OnScale, wrapped
@@ -110,11 +110,11 @@ def test_a_run_on_a_scale_scores_in_seconds(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, frame, recipe)
     frame.write_parquet(tmp_path / "d.parquet")
     done = tabkit.run(str(path), data=tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
-    linear = next(c for c in done.result["candidates"] if c["name"] == "linear")
-    prior = next(c for c in done.result["candidates"] if c["name"] == "prior")
-    assert linear["scores"]["holdout"]["rmse"]["value"] < prior["scores"]["holdout"]["rmse"]["value"]
-    assert prior["scores"]["holdout"]["r2"]["value"] == pytest.approx(0.0, abs=0.05)  # the mean, not below it
-    assert done.result["interval_coverage"] == pytest.approx(0.9, abs=0.05)
+    linear = done.result.candidate("linear")
+    prior = done.result.candidate("prior")
+    assert linear.scores["holdout"]["rmse"].value < prior.scores["holdout"]["rmse"].value
+    assert prior.scores["holdout"]["r2"].value == pytest.approx(0.0, abs=0.05)  # the mean, not below it
+    assert done.result.interval_coverage == pytest.approx(0.9, abs=0.05)
     tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
     scored = pl.read_parquet(tmp_path / "s.parquet")
     assert scored["prediction"].mean() == pytest.approx(float(frame["y"].to_numpy().mean()), rel=0.1)

@@ -16,7 +16,7 @@ import tabkit
 from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.evaluate.intervals import Resampler
-from tabkit.evaluate.value import Payoffs, best_threshold, gain, worth
+from tabkit.evaluate.value import Payoffs, best_threshold, mean_payoff, worth
 from tabkit.recipe import Value, load_recipe
 
 
@@ -53,7 +53,7 @@ def test_known_answer() -> None:
     assert ours.payoff.value == pytest.approx(750)  # three of four pay 1, per 1,000 decisions
     assert ours.acted_share == 0.75
     assert nobody.payoff.value == 0
-    assert gain(ours, nobody, resampler, 1000).value == pytest.approx(750)
+    assert mean_payoff(ours.per_row - nobody.per_row, resampler, 1000).value == pytest.approx(750)
 
 
 def test_regression_payoff_sees_the_prediction() -> None:
@@ -78,12 +78,12 @@ def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkey
     )
     done = tabkit.run(str(recipe), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
     held = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
-    worths = {w["name"]: w for w in done.result["value"]["candidates"]}
+    worths = {w.name: w for w in done.result.value.candidates}
     for name in ("linear", "prior"):
         over = np.maximum(held["target"] - held[name], 0)
-        assert worths[name]["value"] == pytest.approx(100 * float((-held[name] - 5 * over).to_numpy().mean()))
-        assert worths[name]["acted_share"] is None and worths[name]["threshold"] is None
-    assert worths["linear"]["low"] > worths["prior"]["high"]
+        assert worths[name].value == pytest.approx(100 * float((-held[name] - 5 * over).to_numpy().mean()))
+        assert worths[name].acted_share is None and worths[name].threshold is None
+    assert worths["linear"].low > worths["prior"].high
     html = (tmp_path / "out" / "report.html").read_text()
     assert "EUR per 100 decisions on the holdout" in html and "Acted on" not in html
 
@@ -97,7 +97,7 @@ def test_over_folds_each_fold_decides_at_its_own_threshold(tmp_path: Path, monke
     recipe = load_recipe(str(write_recipe(tmp_path, frame, BINARY + quick + money)))
     done = tabkit.run(str(recipe.path), tmp_path / "d.parquet", out=tmp_path / "out", budget="quick")
     held = pl.read_parquet(tmp_path / "out" / "holdout_predictions.parquet")
-    (told,) = [w for w in done.result["value"]["candidates"] if w["name"] == "linear"]
+    (told,) = [w for w in done.result.value.candidates if w.name == "linear"]
 
     yes, linear = (held["target"] == "yes").to_numpy(), two(held["linear"].to_list())
     paid = np.where(yes, 3, -1)
@@ -105,16 +105,16 @@ def test_over_folds_each_fold_decides_at_its_own_threshold(tmp_path: Path, monke
     for split in split_rows(frame, recipe.recipe, 0):
         at_one = [(paid[split.holdout] * (linear[split.holdout, 1] > t)).sum() for t in np.linspace(0, 1, 1001)]
         by_fold.append(set(at_one))
-    total = round(told["value"] / 10 * len(held))
+    total = round(told.value / 10 * len(held))
     assert any(sum(each) == total for each in itertools.product(*by_fold))
     all_rows = Payoffs(frame, recipe.recipe.value)  # type: ignore[arg-type]
-    assert told["threshold"] == best_threshold(all_rows, linear)  # what is bundled knows every row
-    best = all_rows.of(linear, told["threshold"])[0].mean() * 10
-    assert told["value"] < best  # chosen on valid, not on the rows that it is measured by
+    assert told.threshold == best_threshold(all_rows, linear)  # what is bundled knows every row
+    best = all_rows.of(linear, told.threshold)[0].mean() * 10
+    assert told.value < best  # chosen on valid, not on the rows that it is measured by
     rng = np.random.default_rng(0)
-    plain = [rng.choice(paid * (linear[:, 1] > told["threshold"]), 240).mean() * 10 for _ in range(500)]
-    assert (told["high"] - told["low"]) > 1.3 * (np.quantile(plain, 0.975) - np.quantile(plain, 0.025))
+    plain = [rng.choice(paid * (linear[:, 1] > told.threshold), 240).mean() * 10 for _ in range(500)]
+    assert (told.high - told.low) > 1.3 * (np.quantile(plain, 0.975) - np.quantile(plain, 0.025))
     manifest = json.loads((tmp_path / "out" / "bundle" / "manifest.json").read_text())
-    champion = next(w for w in done.result["value"]["candidates"] if w["name"] == done.result["champion"])
-    assert manifest["threshold"] == champion["threshold"]
+    champion = next(w for w in done.result.value.candidates if w.name == done.result.champion)
+    assert manifest["threshold"] == champion.threshold
     assert "Threshold, from all rows" in (tmp_path / "out" / "report.html").read_text()

@@ -13,12 +13,14 @@ import torch
 from conftest import BINARY, signal_table, write_recipe
 
 import tabkit
-from tabkit import adapt, learner
+from tabkit import learner
+from tabkit.adapt.candidates import open_weights, wanted
 from tabkit.errors import UsageError
 from tabkit.models import icl
 from tabkit.models.parts.icl_net import IclConfig, IclNet
 from tabkit.pretraining.checkpoint import write_weights
 from tabkit.recipe import load_recipe
+from tabkit.result.document import SCHEMA
 
 TINY = IclConfig(
     cell_width=16, cell_heads=2, cell_layers=1, n_summary=4, row_width=24, row_heads=2, row_layers=1, head_heads=2
@@ -53,9 +55,9 @@ def test_a_run_with_ones_own_weights_says_so_everywhere(folder: Path, tmp_path: 
         watch=lambda stage, fraction, note: told.append(note),
     )  # fmt: skip
     sha = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    schema = json.loads((Path(tabkit.__file__).parent / "result.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(done.result)
-    by_name = {c["name"]: c for c in done.result["candidates"]}
+    document = done.result.model_dump(mode="json")
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
+    by_name = {c["name"]: c for c in document["candidates"]}
     expected = {"source": str(folder), "sha256": sha, "licence": "mine alone", "tables": []}
     assert by_name["icl_as_is"]["weights"] == {"icl": expected} and by_name["linear"]["weights"] == {}
     assert any("mine alone" in note for note in by_name["icl_as_is"]["notes"])
@@ -63,7 +65,7 @@ def test_a_run_with_ones_own_weights_says_so_everywhere(folder: Path, tmp_path: 
     assert told.index("reading") > first, "the licence is shown before anything is used"
     # Whatever won is in the manifest: the champion's base, or that it had none.
     manifest = json.loads((done.folder / "bundle" / "manifest.json").read_text())
-    assert manifest["bases"] == by_name[done.result["champion"]]["weights"]
+    assert manifest["bases"] == by_name[done.result.champion]["weights"]
 
 
 def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +74,7 @@ def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytes
 
     real = harness.decide
     recipe, data = table(tmp_path)
-    monkeypatch.setattr(harness, "decide", lambda *a, **k: replace(real(*a, **k), champion="icl_as_is"))
+    monkeypatch.setattr(harness, "decide", lambda *a, **k: (real(*a, **k)[0], "icl_as_is"))
     done = tabkit.run(recipe, data=data, out=tmp_path / "run", budget="quick")
     manifest = json.loads((done.folder / "bundle" / "manifest.json").read_text())
     assert manifest["champion"] == "icl_as_is"
@@ -85,18 +87,18 @@ def test_a_bundle_of_a_base_names_its_weights(tmp_path: Path, monkeypatch: pytes
 
 def test_weights_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
     recipe, _ = table(tmp_path)
-    todo = adapt.wanted(load_recipe(recipe).recipe, False)
+    todo = wanted(load_recipe(recipe).recipe, False)
     with pytest.raises(UsageError, match="adapts no base 'tabnet'"):
-        adapt.open_weights(todo, {"tabnet": folder}, "binary")
+        open_weights(todo, {"tabnet": folder}, "binary")
     with pytest.raises(UsageError, match=r"config.json and weights.safetensors not there"):
-        adapt.open_weights(todo, {"icl": tmp_path / "nowhere"}, "binary")
+        open_weights(todo, {"icl": tmp_path / "nowhere"}, "binary")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "net": {**config["net"], "row_layers": 2}}))
     with pytest.raises(UsageError, match="do not fit this version"):
-        adapt.open_weights(todo, {"icl": folder}, "binary")
+        open_weights(todo, {"icl": folder}, "binary")
     (folder / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UsageError, match="do not fit this version"):
-        adapt.open_weights(todo, {"icl": folder}, "binary")
+        open_weights(todo, {"icl": folder}, "binary")
 
 
 def test_weights_that_saw_the_table_are_refused(folder: Path, tmp_path: Path) -> None:

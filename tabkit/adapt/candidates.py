@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabkit.adapt.runtime import Wanted, Watch, silent
 from tabkit.errors import UsageError, nearest
-from tabkit.learner import Learner, Weights
+from tabkit.learner import Effort, Learner, Weights
 from tabkit.models.base import Model, baselines, installed, model_class, model_names
 from tabkit.models.blend import Blend
 from tabkit.rankers import base as rankers
@@ -40,7 +40,7 @@ def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wan
     return tuple(dict.fromkeys(out))
 
 
-def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]:
+def wanted_rankers(recipe: Recipe, effort: Effort, where: str) -> tuple[Wanted, ...]:
     """Return the rankers of a recipe.
 
     Raises
@@ -49,7 +49,7 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
         An unknown base or strategy.
     """
     assert recipe.ranking is not None
-    always = rankers.baselines(recipe.candidates.without, level, cold_items=recipe.ranking.cold_items, where=where)
+    always = rankers.baselines(recipe.candidates.without, effort, cold_items=recipe.ranking.cold_items, where=where)
     out = [Wanted(base, how, "baseline") for base, how in always]
     for base, hows in recipe.candidates.adapt.items():
         _check_base(base, rankers.ranker_names(), "ranker", where)
@@ -59,10 +59,13 @@ def wanted_rankers(recipe: Recipe, level: str, where: str) -> tuple[Wanted, ...]
     return tuple(dict.fromkeys(out))
 
 
-def wanted_on_top(base: str, *, cold_items: bool) -> tuple[Wanted, ...]:
-    """Return the rankers of a refresh: plain counts, the parent, and its adaptations short of fitting it again."""
+def wanted_on_top(base: str, todo: Sequence[Wanted]) -> tuple[Wanted, ...]:
+    """Return the rankers of a refresh: the baselines of a run, the parent, and its adaptations short of fitting it again.
+
+    A parent that is held against fewer baselines than a run is could be taken for better than it is.
+    """
     known = rankers.ranker_class(base).hows
-    out = [Wanted(each, how, "baseline") for each, how in rankers.refresh_baselines(cold_items=cold_items)]
+    out = [item for item in todo if item.kind == "baseline"]
     out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
     return tuple(out)
 

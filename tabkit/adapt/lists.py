@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from tabkit.adapt.runtime import Runtime, Wanted, measured
-from tabkit.data.interactions import Codes, Events, Truth
+from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Codes, Events, Truth, day_after
 from tabkit.errors import UsageError, nearest
 from tabkit.rankers.base import Judge, ListCandidate, Ranker, ranker_class
 from tabkit.recipe import Ranking
@@ -27,8 +28,8 @@ class Clock:
     ----------
     past
         The events before the cutoff; there are no others here.
-    cutoff, days
-        The day on which the holdout window begins, and its length.
+    cutoff
+        The day on which the holdout window begins.
     base_end
         The bases know what was before this day.
     cold, cold_days
@@ -39,7 +40,6 @@ class Clock:
 
     past: Events
     cutoff: int
-    days: int
     base_end: int
     cold: Codes
     cold_days: int
@@ -60,7 +60,23 @@ class Clock:
         return past.take(~np.isin(past.user, self.cold)) if len(self.cold) else past
 
 
-def clock_of(events: Events, ranking: Ranking, seed: int) -> Clock:
+def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking) -> tuple[Calendar, int]:
+    """Return what a day of the models' clock is for a recipe, and the cutoff in it.
+
+    Raises
+    ------
+    DataError
+        There is no event, or its time is none.
+    """
+    if ranking.cutoff is not None:
+        seconds = int(np.datetime64(ranking.cutoff, "s").astype(np.int64))
+    else:
+        seconds = day_after(frame, time) - round(ranking.days * SECONDS_A_DAY)
+    calendar = Calendar.of(ranking.days, seconds)
+    return calendar, calendar.day_at(seconds)
+
+
+def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int) -> Clock:
     """Return the clock of a recipe: the cutoff, the bases' end, who is cold, and whom the lists are for.
 
     Raises
@@ -68,18 +84,19 @@ def clock_of(events: Events, ranking: Ranking, seed: int) -> Clock:
     UsageError
         A store that no event has.
     """
-    cutoff = events.end - ranking.days
-    if ranking.cutoff is not None:
-        cutoff = int(np.datetime64(ranking.cutoff, "D").astype(np.int64))
+
+    def ticks(days: float) -> int:
+        return round(days * WINDOW / ranking.days)
+
     cold = np.zeros(0, np.int32)
     if ranking.cold_users:
         drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
         cold = np.sort(drawn).astype(np.int32)
-    base_end = cutoff - ranking.base_days
+    base_end = cutoff - ticks(ranking.base_days)
     whom = cold if ranking.cold_users else None
     if ranking.home_stores:
         whom = at_home(events.before(base_end), ranking.home_stores)
-    return Clock(events.before(cutoff), cutoff, ranking.days, base_end, cold, 7 * ranking.cold_weeks, whom)
+    return Clock(events.before(cutoff), cutoff, base_end, cold, ticks(7 * ranking.cold_weeks), whom)
 
 
 def at_home(past: Events, stores: list[int | str]) -> Codes:
@@ -136,7 +153,7 @@ def adapt_rankers(
     parents
         Bases that are there already; the others are pretrained on the source period.
     """
-    past, valid = clock.at(clock.cutoff - clock.days), exam.valid
+    past, valid = clock.at(clock.cutoff - WINDOW), exam.valid
     bases = dict(parents)
     out = []
     for item in todo:

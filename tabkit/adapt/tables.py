@@ -72,7 +72,7 @@ class Origins:
             stage, runtime = f"{base} (pretraining)", self.runtime
             rng = runtime.stream("pretrain", base)
             pretrained = model_class(base).pretrain(self._source, self._rows, rng, runtime.budget_of(stage))
-            assert pretrained is not None, f"{base} made no base, and wanted() should have refused it"
+            assert pretrained is not None, f"{base}.pretrain() made no base: needs_source lacks a strategy"
             self._bases[base] = self._behind(pretrained)
             runtime.watch(stage, 1.0, "")
         return self._bases[base]

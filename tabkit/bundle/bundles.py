@@ -20,7 +20,7 @@ from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.encode import Encoder
 from tabkit.data.frames import as_given, values_of
-from tabkit.data.interactions import arrivals, load_events, save_events, vocabulary_json
+from tabkit.data.interactions import WINDOW, arrivals, load_events, save_events, vocabulary_json
 from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
 from tabkit.data.target import band
 from tabkit.data.validate import needed_columns
@@ -317,7 +317,7 @@ class ListBundle(Bundle):
         """Items that may be listed: those that arrived in the last window, if the recipe is about such; else all."""
         ranking, past = self.plan.recipe.ranking, self.ranker.past
         assert ranking is not None
-        return arrivals(past, past.end - ranking.days, past.end) if ranking.cold_items else None
+        return arrivals(past, past.end - WINDOW, past.end) if ranking.cold_items else None
 
     def answer(self, frame: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
         """List for users, a row per user and rank; those without history get what is popular now, marked ``cold``."""

@@ -76,7 +76,7 @@ def main() -> None:
 
 def _say_interrupted() -> None:
     advice = {
-        "score": ", with --resume to keep the rows already scored",
+        "score": ", with --resume to go on after the rows that were scored, if there are any",
         "run": "; a recipe with folds goes on after those that it finished",
     }.get("".join(sys.argv[1:2]), "")
     _say(f"Interrupted; nothing half-written was left. Run the command again{advice}.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from tabkit.cli.options import Json, Table
 from tabkit.cli.output import console, print_json, progress
-from tabkit.errors import count
+from tabkit.errors import EXIT_DATA, count
+
+if TYPE_CHECKING:
+    from tabkit.scoring import Scored
 
 
 def command(
@@ -21,6 +24,7 @@ def command(
         Path | None, typer.Option(help="Where rows that do not fit go. Default: OUT.rejects.csv.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an output that exists already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score new records with a bundle."""
@@ -33,11 +37,18 @@ def command(
             out,
             rejects=rejects,
             resume=resume,
-            watch=lambda rows: watch("scoring", 0.0, f"{rows:,} rows"),
+            force=force,
+            watch=lambda rows, total: watch("scoring", min(1.0, rows / total), f"{rows:,} rows"),
         )
     if as_json:
         print_json(scored)
-        return
+    else:
+        _print(scored)
+    if not scored.rows_scored:
+        raise typer.Exit(EXIT_DATA)  # nothing fitted: a scheduler must hear of it
+
+
+def _print(scored: Scored) -> None:
     text = (
         f"{count(scored.rows_scored, 'row')} scored to {scored.out}, {scored.rows_rejected:,} rejected, "
         f"of {scored.rows_in:,}."

@@ -24,6 +24,67 @@ BLOCK_BYTES = 64 * 2**20
 """No dense users x items block is larger than this."""
 
 
+WINDOW = 28
+"""Days of the models' clock in a window: what it means in seconds is :class:`Calendar`'s to say."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """What a day of the models' clock is.
+
+    A recipe asks about a window of so many days. Rankers count in twenty-eighths of it, so that half-lives, label windows and
+    what counts as recent follow the question: a log whose times are all stretched gives the same lists.
+
+    Attributes
+    ----------
+    tick
+        Seconds in a day of the clock; 86,400 if a window has 28 days.
+    origin
+        Seconds since 1970-01-01 at which day 0 begins.
+    """
+
+    tick: int = SECONDS_A_DAY
+    origin: int = 0
+
+    @classmethod
+    def of(cls, days: float, cutoff: int) -> Calendar:
+        """Return the calendar in which a window of ``days`` has 28 days and one begins at ``cutoff`` (seconds)."""
+        tick = max(1, round(days * SECONDS_A_DAY / WINDOW))
+        return cls(tick, cutoff % tick)
+
+    def day_at(self, seconds: int) -> int:
+        """Return the day that holds a moment."""
+        return (seconds - self.origin) // self.tick
+
+    def date(self, day: int) -> str:
+        """Return when a day begins: a date, or a moment if days of the clock are shorter than a calendar's.
+
+        >>> Calendar().date(17504), Calendar(21600).date(70017)
+        ('2017-12-04', '2017-12-04 06:00')
+        """
+        seconds = day * self.tick + self.origin
+        if self.tick >= SECONDS_A_DAY or seconds % SECONDS_A_DAY == 0:
+            return str(np.datetime64(seconds // SECONDS_A_DAY, "D"))
+        return str(np.datetime64(seconds, "s").astype("datetime64[m]")).replace("T", " ")
+
+    def length(self, days: float) -> str:
+        """Say how long so many days of the clock are.
+
+        >>> Calendar().length(28), Calendar(21600).length(28), Calendar(3600).length(10)
+        ('28 days', '7 days', '10 hours')
+        """
+        seconds = days * self.tick
+        unit, name = (
+            (SECONDS_A_DAY, "day") if seconds >= 2 * SECONDS_A_DAY or self.tick == SECONDS_A_DAY else (3600, "hour")
+        )
+        shown = f"{seconds / unit:,.1f}".removesuffix(".0")
+        return f"{shown} {name}{'' if shown == '1' else 's'}"
+
+    def days(self, days: int) -> float:
+        """Return days of the clock in days of the calendar."""
+        return days * self.tick / SECONDS_A_DAY
+
+
 @dataclass(frozen=True)
 class Names:
     """The roles of the columns of an event table."""
@@ -49,7 +110,7 @@ class Events:
     basket
         Codes (n_events,) int32 of the baskets.
     day
-        Days since 1970-01-01 (n_events,) int32, ascending.
+        Days of the models' clock (n_events,) int32, ascending: see ``calendar``.
     price
         Paid for the item, in the currency of the table (n_events,); NaN if unknown.
     users, items, stores
@@ -60,6 +121,8 @@ class Events:
         Names of those attributes that are text to be read rather than a place in a hierarchy.
     end
         Every event is before this day.
+    calendar
+        What a day is.
 
     The vocabularies are those of the whole table, so that codes mean the same in every part; what an item that
     has not been sold yet can be told by is its column of zeros, and :attr:`known` leaves it out of every list.
@@ -77,6 +140,7 @@ class Events:
     attributes: pl.DataFrame
     text: tuple[str, ...]
     end: int
+    calendar: Calendar = Calendar()
 
     def __len__(self) -> int:
         return len(self.user)
@@ -150,7 +214,8 @@ class Events:
         """
         if len(more) and int(more.day.min()) < self.end:
             raise DataError(
-                f"New events start on {as_date(int(more.day.min()))}, before the end of the known ones ({as_date(self.end)}): "
+                f"New events start on {self.calendar.date(int(more.day.min()))}, before the end of the known ones "
+                f"({self.calendar.date(self.end)}): "
                 "they would be counted twice. Expected only events from that day on; leave the earlier ones out."
             )
         return replace(
@@ -191,6 +256,7 @@ class Truth:
     seen: sparse.csr_matrix
     start: int
     end: int
+    calendar: Calendar = Calendar()
     among: npt.NDArray[np.bool_] | None = None
 
     def take(self, rows: npt.NDArray[np.int64]) -> Truth:
@@ -261,7 +327,8 @@ def truth_of(events: Events, start: int, end: int) -> Truth:
     """Return what was taken in [start, end) by users with an event before ``start``."""
     past, window = events.before(start), events.between(start, end)
     users = np.flatnonzero(past.active & window.active).astype(np.int32)
-    return Truth(users, (window.counts[users] > 0).tocsr(), past.counts[users], start, end)
+    taken = (window.counts[users] > 0).tocsr()
+    return Truth(users, taken, past.counts[users], start, end, events.calendar)
 
 
 def arrivals(events: Events, start: int, end: int) -> npt.NDArray[np.bool_]:
@@ -269,14 +336,86 @@ def arrivals(events: Events, start: int, end: int) -> npt.NDArray[np.bool_]:
     return np.asarray(~events.before(start).known & events.between(start, end).known)
 
 
-def events_of(frame: pl.DataFrame, names: Names) -> Events:
+def moments(times: pl.Series) -> tuple[pl.Series, str]:
+    """Return seconds since 1970-01-01, and what whole numbers were taken for; nothing is said of dates and times.
+
+    Raises
+    ------
+    DataError
+        Numbers that can be no time of events.
+    """
+    if times.dtype.is_temporal():
+        return times.cast(pl.Datetime("us")).dt.epoch("s"), ""
+    latest = times.cast(pl.Float64).max()
+    assert isinstance(latest, float)
+    for unit, (least, per_second) in _UNITS.items():
+        if latest >= least and (unit != "days" or latest <= _MOST_DAYS):
+            note = "" if unit == "seconds" else f"Times are taken for {unit} since 1970-01-01."
+            seconds = (
+                times.cast(pl.Float64) / per_second if times.dtype.is_float() or per_second < 1 else times // per_second
+            )
+            return seconds.cast(pl.Float64).floor().cast(pl.Int64), note
+    raise DataError(
+        f"Column '{times.name}' holds numbers up to {latest:,.0f}, which are neither seconds nor days since 1970-01-01. Expected "
+        "a date, a time, or such a number; give the column its type in the schema."
+    )
+
+
+_UNITS: dict[str, tuple[float, float]] = {
+    "nanoseconds": (1e17, 1e9),
+    "microseconds": (1e14, 1e6),
+    "milliseconds": (1e11, 1e3),
+    "seconds": (1e8, 1.0),
+    "days": (-1e5, 1 / SECONDS_A_DAY),
+}
+"""By unit: the least number that is taken for it, and how many there are in a second."""
+_MOST_DAYS = 1e5
+
+
+def day_after(frame: pl.DataFrame, time: str) -> int:
+    """Return the midnight after the last event, in seconds since 1970-01-01.
+
+    Raises
+    ------
+    DataError
+        There is no event, or its time is none.
+    """
+    times = frame[time].drop_nulls()
+    if not len(times):
+        raise DataError(f"No row has a {time}. Expected events.")
+    last = moments(times)[0].max()
+    assert isinstance(last, int)
+    return (last // SECONDS_A_DAY + 1) * SECONDS_A_DAY
+
+
+def stray(frame: pl.DataFrame, time: str) -> str:
+    """Say which few events lie far after all others: one line of 2099 would move every window. Empty if none do.
+
+    Few are up to one in a thousand; far is further than all other events span.
+    """
+    seconds = np.sort(moments(frame[time].drop_nulls())[0].to_numpy())
+    few = max(1, len(seconds) // 1000)
+    if len(seconds) < 10 * few:
+        return ""
+    gaps = np.diff(seconds[-few - 1 :])
+    at = len(seconds) - few + int(np.argmax(gaps))
+    if gaps.max() <= seconds[at - 1] - seconds[0]:
+        return ""
+    last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
+    n = len(seconds) - at
+    return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
+
+
+def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = None) -> Events:
     """Turn an event table into codes.
 
     Parameters
     ----------
     frame
-        One row per purchase, rating or view; the columns of ``names``. A time that is a whole number is
-        seconds since 1970-01-01. Rows without user, item or time are dropped.
+        One row per purchase, rating or view; the columns of ``names``. A time that is a number is read by
+        :func:`moments`. Rows without user, item or time are dropped.
+    calendar
+        What a day is; a calendar's own if None.
 
     Raises
     ------
@@ -286,9 +425,15 @@ def events_of(frame: pl.DataFrame, names: Names) -> Events:
     frame = frame.drop_nulls([names.user, names.item, names.time])
     if not frame.height:
         raise DataError(f"No row has a {names.user}, a {names.item} and a {names.time}. Expected events.")
-    when = frame[names.time]
-    day = (when // SECONDS_A_DAY if when.dtype.is_integer() else when.cast(pl.Date)).cast(pl.Int32)
-    basket = frame[names.basket] if names.basket else pl.Series(range(frame.height), dtype=pl.Int64)
+    calendar = calendar or Calendar()
+    if names.basket is None:  # the same user, item and moment twice is one event, exported twice
+        frame = frame.unique([names.user, names.item, names.time], keep="first", maintain_order=True)
+    # Vocabularies are text or whole numbers, which JSON keeps as they are.
+    named = [c for c in (names.user, names.item, names.store) if c and not frame[c].dtype.is_integer()]
+    frame = frame.with_columns(frame[c].cast(pl.String) for c in named)
+    day = ((moments(frame[names.time])[0] - calendar.origin) // calendar.tick).cast(pl.Int32)
+    end = calendar.day_at(day_after(frame, names.time) - 1) + 1
+    basket = _baskets(frame, names)
     store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
     price = (
         frame[names.price].cast(pl.Float32)
@@ -300,7 +445,7 @@ def events_of(frame: pl.DataFrame, names: Names) -> Events:
         {
             "user": _codes(frame[names.user], users),
             "item": _codes(frame[names.item], items),
-            "basket": basket.rank("dense").cast(pl.Int32) - 1,
+            "basket": basket,
             "day": day,
             "store": _codes(store, stores).fill_null(-1),
             "price": price,
@@ -320,8 +465,18 @@ def events_of(frame: pl.DataFrame, names: Names) -> Events:
         stores,
         attributes,
         tuple(texts),
-        int(coded["day"].to_numpy().max()) + 1,
+        end,
+        calendar,
     )
+
+
+def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
+    """Code baskets (n_rows,); a line without one is a basket of its own."""
+    own = pl.Series(range(frame.height), dtype=pl.Int32)
+    if names.basket is None:
+        return own
+    known = frame[names.basket].rank("dense").cast(pl.Int32) - 1
+    return known.fill_null(own + known.n_unique())
 
 
 def _columns(coded: pl.DataFrame) -> tuple[Codes, Codes, Codes, Codes, Codes, npt.NDArray[np.float32]]:
@@ -333,24 +488,6 @@ def _codes(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
     return values.replace_strict(
         vocabulary, pl.Series(range(len(vocabulary)), dtype=pl.Int32), default=None, return_dtype=pl.Int32
     )
-
-
-def as_date(day: int) -> str:
-    """Return a day number as a date.
-
-    >>> as_date(17504)
-    '2017-12-04'
-    """
-    return str(np.datetime64(day, "D"))
-
-
-def as_day(date: str) -> int:
-    """Return the number of a date.
-
-    >>> as_day("2017-12-04")
-    17504
-    """
-    return int(np.datetime64(date, "D").astype(np.int64))
 
 
 def blocks(n_users: int, n_items: int, bytes_each: int = 8) -> list[slice]:
@@ -369,7 +506,9 @@ def vocabulary_json(events: Events) -> str:
             "users": events.users.to_list(),
             "items": events.items.to_list(),
             "stores": events.stores.to_list(),
-            "end": as_date(events.end),
+            "end": events.end,
+            "tick": events.calendar.tick,
+            "origin": events.calendar.origin,
             "text": list(events.text),
         }
     )
@@ -393,5 +532,6 @@ def load_events(folder: Path, vocabulary: str) -> Events:
         pl.Series(names["stores"]),
         pl.read_parquet(folder / ITEMS).drop("item code"),
         tuple(names["text"]),
-        as_day(names["end"]),
+        names["end"],
+        Calendar(names["tick"], names["origin"]),
     )

@@ -91,6 +91,18 @@ class Input:
         if start == 0:
             raise DataError(f"{self.name} has a header and no rows. Expected at least one row of data.")
 
+    def count_rows(self) -> int:
+        """Count the rows, for progress: exactly, but for CSV, where a line break inside a cell counts as a row."""
+        if self.frame is not None:
+            return self.frame.height
+        match self.kind:
+            case "csv":
+                return sum(map(_count_lines, self.files))
+            case "parquet":
+                return sum(int(pq.read_metadata(path).num_rows) for path in self.files)
+            case _:
+                return sum(int(_read_arrow(path, []).num_rows) for path in self.files)
+
     def _pieces(self, path: Path, chunk_rows: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         """Yield (rows, malformed so far as (row number, text)) of one file, columns in the input's order."""
         if self.kind == "csv":
@@ -100,10 +112,8 @@ class Input:
                 for batch in file.iter_batches(batch_size=chunk_rows, columns=list(self.columns)):
                     yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
         else:
-            with pa.memory_map(str(path)) as mapped:
-                table = pa_feather.read_table(mapped, columns=list(self.columns))
-                for batch in table.to_batches(max_chunksize=chunk_rows):
-                    yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
+            for batch in _read_arrow(path, list(self.columns)).to_batches(max_chunksize=chunk_rows):
+                yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
 
     def _csv_pieces(self, path: Path) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         """Read a file block by block; if a row is longer than a block, go on from there with longer ones."""
@@ -271,6 +281,22 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return max(1, sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK_BYTES), b"")) - 1)
+
+
+def _read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read an Arrow file or stream, mapped rather than copied."""
+    with pa.memory_map(str(path)) as mapped:
+        try:
+            return pa_feather.read_table(mapped, columns=columns)
+        except pa.ArrowInvalid:  # no file: the bytes may be a stream
+            mapped.seek(0)
+            table = pa.ipc.open_stream(mapped).read_all()
+            return table if columns is None else table.select(columns)
+
+
 def _kind(path: Path) -> Literal["csv", "parquet", "arrow"]:
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"{path}: files ending in '{path.suffix}' are not read. Expected {', '.join(KINDS)}.")
@@ -290,8 +316,7 @@ def _binary_columns(path: Path, kind: str) -> list[str]:
     try:
         if kind == "parquet":
             return list(pq.read_schema(path).names)
-        with pa.memory_map(str(path)) as mapped:
-            return list(pa_feather.read_table(mapped).schema.names)
+        return list(_read_arrow(path).schema.names)
     except (pa.ArrowInvalid, OSError) as problem:
         raise DataError(
             f"{path} is damaged or is no {kind} file ({str(problem).splitlines()[0]}). Copy or write it again."

@@ -13,7 +13,8 @@ import polars as pl
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.errors import DataError, count
-from tabkit.recipe import Recipe, SplitKind
+from tabkit.recipe import Recipe
+from tabkit.result.facts import SplitKind
 from tabkit.seed import stream
 
 Rows = npt.NDArray[np.int64]

@@ -95,6 +95,8 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
     recipe = plan.recipe
     texts = {place: sql for place, sql in _expressions(plan).items() if for_target or place == "where"}
     wanted = set(features) if features is not None else {c for c in plan.schema.fields if plan.is_feature(c)}
+    if recipe.ranking is not None:  # of events, only columns with a role are looked at
+        wanted = set()
     if recipe.id is not None:
         wanted.add(recipe.id)
     if for_target:
@@ -144,7 +146,12 @@ def _check_expressions(plan: Plan) -> None:
 
 
 def read_table(
-    plan: Plan, source: Input, where: str | None, need_target: bool = True, absent: frozenset[str] = frozenset()
+    plan: Plan,
+    source: Input,
+    where: str | None,
+    *,
+    absent: frozenset[str] = frozenset(),
+    also: frozenset[str] = frozenset(),
 ) -> Table:
     """Read, type, check and derive all rows.
 
@@ -154,6 +161,8 @@ def read_table(
         The rows in scope, as a Polars SQL condition; all if None.
     absent
         Columns that may be absent, as in a source of other columns; they are then missing in every row.
+    also
+        Columns that are read too if the schema describes them.
 
     Raises
     ------
@@ -162,7 +171,8 @@ def read_table(
     """
     _check_expressions(plan)
     patterned = [c for c in source.columns if c not in plan.schema.fields and plan.is_feature(c)]
-    needed = [c for c in needed_columns(plan, need_target) if c not in absent]
+    patterned += [c for c in source.columns if c in also and plan.schema.field(c) is not None]
+    needed = [c for c in needed_columns(plan, for_target=True) if c not in absent]
     for column in needed:
         if column not in source.columns:
             raise DataError(

@@ -28,7 +28,7 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def new(
+def new(  # noqa: PLR0913 (the options of the verb)
     name: str,
     data: DataLike,
     target: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -92,7 +92,7 @@ def choose(
     metric: Metric,
     picking: Mapping[Kind, float] | None = None,
 ) -> Choice:
-    """Check every proof and choose on valid: the best adapted candidate, its base, and the best baseline.
+    """Check every proof and choose on valid: the best adapted one, its base, the best baseline, the best base.
 
     A blend's value on valid comes from weights found on other rows; that of the best single candidate was picked
     because it is high on these very rows. So a blend is compared with what picking is worth on rows not picked by.
@@ -122,8 +122,15 @@ def choose(
 
     baseline, adapted = best("baseline"), best("adapted")
     assert baseline is not None, "baselines are always in the table"
-    base = next((c for c in accepted if adapted and c.kind == "base" and c.base == adapted.base), None)
-    chosen = Chosen(adapted=adapted.name if adapted else None, base=base.name if base else None, baseline=baseline.name)
+    bases = [c for c in accepted if c.kind == "base"]
+    base = next((c for c in bases if adapted and c.base == adapted.base), None)
+    best_base = max((c for c in bases if c.base != "blend"), key=rank, default=None)
+    chosen = Chosen(
+        adapted=adapted.name if adapted else None,
+        base=base.name if base else None,
+        baseline=baseline.name,
+        best_base=best_base.name if best_base else None,
+    )
     values = {c.name: on_valid[c.name] for c in accepted}
     return Choice(chosen, values, {c.name: c.title for c in candidates}, refused)
 
@@ -152,13 +159,13 @@ def picked_on_valid(candidates: Sequence[TableCandidate], valid: Features, metri
     return out
 
 
-def better_on_valid(choice: Choice, metric: Metric) -> str:
-    """Return what stays if adapting did not pay; a tie goes to the baseline."""
+def better_on_valid(choice: Choice, metric: Metric, barred: Collection[str] = ()) -> str:
+    """Return what stays if adapting did not pay, none of those ``barred``; a tie goes to the baseline."""
     chosen = choice.chosen
-    if chosen.base is None:
-        return chosen.baseline
     blended = candidate_name("blend", "bases")  # there without an adapted blend if no adapted member had weight
-    options = [chosen.baseline, chosen.base, *([blended] if blended in choice.on_valid else [])]
+    bases = [chosen.base, chosen.best_base, blended if blended in choice.on_valid else None]
+    options = [chosen.baseline, *dict.fromkeys(name for name in bases if name)]
+    options = [name for name in options if name not in barred]
     return max(options, key=lambda name: metric.sign * or_worst(choice.on_valid[name], metric))
 
 

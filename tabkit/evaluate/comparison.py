@@ -1,25 +1,32 @@
 """The planned comparison and the verdict.
 
-One comparison is fixed before the holdout is opened: the adapted candidate chosen on valid, against its own
-base untouched and against the best baseline on valid. Both lower bounds must clear the worthwhile gain: an
-intersection-union test (Berger 1982), so neither needs a correction. The rest is exploratory.
+One comparison is fixed before the holdout is opened: the adapted candidate chosen on valid, against its own base
+untouched, the best baseline and the best untouched base of all. Every lower bound must clear the worthwhile gain: an
+intersection-union test (Berger 1982), so none needs a correction. That adapting did not pay is said only if an upper
+bound lies below the worthwhile gain; between the two, the question is not settled. The rest is exploratory.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from tabkit.errors import count
 from tabkit.evaluate.choice import Choice, Terms, better_on_valid
 from tabkit.evaluate.intervals import Resampled, holm, paired
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import candidate_name
-from tabkit.result import Against, Chosen, Exploratory, Planned, Verdict
+from tabkit.result import Against, Chosen, Decision, Exploratory, Planned, Verdict
+from tabkit.result.facts import GainState
 from tabkit.result.lists import Cutoff
 
 MOST_ROWS = 100
 """A forecast beyond this many times today's rows is not made: it would be a guess."""
+ASSURANCE = 0.8
+"""The chance with which ``rows_needed`` settles it."""
+SHRINK = 0.5
+_Z = 1.959964
 
 GainCurve = Mapping[str, list[tuple[int, float]]]
 """Per opponent, the gain on valid at each number of train rows: whether the gain shrinks as rows grow."""
@@ -38,6 +45,8 @@ def plan_of(chosen: Chosen, names: Collection[str]) -> list[tuple[str, str]]:
     blended = chosen.adapted == candidate_name("blend", "all")
     own = "the same blend without adapted members" if blended else "its own base, untouched"
     opponents = [(chosen.base, own), (chosen.baseline, "the best baseline on valid")]
+    if chosen.best_base != chosen.base:
+        opponents.append((chosen.best_base, "the best untouched base on valid"))
     alone = candidate_name("blend", "baselines")
     if blended and alone in names and alone != chosen.baseline:
         opponents.append((alone, "the blend of baselines alone"))
@@ -56,7 +65,8 @@ def compare_planned(chosen: Chosen, terms: Terms, scores: Mapping[str, Resampled
         return None
     ours = scores[chosen.adapted]
     against = (
-        Against.of(name, role, paired(terms.metric, ours, scores[name])[0]) for name, role in plan_of(chosen, scores)
+        Against.of(name, role, paired(terms.metric, ours, scores[name])[0], terms.worthwhile)
+        for name, role in plan_of(chosen, scores)
     )
     return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))
 
@@ -81,7 +91,12 @@ def explore(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> 
 
 
 def decide(
-    planned: Planned | None, choice: Choice, terms: Terms, n_rows: Mapping[str, int], curve: GainCurve
+    planned: Planned | None,
+    choice: Choice,
+    terms: Terms,
+    n_rows: Mapping[str, int],
+    curve: GainCurve,
+    barred: Collection[str] = (),
 ) -> tuple[Verdict, str]:
     """Turn the planned comparison into a verdict, and name the champion that follows it.
 
@@ -89,67 +104,105 @@ def decide(
     ----------
     n_rows
         Rows (or users) of the parts, ``holdout`` among them.
+    barred
+        Who does not stay, whatever valid says: see :func:`proven_worse`.
     """
-    titles, baseline = choice.titles, choice.chosen.baseline
+    titles, baseline, metric = choice.titles, choice.chosen.baseline, terms.metric
+    stay = better_on_valid(choice, metric, barred)
+    kept: Decision = "use_baseline" if stay == baseline else "keep_base"
     if planned is None:
-        sentence = f"Nothing was adapted: use {titles[baseline]}, the best baseline."
-        reason = "The recipe names no strategy to adapt by."
-        return Verdict(decision="use_baseline", sentence=sentence, reason=reason), baseline
-    metric, worthwhile, name = terms.metric, terms.worthwhile, titles[planned.candidate]
-    numbers = "; ".join(f"against {titles[a.name]} ({a.role}): {_signed(a)}" for a in planned.against)
-    reason = f"Gain of {name} in {metric.called} on {n_rows['holdout']:,} untouched {terms.unit}s, with 95% intervals: {numbers}."
-    if worthwhile:
-        reason += f" A gain counts from {worthwhile:g}."
-    if choice.chosen.base is not None and all(a.low > worthwhile for a in planned.against):
-        sentence = _paid(planned, titles, titles[baseline], metric)
-        return Verdict(decision="adapt", sentence=sentence, reason=reason), planned.candidate
-    stay = better_on_valid(choice, metric)
-    if all(a.gain > worthwhile for a in planned.against):
-        needed = rows_needed(planned.against, worthwhile, sum(n_rows.values()), curve)
-        more = (
-            f"collect about {count(needed, f'more {terms.unit}')}"
-            if needed
-            else f"more {terms.unit}s of this kind are unlikely to prove it"
-        )
-        sentence = (
-            f"Not enough evidence: {name} looks better, but the holdout cannot tell its gain from chance; {more}. "
-            f"Until then use {titles[stay]}."
-        )
-        verdict = Verdict(decision="not_enough_evidence", sentence=sentence, reason=reason, rows_needed=needed)
-        return verdict, stay
-    finding = _shortfall(planned, titles, metric, worthwhile)
-    if stay != baseline:
-        sentence = f"Keep the base: fine-tuning did not pay. {finding}; use {titles[stay]}."
-        return Verdict(decision="keep_base", sentence=sentence, reason=reason), stay
-    sentence = f"Fine-tuning did not pay: use {titles[stay]}. {finding}."
-    return Verdict(decision="use_baseline", sentence=sentence, reason=reason), stay
+        what = "the best baseline" if stay == baseline else "the best untouched base"
+        sentence = f"Nothing was adapted: use {titles[stay]}, {what} on valid."
+        return Verdict(decision=kept, sentence=sentence, reason="The recipe names no strategy to adapt by."), stay
+    reason = _reason(planned, titles, terms, n_rows["holdout"])
+    if choice.chosen.base is not None and all(a.state == "worthwhile" for a in planned.against):
+        return Verdict(decision="adapt", sentence=_paid(planned, titles, metric), reason=reason), planned.candidate
+    if any(a.state == "not_worthwhile" for a in planned.against):
+        lead = "Fine-tuning did not pay:" if stay == baseline else "Keep the base: fine-tuning did not pay;"
+        sentence = f"{lead} use {titles[stay]}. {_shortfall(planned, titles, metric, terms.worthwhile)}"
+        return Verdict(decision=kept, sentence=sentence, reason=reason), stay
+    forecast = Forecast(planned.against, terms.worthwhile, sum(n_rows.values()), curve)
+    return _not_settled(planned, titles, terms, forecast, reason, titles[stay]), stay
 
 
-def _paid(planned: Planned, titles: Mapping[str, str], baseline: str, metric: Metric) -> str:
-    weakest = min(planned.against, key=lambda a: a.gain)
-    beaten = f"both its own untouched base and the best baseline, {baseline},"
-    if planned.candidate == candidate_name("blend", "all"):
-        beaten = (
-            f"the same blend without adapted members, the blend of baselines alone and the best baseline, {baseline},"
-        )
+def _reason(planned: Planned, titles: Mapping[str, str], terms: Terms, n_holdout: int) -> str:
+    numbers = "; ".join(
+        f"against {titles[a.name]} ({a.role}): {_signed(a)}, {_STATES[a.state]}" for a in planned.against
+    )
+    name = titles[planned.candidate]
+    reason = f"Gain of {name} in {terms.metric.called} on {n_holdout:,} untouched {terms.unit}s, with 95% intervals: {numbers}."
+    return f"{reason} A gain counts from {terms.worthwhile:g}." if terms.worthwhile else reason
+
+
+_STATES: dict[GainState, str] = {
+    "worthwhile": "shown to be worthwhile",
+    "not_worthwhile": "shown not to be",
+    "not_settled": "not settled",
+}
+
+
+def _not_settled(
+    planned: Planned, titles: Mapping[str, str], terms: Terms, forecast: Forecast, reason: str, stay: str
+) -> Verdict:
+    """Say that these rows cannot tell, and how many more probably would."""
+    name, unit = titles[planned.candidate], terms.unit
+    even, likely = forecast.rows_needed(0.5), forecast.rows_needed(ASSURANCE)
+    if likely is None:
+        more = f"more {unit}s of this kind are unlikely to settle it"
+    else:
+        more = f"about {count(likely, f'more {unit}')} would settle it in four of five cases"
+        if even is not None and even < likely:
+            more = (
+                f"about {count(even, f'more {unit}')} would settle it with even odds, {likely:,} in four of five cases"
+            )
+    if all(a.gain > terms.worthwhile for a in planned.against):
+        lead = f"{name} looks better, but the holdout cannot tell its gain from chance"
+    else:
+        least = min(planned.against, key=lambda a: a.gain)
+        lead = f"whether {name} is worth it against {titles[least.name]} cannot be told from these {unit}s"
+    return Verdict(
+        decision="not_enough_evidence",
+        sentence=f"Not enough evidence: {lead}; {more}. Until then use {stay}.",
+        reason=reason,
+        rows_needed=likely,
+        rows_even_odds=even,
+    )
+
+
+def proven_worse(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> frozenset[str]:
+    """Return the candidates that the holdout proves worse than the best baseline: none of them may be the champion."""
+    return frozenset(n for n in scores if paired(metric, scores[n], scores[chosen.baseline])[0].high < 0)
+
+
+def _paid(planned: Planned, titles: Mapping[str, str], metric: Metric) -> str:
+    least = min(planned.against, key=lambda a: a.low)
+    beaten = [f"{a.role}, {titles[a.name]}" for a in planned.against]
     return (
-        f"Fine-tuning paid: {titles[planned.candidate]} beats {beaten} on rows nobody had touched (by at least "
-        f"{_plain(weakest.low)} {metric.called}, at 95% confidence)."
+        f"Fine-tuning paid: {titles[planned.candidate]} beats {'; '.join(beaten)}, on rows nobody had touched, by at least "
+        f"{_plain(least.low)} {metric.called} at 95% confidence. (What had to be shown tends to be estimated too high: count "
+        "on the lower bound.)"
     )
 
 
 def _shortfall(planned: Planned, titles: Mapping[str, str], metric: Metric, worthwhile: float) -> str:
-    worst = min(planned.against, key=lambda a: a.gain)
+    """Say what is shown: the opponent whose interval lies below the worthwhile gain, the lowest of them."""
+    worst = min((a for a in planned.against if a.state == "not_worthwhile"), key=lambda a: a.high)
     name, against, shown = titles[planned.candidate], titles[worst.name], _plain(abs(worst.gain))
+    bound = f"at most {_plain(worst.high)} more at 95% confidence"
     if worst.gain > 0:
-        return f"{name} gained only {shown} {metric.called} over {against}, below the {worthwhile:g} that would matter"
+        return f"{name} gained only {shown} {metric.called} over {against} ({bound}), below the {worthwhile:g} that would matter."
     if shown == "0":
-        return f"{name} scored the same as {against}"
-    return f"{name} scored {shown} {metric.called} worse than {against}"
+        return f"{name} scored the same as {against} ({bound})."
+    return f"{name} scored {shown} {metric.called} worse than {against} ({bound})."
 
 
 def over_cutoffs(
-    verdict: Verdict, champion: str, earlier: Sequence[Cutoff], choice: Choice, terms: Terms
+    verdict: Verdict,
+    champion: str,
+    earlier: Sequence[Cutoff],
+    choice: Choice,
+    terms: Terms,
+    barred: Collection[str] = (),
 ) -> tuple[Verdict, str]:
     """Let ``adapt`` stand only if most cutoffs agree: one window of four weeks can be lucky.
 
@@ -165,7 +218,7 @@ def over_cutoffs(
     reason = f"{verdict.reason} Of {total} cutoffs, {held} showed all gains to be worthwhile."
     if verdict.decision != "adapt" or 2 * held > total:
         return verdict.model_copy(update={"reason": reason}), champion
-    stay = better_on_valid(choice, terms.metric)
+    stay = better_on_valid(choice, terms.metric, barred)
     sentence = (
         f"Not enough evidence: the gain at the last cutoff is not there at most of the {total} cutoffs. "
         f"Until then use {choice.titles[stay]}."
@@ -173,23 +226,43 @@ def over_cutoffs(
     return Verdict(decision="not_enough_evidence", sentence=sentence, reason=reason), stay
 
 
-def rows_needed(gains: Sequence[Against], worthwhile: float, rows_now: int, curve: GainCurve) -> int | None:
-    """Forecast how many more rows would bring every lower bound above ``worthwhile``.
+@dataclass(frozen=True)
+class Forecast:
+    """What it would take to settle every gain: shown to be worthwhile, or shown not to be.
 
-    The interval narrows with the square root of the rows. A gain that shrinks along the learning curve is
-    forecast to go on shrinking; one that grows is not counted on, so the forecast does not promise.
-
-    >>> rows_needed([Against(name="lgbm", role="", gain=0.02, low=-0.02, high=0.06)], 0.0, 1000, {})
-    3100
+    Assurance (O'Hagan, Stevens & Campbell, *Pharmaceutical Statistics* 2005): the chance of a settled interval, averaged
+    over what the gain may truly be. That is the estimate shrunk half-way to zero, since an estimate that is not settled is
+    worth as much as a guess that there is none. The interval narrows with the square root of the rows. A gain that shrinks
+    along the learning curve is forecast to go on shrinking; one that grows is not counted on.
     """
-    slopes = {a.name: min(0.0, _slope(curve.get(a.name, []))) for a in gains}
-    steps = 1000
-    for step in range(steps + 1):
-        times = MOST_ROWS ** (step / steps)
-        lows = (a.gain + slopes[a.name] * math.log2(times) - (a.gain - a.low) / math.sqrt(times) for a in gains)
-        if all(low > worthwhile for low in lows):
-            return _two_digits((times - 1.0) * rows_now)
-    return None
+
+    against: Sequence[Against]
+    worthwhile: float
+    rows_now: int
+    curve: GainCurve
+
+    def rows_needed(self, assurance: float = ASSURANCE) -> int | None:
+        """Return how many more rows settle it with this chance; None if no reachable number does."""
+        steps = 400
+        for step in range(steps + 1):
+            times = MOST_ROWS ** (step / steps)
+            if all(self._chance(a, times) >= assurance for a in self.against):
+                return _two_digits((times - 1.0) * self.rows_now)
+        return None
+
+    def _chance(self, a: Against, times: float) -> float:
+        now = (a.high - a.low) / (2 * _Z)
+        if not now > 0:
+            return float(now == 0)
+        mean = SHRINK * a.gain + min(0.0, _slope(self.curve.get(a.name, []))) * math.log2(times)
+        then = now / math.sqrt(times)
+        spread = math.hypot(math.sqrt(SHRINK) * now, then)
+        above = 1.0 - _normal((self.worthwhile + _Z * then - mean) / spread)
+        return above + _normal((self.worthwhile - _Z * then - mean) / spread)
+
+
+def _normal(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
 def _slope(points: list[tuple[int, float]]) -> float:

@@ -21,7 +21,7 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import decide, explore, plan_of
+from tabkit.evaluate.comparison import decide, explore, plan_of, proven_worse
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired, widening_over_folds
 from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
@@ -115,7 +115,9 @@ def pool(
     )
     planned = _planned(chosen, names, pooled, terms)
     # Every row is in the holdout; parts of a fold are not rows beside them.
-    verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {})
+    on_holdout = {name: found[terms.primary] for name, found in spread.items()}
+    barred = proven_worse(chosen, terms.metric, on_holdout)
+    verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {}, barred)
     verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 
     rows = pooled.split.holdout
@@ -137,7 +139,7 @@ def pool(
         candidates=candidates,
         chosen=chosen,
         planned=planned,
-        exploratory=explore(chosen, terms.metric, {name: found[terms.primary] for name, found in spread.items()}),
+        exploratory=explore(chosen, terms.metric, on_holdout),
         verdict=verdict,
         champion=champion,
         slices=slices_of(plan, held, shown, terms.metric)[1],
@@ -169,6 +171,10 @@ def _adapted(findings: TableFindings) -> str | None:
 
 def _base(findings: TableFindings) -> str | None:
     return findings.chosen.base
+
+
+def _best_base(findings: TableFindings) -> str | None:
+    return findings.chosen.best_base
 
 
 def _baseline(findings: TableFindings) -> str | None:
@@ -222,7 +228,10 @@ def _choice(
     everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(f.findings) and _base(f.findings) for f in folds)
     if not everywhere:
         adapted = base = None
-    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior")
+    best_base = modal(_best_base)
+    if best_base not in on_valid or not all(_best_base(f.findings) for f in folds):
+        best_base = None  # some fold cannot say what it is worth
+    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior", best_base=best_base)
     titles = {c.name: c.title for c in (*measured, *refused)}
     return Choice(chosen, on_valid, titles, {c.name: c.refused or "" for c in refused})
 
@@ -401,13 +410,13 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) ->
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
-    picks = {alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
+    picks = {chosen.best_base: _best_base, alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
     opponents = dict(plan_of(chosen, names))
     if any(_blended_alone(f.findings) != _baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
     ours = pooled.primary(terms, _adapted)
     against = (
-        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0])
+        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0], terms.worthwhile)
         for name, role in opponents.items()
     )
     return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))

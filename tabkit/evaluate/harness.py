@@ -5,12 +5,13 @@ How a candidate is measured is each arm's own (``tables.py``, ``lists.py``); eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs
+from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Candidate
@@ -158,8 +159,9 @@ def judge(
     )
     on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items()}
     planned = compare_planned(choice.chosen, terms, on_holdout)
-    verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve)
-    verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms)
+    barred = proven_worse(choice.chosen, terms.metric, on_holdout)
+    verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
+    verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms, barred)
     exploratory = explore(choice.chosen, terms.metric, on_holdout)
     return Judged(facts, on_holdout, choice, planned, exploratory, verdict, champion, terms)
 
@@ -216,19 +218,25 @@ def _scored(measured: Measured, terms: Terms) -> dict[str, Any]:
     }
 
 
-def gaps(at: Mapping[Part, float], metric: Metric) -> dict[str, float]:
-    """Return overfit gap and selection optimism; above zero if train, or valid, looks better than the holdout."""
-    return {
-        "overfit_gap": metric.sign * (at["train"] - at["holdout"]),
-        "selection_optimism": metric.sign * (at["valid"] - at["holdout"]),
-    }
+def gaps(at: Mapping[Part, float], metric: Metric) -> dict[str, float | None]:
+    """Return overfit gap and selection optimism; above zero if train, or valid, looks better than the holdout.
+
+    A gap is None if the metric is undefined in a part: a ROC AUC of one class.
+    """
+
+    def gap(part: Part) -> float | None:
+        distance = metric.sign * (at[part] - at["holdout"])
+        return distance if math.isfinite(distance) else None
+
+    return {"overfit_gap": gap("train"), "selection_optimism": gap("valid")}
 
 
 def with_excess(candidates: Sequence[CandidateFacts], baseline: str) -> tuple[CandidateFacts, ...]:
     """Return candidates with their overfit gap beyond the baseline's."""
-    own = next((c.overfit_gap for c in candidates if c.name == baseline), None) or 0.0
+    own = next((c.overfit_gap for c in candidates if c.name == baseline), None)
     return tuple(
-        c if c.overfit_gap is None else c.model_copy(update={"excess_gap": c.overfit_gap - own}) for c in candidates
+        c if c.overfit_gap is None or own is None else c.model_copy(update={"excess_gap": c.overfit_gap - own})
+        for c in candidates
     )
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Events, Truth, as_date
+from tabkit.data.interactions import Events, Truth
 from tabkit.evaluate.checks import ListEvidence, run_checks
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import Ground, Judged, Measured, intervals_of, resamplers
 from tabkit.evaluate.intervals import Resampled, Resampler, interval
 from tabkit.evaluate.ledger import Sealed
-from tabkit.evaluate.metrics import Floats
-from tabkit.evaluate.ranking import PER_USER, compare_lists
+from tabkit.evaluate.metrics import METRICS, Floats
+from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
 from tabkit.result import Chosen, ListFacts, ListFindings, Part, Slice
 from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
@@ -82,7 +82,7 @@ def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists |
     if any(name.startswith("new_") for name in question.metrics):
         new = lists if question.new_only else ranker.top(truth.users, lists.items.shape[1], True, truth.among)
     hits = compare_lists(lists, truth, new)
-    return ListScores(lists, {name: PER_USER[name](hits) for name in question.metrics}, spent)
+    return ListScores(lists, {name: METRICS[name].of_users(hits) for name in question.metrics}, spent)
 
 
 def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:
@@ -92,7 +92,7 @@ def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, 
     planned = compare_planned(chosen, terms, drawn)
     gains = [] if planned is None else planned.against
     return Cutoff(
-        cutoff=as_date(truth.start),
+        cutoff=truth.calendar.date(truth.start),
         users=len(truth.users),
         gains=tuple(CutoffGain(name=a.name, gain=a.gain, low=a.low, high=a.high) for a in gains),
     )
@@ -194,8 +194,8 @@ class OpenWindow:
             run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.opened, units
         )
         facts = ListFacts(
-            cutoff=as_date(truth.start),
-            days=truth.end - truth.start,
+            cutoff=truth.calendar.date(truth.start),
+            days=_whole(truth.calendar.days(truth.end - truth.start)),
             users=len(truth.users),
             truth_mean=_mean(np.diff(truth.items.indptr)),
             repeat_share=float(truth.items.multiply(truth.seen > 0).sum() / max(1, truth.items.sum())),
@@ -263,6 +263,11 @@ class OpenWindow:
             }
             out.append(Slice(name=name, rows=len(rows), too_few=too_few, scores=scores))
         return tuple(out)
+
+
+def _whole(days: float) -> float:
+    """Return days to two decimals, as a whole number if they are one."""
+    return int(days) if days == int(days) else round(days, 2)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -4,23 +4,24 @@ A bootstrap resample is a vector of row counts, so a metric that takes weights (
 in one pass over sorted predictions. Weights of one give the plain metric. Definitions are scikit-learn's
 (``sample_weight``), which the tests compare against; a resample on which a metric is undefined gives NaN.
 
-To add a metric, add an entry to ``_OWN``. A package outside tabkit registers one by an entry point of the group
-``tabkit.metrics`` that loads a :class:`Metric`; the entry point's name is the metric's.
+To add a metric, add an entry to ``_OWN`` (of lists: by :func:`of_lists`). A package outside tabkit registers one by an
+entry point of the group ``tabkit.metrics`` that loads a :class:`Metric`; the entry point's name is the metric's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from tabkit.errors import UsageError, inside, nearest
+from tabkit.evaluate.ranking import Hits
+from tabkit.plugins import plugins
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
@@ -69,11 +70,18 @@ class Metric:
     within: tuple[float, float]
     """The least and the greatest possible value; intervals are clipped to them."""
     unit: str = ""
+    per_user: Callable[[Hits], Floats] | None = None
+    """Of lists: the number of each user (n_users,) that ``function`` averages; NaN if it is undefined."""
 
     @property
     def called(self) -> str:
         """The title as it stands inside a sentence."""
         return inside(self.title)
+
+    def of_users(self, hits: Hits) -> Floats:
+        """Return the number of each user (n_users,)."""
+        assert self.per_user is not None, f"{self.title}: a metric of lists needs per_user"
+        return self.per_user(hits)
 
     @property
     def sign(self) -> int:
@@ -241,6 +249,12 @@ _SHARE = (0.0, 1.0)
 _POSITIVE = (0.0, math.inf)
 _UP_TO_1 = (-math.inf, 1.0)
 
+
+def of_lists(title: str, per_user: Callable[[Hits], Floats]) -> Metric:
+    """Return a metric of lists: the mean of a number per user. If its name begins with ``new_``, only new items are listed."""
+    return Metric(title, _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE, per_user=per_user)
+
+
 _OWN: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, greater_is_better=True, tasks=_BINARY, within=_SHARE),
     "gini": Metric("Gini (2 AUC - 1)", _gini, greater_is_better=True, tasks=_BINARY, within=(-1.0, 1.0)),
@@ -278,28 +292,24 @@ _OWN: dict[str, Metric] = {
     "rpiq": Metric(
         "RPIQ (interquartile range over RMSE)", _rpiq, greater_is_better=True, tasks=_REGRESSION, within=_POSITIVE
     ),
-    # For lists, ``evaluate/ranking.py`` computes the number per user that is averaged here.
-    "ndcg@10": Metric("NDCG@10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "ndcg@20": Metric("NDCG@20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "recall@10": Metric("Recall@10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "recall@20": Metric("Recall@20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "mrr@20": Metric(
-        "Mean reciprocal rank within 20", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE
-    ),
-    "map@10": Metric("Mean average precision at 10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "hit_rate@10": Metric("Hit rate at 10", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE),
-    "new_recall@20": Metric(
-        "Recall@20 of items new to the user", _per_user, greater_is_better=True, tasks=_RANKING, within=_SHARE
-    ),
+    "ndcg@10": of_lists("NDCG@10", lambda hits: hits.ndcg(10)),
+    "ndcg@20": of_lists("NDCG@20", lambda hits: hits.ndcg(20)),
+    "recall@10": of_lists("Recall@10", lambda hits: hits.recall(10)),
+    "recall@20": of_lists("Recall@20", lambda hits: hits.recall(20)),
+    "mrr@20": of_lists("Mean reciprocal rank within 20", Hits.reciprocal_rank),
+    "map@10": of_lists("Mean average precision at 10", lambda hits: hits.average_precision(10)),
+    "hit_rate@10": of_lists("Hit rate at 10", lambda hits: hits.any_hit(10)),
+    "new_recall@20": of_lists("Recall@20 of items new to the user", lambda hits: hits.new_recall(20)),
 }
 
 
 class _Metrics(Mapping[str, Metric]):
-    """Every metric by name; the entry points are read when the first metric is asked for."""
+    """Every metric by name; plugins are loaded when the first metric is asked for."""
 
     @cached_property
     def _all(self) -> dict[str, Metric]:
-        return _with_registered(entry_points(group="tabkit.metrics"))
+        outside = plugins("tabkit.metrics", dict.fromkeys(_OWN, "tabkit's own"))
+        return _OWN | {name: plugin.load(_is_metric, f"a {__name__}.Metric") for name, plugin in outside.items()}
 
     def __getitem__(self, name: str) -> Metric:
         return self._all[name]
@@ -311,28 +321,9 @@ class _Metrics(Mapping[str, Metric]):
         return len(self._all)
 
 
+def _is_metric(value: Any) -> TypeGuard[Metric]:
+    return isinstance(value, Metric)
+
+
 METRICS: Mapping[str, Metric] = _Metrics()
 """Every metric by name, those of other packages after tabkit's own."""
-
-
-def _with_registered(points: Iterable[EntryPoint]) -> dict[str, Metric]:
-    """Return tabkit's metrics and those of entry points.
-
-    Raises
-    ------
-    UsageError
-        An entry point has a name that is taken, cannot be loaded, or is no :class:`Metric`.
-    """
-    metrics, origins = dict(_OWN), dict.fromkeys(_OWN, "tabkit itself")
-    for point in sorted(points, key=lambda point: point.name):
-        origin = f"{point.value}, an entry point of tabkit.metrics"
-        if point.name in metrics:
-            raise UsageError(f"Two metrics are named '{point.name}': {origins[point.name]}, and {origin}. Rename one.")
-        try:
-            metric = point.load()
-        except (ImportError, AttributeError) as problem:
-            raise UsageError(f"{origin}, cannot be loaded ({problem}). Fix or uninstall its package.") from None
-        if not isinstance(metric, Metric):
-            raise UsageError(f"{origin}, is {type(metric).__name__}. Expected a tabkit.evaluate.metrics.Metric.")
-        metrics[point.name], origins[point.name] = metric, origin
-    return metrics

@@ -7,7 +7,6 @@ min(K, items taken). Users weigh equally; one for whom a metric is undefined giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -107,16 +106,3 @@ def _found(items: npt.NDArray[np.int32], truth: object) -> npt.NDArray[np.bool_]
     asked = np.arange(len(items))[:, None] * np.int64(n_items) + items
     place = np.minimum(np.searchsorted(keys, asked), max(0, len(keys) - 1))
     return np.asarray((items >= 0) & (len(keys) > 0) & (keys[place] == asked if len(keys) else False))
-
-
-PER_USER: dict[str, Callable[[Hits], Floats]] = {
-    "ndcg@10": lambda h: h.ndcg(10),
-    "ndcg@20": lambda h: h.ndcg(20),
-    "recall@10": lambda h: h.recall(10),
-    "recall@20": lambda h: h.recall(20),
-    "mrr@20": lambda h: h.reciprocal_rank(),
-    "map@10": lambda h: h.average_precision(10),
-    "hit_rate@10": lambda h: h.any_hit(10),
-    "new_recall@20": lambda h: h.new_recall(20),
-}
-"""The number per user (n_users,) behind each ranking metric of ``METRICS``; NaN where it is undefined."""

@@ -16,6 +16,7 @@ from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
 from tabkit.evaluate.choice import Terms
+from tabkit.evaluate.comparison import explore
 from tabkit.evaluate.fidelity import fidelity
 from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
@@ -159,8 +160,9 @@ class OpenTable:
         importance = explain.importance(
             champion.adapted.model, parts.train, parts.valid, self.holdout, terms.metric, resampler
         )
-        checks = run_checks(self._evidence(judged, controls, candidates, groups))
-        worth = self._value(judged)
+        worth, over_nothing = self._value(judged)
+        evidence = self._evidence(judged, controls, candidates, groups)
+        checks = run_checks(replace(evidence, over_nothing=over_nothing, importance=tuple(importance)))
         half_width = (
             conformal_half_width(parts.valid.labels, champion.valid, recipe.scale)
             if recipe.task == "regression"
@@ -228,19 +230,24 @@ class OpenTable:
         gain = interval(difference(metric, own, judged.on_holdout[full]))
         return Ablation(name=name, drop=dropped, candidate=full, score=interval(own), gain=gain)
 
-    def _value(self, judged: Judged) -> Value | None:
+    def _value(self, judged: Judged) -> tuple[Value | None, Interval | None]:
+        """Return what decisions are worth, and what the champion's pay above those of the prior."""
         rule, chosen, resampler = self.plan.recipe.value, judged.choice.chosen, self.resamplers["holdout"]
         if rule is None:
-            return None
+            return None, None
         payoffs = value.Payoffs(self.parts.frame[self.parts.split.holdout], rule)
         facts = {c.name: c for c in judged.candidates}
         worths = {
             name: value.worth(name, payoffs, self.predictions[name], facts[name].threshold, resampler)
             for name in value.priced(chosen, judged.champion)
         }
+
+        def gain(name: str, over: str) -> Interval:
+            return value.mean_payoff(worths[name].per_row - worths[over].per_row, resampler, rule.per)
+
         ours = chosen.adapted or chosen.baseline
-        gain = value.mean_payoff(worths[ours].per_row - worths[chosen.baseline].per_row, resampler, rule.per)
-        return value.summary(rule, chosen, worths, gain, facts, facts[ours].cpu_seconds)
+        summary = value.summary(rule, chosen, worths, gain(ours, chosen.baseline), facts, facts[ours].cpu_seconds)
+        return summary, gain(judged.champion, "prior")
 
     def _with_student(
         self, findings: TableFindings, judged: Judged, student: TableCandidate, n_unlabelled: int
@@ -259,7 +266,9 @@ class OpenTable:
             n_unlabelled,
             findings.metrics,
         )
-        return findings.model_copy(update={"candidates": (*findings.candidates, facts), "student": told})
+        exploratory = explore(findings.chosen, self.terms.metric, {**judged.on_holdout, student.name: ours})
+        changed = {"candidates": (*findings.candidates, facts), "exploratory": exploratory, "student": told}
+        return findings.model_copy(update=changed)
 
 
 def unit_of(metric: Metric, plan: Plan) -> str:

@@ -11,7 +11,7 @@ from tabkit.learner.base import (
     check_without,
     in_order,
 )
-from tabkit.learner.budget import BUDGETS, Budget, Device, budget_of, n_threads
+from tabkit.learner.budget import BUDGETS, Budget, Device, Effort, budget_of, n_threads
 from tabkit.learner.discovery import discover, named
 from tabkit.learner.strategies import STRATEGIES, Strategy
 from tabkit.result.facts import Block, Cost, Kind, Proof, Step, Task, Weights
@@ -25,6 +25,7 @@ __all__ = [
     "Candidate",
     "Cost",
     "Device",
+    "Effort",
     "Kind",
     "Learner",
     "Predictions",

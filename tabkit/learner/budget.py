@@ -11,6 +11,8 @@ from typing import Literal
 from tabkit.errors import UsageError, nearest
 
 Device = Literal["auto", "cpu", "cuda"]
+Effort = Literal["quick", "standard", "thorough"]
+"""How hard a learner tries in its own terms: by this, models and rankers look up what they try."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,12 @@ class Budget:
 
     ``trials``, ``epochs`` and ``trees`` decide in practice, so that a seed gives the same model everywhere.
     ``seconds`` is the ceiling that keeps a promise of time on a slow machine; a candidate that hits it says so.
+    ``effort`` is for what only one learner counts (factors, neighbours, windows): each has a table of its own by it.
     ``resamples`` stand behind every interval; the learning curve is measured at ``curve_shares`` of the train rows.
     """
 
     level: str
+    effort: Effort
     seconds: float
     trials: int
     epochs: int
@@ -38,11 +42,19 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget("quick", seconds=20, trials=15, epochs=24, trees=500, resamples=1000, curve_shares=(0.5,)),
+    "quick": Budget("quick", "quick", seconds=20, trials=15, epochs=24, trees=500, resamples=1000, curve_shares=(0.5,)),
     "standard": Budget(
-        "standard", seconds=120, trials=50, epochs=150, trees=2000, resamples=2000, curve_shares=(0.125, 0.25, 0.5)
+        "standard",
+        "standard",
+        seconds=120,
+        trials=50,
+        epochs=150,
+        trees=2000,
+        resamples=2000,
+        curve_shares=(0.125, 0.25, 0.5),
     ),
     "thorough": Budget(
+        "thorough",
         "thorough",
         seconds=600,
         trials=200,

@@ -1,4 +1,4 @@
-"""Find models and rankers: the files of a package, and the entry points of packages outside tabkit."""
+"""Find models and rankers: the files of a package, and the plugins of packages outside tabkit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from tabkit.errors import UsageError, nearest
 from tabkit.learner.base import Learner
+from tabkit.plugins import Plugin, plugins
 
 L = TypeVar("L", bound=Learner)
 
@@ -30,22 +30,16 @@ def discover(package: str, kind: type[L], group: str) -> Mapping[str, Callable[[
         An outside learner has the name of another, or a name that candidates cannot have.
     """
     path = importlib.import_module(package).__path__
-    files = sorted(info.name for info in pkgutil.iter_modules(path) if not info.ispkg and info.name != "base")
-    found: dict[str, Callable[[], type[L]]] = {name: partial(_from_file, f"{package}.{name}", kind) for name in files}
-    origin = {name: f"{package}.{name}" for name in files}
-    for point in entry_points(group=group):
-        if point.name in origin:
+    files = [info.name for info in pkgutil.iter_modules(path) if not info.ispkg and info.name != "base"]
+    origins = {name: f"{package}.{name}" for name in files}
+    imports: dict[str, Callable[[], type[L]]] = {n: partial(_from_file, o, kind) for n, o in origins.items()}
+    for name, plugin in plugins(group, origins).items():
+        if not re.fullmatch(r"[a-z0-9]+", name):
             raise UsageError(
-                f"Two {group.rpartition('.')[2]} are named '{point.name}': {origin[point.name]} and {point.value}, an entry "
-                f"point of {_package_of(point)}. Rename the entry point, or uninstall that package."
+                f"{plugin}, is named '{name}'. Expected lower-case letters and digits: it names a candidate."
             )
-        if not re.fullmatch(r"[a-z0-9]+", point.name):
-            raise UsageError(
-                f"The entry point '{point.name}' ({point.value}) of {_package_of(point)} cannot name a candidate. "
-                "Expected lower-case letters and digits."
-            )
-        found[point.name], origin[point.name] = partial(_from_outside, point, kind), point.value
-    return MappingProxyType(dict(sorted(found.items())))
+        imports[name] = partial(_from_outside, plugin, kind)
+    return MappingProxyType(dict(sorted(imports.items())))
 
 
 def named(name: str, known: Mapping[str, Callable[[], type[L]]], what: str) -> type[L]:
@@ -61,10 +55,6 @@ def named(name: str, known: Mapping[str, Callable[[], type[L]]], what: str) -> t
     return known[name]()
 
 
-def _package_of(point: EntryPoint) -> str:
-    return f"the package '{point.dist.name}'" if point.dist is not None else "another package"
-
-
 def _from_file(module_name: str, kind: type[L]) -> type[L]:
     module = importlib.import_module(module_name)
     own = [
@@ -76,13 +66,8 @@ def _from_file(module_name: str, kind: type[L]) -> type[L]:
     return own[0]
 
 
-def _from_outside(point: EntryPoint, kind: type[L]) -> type[L]:
-    try:
-        value = point.load()
-    except (ImportError, AttributeError) as problem:
-        raise UsageError(
-            f"{point.value}, an entry point of {_package_of(point)}, cannot be loaded: {problem}."
-        ) from None
-    if not (isinstance(value, type) and issubclass(value, kind)):
-        raise UsageError(f"{point.value}, an entry point of {_package_of(point)}, is no subclass of {kind.__name__}.")
-    return value
+def _from_outside(plugin: Plugin, kind: type[L]) -> type[L]:
+    def fits(value: Any) -> TypeGuard[type[L]]:
+        return isinstance(value, type) and issubclass(value, kind)
+
+    return plugin.load(fits, f"a subclass of {kind.__name__}")

@@ -135,7 +135,7 @@ class Icl(Model):
         """Adapt a copy by one of ``hows``. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"icl knows {sorted(self.hows)}, not {how!r}")
-        effort = EFFORTS[budget.level]
+        effort = EFFORTS[budget.effort]
         if how == "context":
             return self._beside_source(train, valid, effort, settings)
         table = Table.of(train, effort, CONTEXT_SEED)

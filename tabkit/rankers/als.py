@@ -77,7 +77,7 @@ class Als(Ranker):
                 n: self._with(past, self.user_factors, self.item_factors).fit(past, n)
                 for n in _steps(how, found, budget)
             }
-            pulls = [found["pull"]] if "pull" in found else PULLS[budget.level]
+            pulls = [found["pull"]] if "pull" in found else PULLS[budget.effort]
             tried = []
             for n, tuned in warm.items():
                 for pull in pulls:
@@ -105,7 +105,7 @@ class Als(Ranker):
         if settings is not None or judge is None:
             made = Als(**{"seed": seed, **(settings or {})}).fit(past, ITERATIONS)
         else:
-            options = ((f"alpha {a:g}", Als(alpha=a, seed=seed).fit(past, ITERATIONS)) for a in ALPHAS[budget.level])
+            options = ((f"alpha {a:g}", Als(alpha=a, seed=seed).fit(past, ITERATIONS)) for a in ALPHAS[budget.effort])
             made, history = contest(judge, options)
         return Adapted(made, "scratch", made._proof(None), made._settings(), history)
 
@@ -181,7 +181,7 @@ class Als(Ranker):
 def _steps(how: str, found: Mapping[str, Any], budget: Budget) -> tuple[int, ...]:
     if "iterations" in found:
         return (int(found["iterations"]),)
-    return WARM[budget.level] if how == "warm" else (ITERATIONS,)
+    return WARM[budget.effort] if how == "warm" else (ITERATIONS,)
 
 
 def _values(past: Events) -> sparse.csr_matrix:

@@ -13,7 +13,19 @@ import numpy.typing as npt
 from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined, blocks
-from tabkit.learner import Adapted, Budget, Candidate, Learner, Settings, Step, check_without, discover, in_order, named
+from tabkit.learner import (
+    Adapted,
+    Budget,
+    Candidate,
+    Effort,
+    Learner,
+    Settings,
+    Step,
+    check_without,
+    discover,
+    in_order,
+    named,
+)
 
 RECENT_DAYS = 28
 """What is popular now, is so in these last days."""
@@ -47,8 +59,6 @@ class Ranker(Learner):
     """Whether its baselines are left out of the smallest budget."""
     cold_baselines: ClassVar[Mapping[str, int]] = {}
     """The baselines of items that nobody has taken: there, what was taken says nothing."""
-    refresh_baselines: ClassVar[Mapping[str, int]] = {}
-    """The baselines of a refresh: those that choose nothing."""
     past: Events
     """The events it may look at; set by :meth:`adapt`."""
 
@@ -208,12 +218,12 @@ def ranker_class(name: str) -> type[Ranker]:
     return named(name, _known(), "ranker")
 
 
-def baselines(without: Collection[str], level: str, *, cold_items: bool, where: str) -> list[tuple[str, str]]:
+def baselines(without: Collection[str], effort: Effort, *, cold_items: bool, where: str) -> list[tuple[str, str]]:
     """Return (base, how) of the baselines of every recipe, in order, but for those left out.
 
     Parameters
     ----------
-    level
+    effort
         Of the budget: slow baselines are left out of ``quick``.
     cold_items
         Whether lists are of items that nobody has taken.
@@ -225,11 +235,5 @@ def baselines(without: Collection[str], level: str, *, cold_items: bool, where: 
     """
     kinds = {name: ranker_class(name) for name in ranker_names()}
     check_without(without, kinds, where)
-    there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and level == "quick")}
+    there = {n: k for n, k in kinds.items() if n not in without and not (k.slow and effort == "quick")}
     return in_order({name: kind.cold_baselines if cold_items else kind.baselines for name, kind in there.items()})
-
-
-def refresh_baselines(*, cold_items: bool) -> list[tuple[str, str]]:
-    """Return (base, how) of the baselines of a refresh, in order."""
-    kinds = {name: ranker_class(name) for name in ranker_names()}
-    return in_order({n: kind.cold_baselines if cold_items else kind.refresh_baselines for n, kind in kinds.items()})

@@ -43,7 +43,7 @@ class Bpr(Ranker):
         """Fit 64 factors at learning rate .01; one thread, since more would race and give other numbers."""
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-        found = dict(settings or {"iterations": ITERATIONS[budget.level], "seed": int(rng.integers(2**31))})
+        found = dict(settings or {"iterations": ITERATIONS[budget.effort], "seed": int(rng.integers(2**31))})
         made = type(self)()
         with threadpool_limits(1, "blas"):
             bpr = BayesianPersonalizedRanking(

@@ -13,14 +13,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Codes, Events, Joined, arrivals, blocks, truth_of
+from tabkit.data.interactions import WINDOW, Codes, Events, Joined, arrivals, blocks, truth_of
 from tabkit.data.windows import Kin
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings
 from tabkit.rankers.base import Judge, Lists, Ranker, Scores, best_of
 from tabkit.rankers.parts.item_text import Texts, embedded
 
-WINDOW_DAYS = 28
 MIN_HISTORY_DAYS = 56
 WINDOWS = {"quick": 2, "standard": 4, "thorough": 6}
 TREES = {"quick": 100, "standard": 200, "thorough": 200}
@@ -105,11 +104,11 @@ class Content(Ranker):
         import lightgbm as lgb
 
         first = int(self.past.day.min()) + MIN_HISTORY_DAYS
-        days = [self.past.end - WINDOW_DAYS * k for k in range(1, WINDOWS[budget.level] + 1)]
+        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.effort] + 1)]
         xs, ys = [], []
         for day in (d for d in days if d >= first):
-            items = np.flatnonzero(arrivals(self.past, day, day + WINDOW_DAYS)).astype(np.int32)
-            truth = truth_of(self.past, day, day + WINDOW_DAYS)
+            items = np.flatnonzero(arrivals(self.past, day, day + WINDOW)).astype(np.int32)
+            truth = truth_of(self.past, day, day + WINDOW)
             taken = truth.items[:, items]
             rows = np.flatnonzero(np.diff(taken.indptr))
             there = self.looking_at(self.past.before(day))
@@ -119,12 +118,13 @@ class Content(Ranker):
                 xs.append(there._describe(truth.users[rows[block]], items)[keep])
                 ys.append(y[keep])
         if not ys or not np.concatenate(ys).any():
+            length = self.past.calendar.length
             raise DataError(
-                f"No item was first taken in the last windows of the {self.past.end - int(self.past.day.min())} days of events, after "
-                f"{MIN_HISTORY_DAYS} days of history. Expected some to learn from. Give a longer period, or leave content out."
+                f"No item was first taken in the last windows of the {length(self.past.end - int(self.past.day.min()))} of events, after "
+                f"{length(MIN_HISTORY_DAYS)} of history. Expected some to learn from. Give a longer period, or leave content out."
             )
         x, y = np.concatenate(xs), np.concatenate(ys).astype(np.float32)
-        booster = lgb.train(PARAMETERS | {"seed": int(rng.integers(2**31))}, lgb.Dataset(x, y), TREES[budget.level])
+        booster = lgb.train(PARAMETERS | {"seed": int(rng.integers(2**31))}, lgb.Dataset(x, y), TREES[budget.effort])
         self.trees, self.n_trees = booster.model_to_string(), booster.num_trees()
 
     @property

@@ -38,7 +38,6 @@ class Counts(Ranker):
     }
     baselines = {"popular": 10, "recent": 20, "frequency": 30, "decay": 40}
     cold_baselines = {"popular": 10}
-    refresh_baselines = {"popular": 10, "recent": 20, "frequency": 30}
     own: sparse.csr_matrix
     common: np.ndarray
 
@@ -95,16 +94,18 @@ class Counts(Ranker):
         def attempt(half_life: float | None, pull: float) -> None:
             ranker = self._fresh(past, half_life, pull)
             tried.append((judge(ranker), ranker, pull))
-            note = f"half-life {half_life} days" + (f", {pull:g} of the parent kept" if pull else "")
+            note = f"half-life {past.calendar.length(half_life) if half_life else 'none'}" + (
+                f", {pull:g} of the parent kept" if pull else ""
+            )
             history.append(Step(len(tried), None, 1 - tried[-1][0], note))
 
-        for days in HALF_LIVES[budget.level]:
+        for days in HALF_LIVES[budget.effort]:
             attempt(days, 0.0)
         if how == "refresh":
             if self.half_life not in HALF_LIVES["standard"]:
                 attempt(self.half_life, 0.0)
             best = max(tried, key=lambda t: t[0])[1].half_life
-            for pull in PULLS[budget.level]:
+            for pull in PULLS[budget.effort]:
                 attempt(best, pull)
         _, made, pull = max(tried, key=lambda t: t[0])
         return made, pull

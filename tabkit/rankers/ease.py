@@ -60,7 +60,7 @@ class Ease(Ranker):
         if settings is not None or judge is None:
             made = type(self)(**(settings or {})).fit(past)
         else:
-            options = ((f"penalty {p:g}", type(self)(p).fit(past)) for p in PENALTIES[budget.level])
+            options = ((f"penalty {p:g}", type(self)(p).fit(past)) for p in PENALTIES[budget.effort])
             made, history = contest(judge, options)
         size = made.mix.size
         proof = Proof((Block("weights", size, size, float(np.linalg.norm(made.mix))),))

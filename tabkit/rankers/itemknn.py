@@ -47,7 +47,7 @@ class ItemKnn(Ranker):
         if settings is not None or judge is None:
             made = type(self)(**(settings or {})).fit(past)
         else:
-            options = ((f"{k} neighbours", type(self)(k).fit(past)) for k in NEIGHBOURS[budget.level])
+            options = ((f"{k} neighbours", type(self)(k).fit(past)) for k in NEIGHBOURS[budget.effort])
             made, history = contest(judge, options)
         size = made.similarity.nnz
         proof = Proof((Block("similarities", size, size, float(np.sqrt(made.similarity.power(2).sum()))),))

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.interactions import Codes, Events, Joined, blocks, truth_of
+from tabkit.data.interactions import WINDOW, Codes, Events, Joined, Truth, blocks, truth_of
 from tabkit.data.windows import features
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
@@ -24,7 +24,6 @@ from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
 from tabkit.rankers.tifu import Tifu
 
-WINDOW_DAYS = 28
 OWN, POPULAR, NEW = 300, 100, 100
 """Candidates per user: own items by decayed frequency, recent popular ones, and EASE's best of the others."""
 WINDOWS = {"quick": 2, "standard": 3, "thorough": 4}
@@ -96,7 +95,7 @@ class Rerank(Ranker):
         """Learn on the last windows of the source period."""
         made = cls(new_only=new_only)
         made.past = source
-        made._learn(made._days(budget), rng, budget, TREES[budget.level], None)
+        made._learn(made._days(budget), rng, budget, TREES[budget.effort], None)
         return made
 
     def adapt(
@@ -119,7 +118,7 @@ class Rerank(Ranker):
             return Adapted(made, how, Proof((Block("trees", self.trees, 0, 0.0),)))
         history: list[Step] = []
         if how == "full":
-            n = TREES[budget.level]
+            n = TREES[budget.effort]
             made.text = None
             made._learn(made._days(budget), rng, budget, n, None)
             return Adapted(made, how, Proof((Block("trees", n, n, float(n)),)), found)
@@ -160,30 +159,37 @@ class Rerank(Ranker):
     def _days(self, budget: Budget) -> list[int]:
         """Return the days on which label windows begin, the latest first."""
         first = int(self.past.day.min()) + MIN_HISTORY_DAYS
-        days = [self.past.end - WINDOW_DAYS * k for k in range(1, WINDOWS[budget.level] + 1)]
+        days = [self.past.end - WINDOW * k for k in range(1, WINDOWS[budget.effort] + 1)]
         kept = [d for d in days if d >= first]
         if not kept:
+            length = self.past.calendar.length
             raise DataError(
-                f"The events span {self.past.end - int(self.past.day.min())} days. Expected at least {MIN_HISTORY_DAYS + WINDOW_DAYS}: "
-                f"{MIN_HISTORY_DAYS} of history and a label window of {WINDOW_DAYS}. Give a longer period, or leave rerank out."
+                f"The events span {length(self.past.end - int(self.past.day.min()))}. Expected at least "
+                f"{length(MIN_HISTORY_DAYS + WINDOW)}: {length(MIN_HISTORY_DAYS)} of history and a label window of {length(WINDOW)}. "
+                "Give a longer period, or leave rerank out."
             )
         return kept
+
+    def _truths(self, days: list[int]) -> list[tuple[int, Truth]]:
+        """Return the label windows, of the users learned from if any of them has history before one; else of everyone."""
+        windows = [(day, truth_of(self.past, day, day + WINDOW)) for day in days]
+        if self.only is None:
+            return windows
+        own = [(day, truth.take(np.flatnonzero(np.isin(truth.users, self.only)))) for day, truth in windows]
+        return [(day, truth) for day, truth in own if len(truth.users)] or windows
 
     def _learn(self, days: list[int], rng: np.random.Generator, budget: Budget, n_trees: int, base: str | None) -> None:
         import lightgbm as lgb
 
         xs, ys = [], []
         names: tuple[str, ...] = ()
-        for day in days:
-            truth = truth_of(self.past, day, day + WINDOW_DAYS)
-            if self.only is not None:
-                truth = truth.take(np.flatnonzero(np.isin(truth.users, self.only)))
+        for day, truth in self._truths(days):
             pairs = self.pairs(truth.users, day)
             names = pairs.names
             per_user = np.diff(pairs.start)
             rows = np.repeat(np.arange(len(truth.users)), per_user)
             y = np.asarray(truth.items[rows, pairs.item]).ravel() > 0
-            keep = y | (rng.random(len(y)) < KEEP_NEGATIVES[budget.level])
+            keep = y | (rng.random(len(y)) < KEEP_NEGATIVES[budget.effort])
             if self.new_only:
                 keep &= pairs.x[:, pairs.names.index("is_own")] == 0
             xs.append(pairs.x[keep])
@@ -192,7 +198,7 @@ class Rerank(Ranker):
         more: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         if base is not None:
             more |= {"learning_rate": 0.02}  # at .05, continuing on one store's rows lost .011 NDCG@10
-        data = lgb.Dataset(x, y, feature_name=list(names))
+        data = lgb.Dataset(x, y, feature_name=[f"f{i}" for i in range(len(names))])
         start = None if base is None else lgb.Booster(model_str=base)
         booster = lgb.train(PARAMETERS | more, data, n_trees, init_model=start)
         self.text = booster.model_to_string()

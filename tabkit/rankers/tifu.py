@@ -51,7 +51,7 @@ class Tifu(Ranker):
         made = type(self)(**(settings or {}))._fit(past)
         history: tuple[Step, ...] = ()
         if settings is None and judge is not None:
-            options = ((f"own share {alpha}", made._mixed(alpha)) for alpha in ALPHAS[budget.level])
+            options = ((f"own share {alpha}", made._mixed(alpha)) for alpha in ALPHAS[budget.effort])
             made, history = contest(judge, options)
         size = made.vectors.nnz + made.near.nnz
         change = float(np.sqrt(made.vectors.power(2).sum()))

@@ -17,7 +17,7 @@ from tabkit.result import ListResult, Result, read_result
 REPORT = "report.html"
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: str | Path) -> Path:
     """Write ``report.html`` into a run folder, whole or not at all, from the files there and nothing else.
 
     Raises

@@ -46,7 +46,7 @@ class Reading:
     def styles(self) -> dict[str, str]:
         """The candidates that curves show, the champion first, each with its role: its line style."""
         chosen = self.result.chosen
-        roles = {chosen.adapted: "adapted", chosen.base: "base", chosen.baseline: "baseline"}
+        roles = {chosen.best_base: "base", chosen.adapted: "adapted", chosen.base: "base", chosen.baseline: "baseline"}
         scored = {c.name for c in self.scored}
         return {name: roles.get(name, "champion") for name in self.result.rivals if name in scored}
 

@@ -41,7 +41,7 @@ class Comparison:
     warnings: tuple[str, ...]
 
 
-def compare_runs(folders: Sequence[Path]) -> Comparison:
+def compare_runs(folders: Sequence[str | Path]) -> Comparison:
     """Read runs for comparison.
 
     Raises
@@ -51,7 +51,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     """
     if not folders:
         raise UsageError("No run folder given. Give at least one folder that `tabkit run` made.")
-    results = [(Path(folder), read_result(Path(folder))) for folder in folders]
+    results = [(Path(folder), read_result(folder)) for folder in folders]
     return Comparison(
         tuple(_row(folder, result) for folder, result in results), tuple(_warnings([r for _, r in results]))
     )

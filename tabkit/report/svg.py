@@ -75,6 +75,8 @@ def axis(
 
     >>> axis([0.61, 0.96]).ticks
     (0.6, 0.7, 0.8, 0.9)
+    >>> axis([3.1e-12, 4.2e-12]).ticks
+    (3.5e-12, 4e-12)
     """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     low, high = limits or ((min(finite), max(finite)) if finite else (0.0, 1.0))
@@ -85,7 +87,8 @@ def axis(
         low, high = low - pad * (high - low), high + pad * (high - low)
     step = _round_step(high - low, want)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return Axis(low, high, tuple(round(i * step, 12) for i in range(first, last + 1)))
+    digits = 9 - math.floor(math.log10(step))  # of the step: a loss may well be 1e-12
+    return Axis(low, high, tuple(round(i * step, digits) for i in range(first, last + 1)))
 
 
 def _round_step(reach: float, want: int) -> float:

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from tabkit.errors import UsageError
 from tabkit.files import write_text
+from tabkit.result.facts import SplitKind
 from tabkit.result.findings import Facts
 from tabkit.result.lists import ListFindings
 from tabkit.result.tables import TableFindings
@@ -63,7 +64,7 @@ class SourceFacts(Facts):
 class SplitFacts(Facts):
     """How rows were split."""
 
-    kind: Literal["random", "stratified", "grouped", "temporal", "given", "clock"]
+    kind: SplitKind | Literal["clock"]
     """The rule; ``clock`` for events."""
     holdout: float
     """Share held out."""
@@ -195,7 +196,7 @@ _ADAPTER: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminato
 
 def to_json(document: Facts) -> str:
     """Return facts as JSON text without NaN."""
-    return json.dumps(document.model_dump(mode="json"), indent=1, allow_nan=False)
+    return document.model_dump_json(indent=1)  # an undefined number, optional or not, is null
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -203,7 +204,7 @@ def write_result(folder: Path, result: Result) -> None:
     write_text(folder / RESULT, to_json(result))
 
 
-def read_result(run_folder: Path) -> Result:
+def read_result(run_folder: str | Path) -> Result:
     """Read a run folder's ``result.json``.
 
     Raises
@@ -211,6 +212,7 @@ def read_result(run_folder: Path) -> Result:
     UsageError
         The folder is missing or no run folder; the file is broken, of another format version, or does not fit.
     """
+    run_folder = Path(run_folder)
     path = run_folder / RESULT
     if not run_folder.is_dir():
         what = "is a file" if run_folder.exists() else "does not exist"

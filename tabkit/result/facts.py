@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 Task = Literal["binary", "multiclass", "regression", "ranking"]
+SplitKind = Literal["random", "stratified", "grouped", "temporal", "given"]
 Kind = Literal["baseline", "base", "adapted", "student"]
 Part = Literal["train", "valid", "holdout"]
 PARTS: tuple[Part, ...] = ("train", "valid", "holdout")
 Decision = Literal["adapt", "keep_base", "use_baseline", "not_enough_evidence"]
+GainState = Literal["worthwhile", "not_worthwhile", "not_settled"]
 Severity = Literal["error", "warning", "info"]
 CheckState = Literal["pass", "fail", "not_applicable"]
 
@@ -36,35 +38,50 @@ Number = Annotated[
 ]
 """A number that may be undefined: NaN in memory, null in JSON."""
 
+DOCUMENTED = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"additionalProperties": False})
+"""The schema describes every key, and refuses others; who reads an older or newer file ignores them."""
 
-@dataclass(frozen=True)
+
+def _none_if_undefined(value: float | None) -> float | None:
+    return None if value is None else _none_if_nan(value)
+
+
+MaybeNumber = Annotated[float | None, AfterValidator(_none_if_undefined)]
+"""A number that may not be there; one that is undefined is not there either."""
+
+
+@dataclass(frozen=True, config=DOCUMENTED)
 class Interval:
     """A value with its 95% interval."""
 
     value: Number
+    """The value."""
     low: Number
+    """Lower end of the interval."""
     high: Number
+    """Upper end of the interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=DOCUMENTED)
 class Block:
-    """A named part of a model: its parameters, how many of them training moved, and by how much.
-
-    ``trained`` counts the parameters that an optimiser (or a tree learner) was given and that moved at any
-    time. ``change`` is the L2 norm of returned minus base weights; 0.0 says the block is bit-equal to the base.
-    """
+    """A named part of a model: its parameters, how many of them training moved, and by how much."""
 
     name: str
+    """Its name."""
     total: int
+    """Its parameters."""
     trained: int
+    """Parameters that an optimiser (or a tree learner) was given and that moved at any time."""
     change: Number
+    """L2 norm of returned minus base weights; 0.0 says the block is bit-equal to the base."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=DOCUMENTED)
 class Proof:
     """What adaptation touched, block by block, measured on the weights themselves."""
 
     blocks: tuple[Block, ...]
+    """Every block of the model."""
 
     @property
     def trained_parameters(self) -> int:
@@ -77,42 +94,41 @@ class Proof:
         return sum(block.total for block in self.blocks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=DOCUMENTED)
 class Step:
-    """One point of a learning curve: losses after ``step`` epochs or trees. Step 0 is the untouched base."""
+    """One point of a learning curve."""
 
     step: int
-    train_loss: float | None
+    """Epochs, trees or trials before it; 0 is the untouched base."""
+    train_loss: MaybeNumber
+    """Loss on train; null if it was not measured."""
     valid_loss: Number
+    """Loss on valid."""
     stage: str = ""
+    """The stage of adaptation, or what was tried."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=DOCUMENTED)
 class Cost:
     """What making a candidate took on this machine."""
 
     seconds: float
+    """Wall seconds."""
     cpu_seconds: float
+    """CPU seconds."""
     peak_mb: float
+    """Peak memory in MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=DOCUMENTED)
 class Weights:
-    """The pretrained weights that a base was opened from.
-
-    Attributes
-    ----------
-    source
-        ``shipped``, or the file or folder they were read from.
-    sha256
-        Of the file that holds them, hex.
-    licence
-        Under which they may be used; ``not stated`` where nothing says.
-    tables
-        Fingerprints of the real tables that they were trained on, as far as they say so.
-    """
+    """The pretrained weights that a base was opened from."""
 
     source: str
+    """``shipped``, or the file or folder they were read from."""
     sha256: str
+    """Of the file that holds them, hex."""
     licence: str
+    """Under which they may be used; ``not stated`` if nothing says."""
     tables: tuple[str, ...] = ()
+    """Fingerprints of the real tables that they were trained on, as far as they say so."""

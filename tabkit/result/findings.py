@@ -11,12 +11,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tabkit.result.facts import (
+    DOCUMENTED,
     Block,
     CheckState,
     Cost,
     Decision,
+    GainState,
     Interval,
     Kind,
+    MaybeNumber,
     Number,
     Part,
     Severity,
@@ -28,7 +31,7 @@ from tabkit.result.facts import (
 class Facts(BaseModel):
     """A frozen group of facts; keys that this version does not know are ignored when it reads an older or newer file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(**DOCUMENTED, frozen=True, extra="ignore", protected_namespaces=())
 
 
 class MetricFacts(Facts):
@@ -69,9 +72,9 @@ class Calibration(Facts):
     """Bins by decile of the predicted probability."""
     ece: Number
     """Expected calibration error: mean distance between predicted and observed."""
-    slope: float | None
+    slope: MaybeNumber
     """Cox's calibration slope; 1 is ideal."""
-    intercept: float | None
+    intercept: MaybeNumber
     """Cox's calibration intercept; 0 is ideal."""
 
 
@@ -98,11 +101,11 @@ class CandidateFacts(Facts):
     """Why the harness refused it (its proof contradicts its how); null if it did not."""
     scores: dict[Part, dict[str, Interval]] = {}
     """Scores by part, then metric; empty if the candidate was refused."""
-    overfit_gap: float | None = None
+    overfit_gap: MaybeNumber = None
     """Train minus holdout on the primary metric; above zero if train looks better, whatever the metric's direction."""
-    excess_gap: float | None = None
+    excess_gap: MaybeNumber = None
     """Its overfit gap minus that of the chosen baseline."""
-    selection_optimism: float | None = None
+    selection_optimism: MaybeNumber = None
     """Valid minus holdout on the primary metric; above zero if valid looks better."""
     calibration: Calibration | None = None
     """Calibration on the holdout; binary tasks only."""
@@ -150,11 +153,13 @@ class Chosen(Facts):
     """Its own base, untouched."""
     baseline: str
     """The best baseline."""
+    best_base: str | None = None
+    """The best untouched base of all, whichever base was adapted."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names chosen, each once."""
-        return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline) if n))
+        return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline, self.best_base) if n))
 
 
 class Against(Facts):
@@ -170,11 +175,21 @@ class Against(Facts):
     """Lower end of its interval."""
     high: Number
     """Upper end of its interval."""
+    state: GainState = "not_settled"
+    """Whether the gain is shown to be worthwhile, shown not to be, or not settled."""
 
     @classmethod
-    def of(cls, name: str, role: str, gain: Interval) -> Against:
-        """Return the gain over an opponent as it is reported."""
-        return cls(name=name, role=role, gain=gain.value, low=gain.low, high=gain.high)
+    def of(cls, name: str, role: str, gain: Interval, worthwhile: float) -> Against:
+        """Return the gain over an opponent, and which of three states its interval shows.
+
+        Source: two one-sided tests, Schuirmann, *J. Pharmacokinet. Biopharm.* 1987.
+        """
+        state: GainState = "not_settled"
+        if gain.low > worthwhile:
+            state = "worthwhile"
+        elif gain.high < worthwhile:
+            state = "not_worthwhile"
+        return cls(name=name, role=role, gain=gain.value, low=gain.low, high=gain.high, state=state)
 
     @property
     def interval(self) -> Interval:
@@ -222,7 +237,9 @@ class Verdict(Facts):
     reason: str
     """The numbers behind it."""
     rows_needed: int | None = None
-    """More labelled rows that would likely settle it; null if that is not the question, or no reachable number would."""
+    """More labelled rows that would settle it in four of five cases; null if it is settled, or no reachable number would."""
+    rows_even_odds: int | None = None
+    """More labelled rows that would settle it in one of two cases."""
 
 
 class CheckOutcome(Facts):

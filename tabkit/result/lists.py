@@ -91,8 +91,8 @@ class ListFacts(Facts):
 
     cutoff: str
     """First day of the holdout window."""
-    days: int
-    """Days of a window."""
+    days: int | float
+    """Days of the holdout window: those asked for, or fewer if the events end before."""
     users: int
     """Users evaluated on the holdout."""
     truth_mean: Number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tabkit.result.facts import Interval, Number
+from tabkit.result.facts import Interval, MaybeNumber, Number
 from tabkit.result.findings import Facts, Findings
 
 
@@ -154,7 +154,7 @@ class Student(Facts):
     """Share of holdout rows on which both predict the same class, at the teacher's threshold; null for regression."""
     mean_difference: Number
     """Mean absolute difference of their probabilities on the holdout; of their predictions, in the target's unit, for regression."""
-    r2: float | None
+    r2: MaybeNumber
     """Share of the variance of the teacher's holdout predictions that the student's explain; null for classification."""
     speedup: float | None
     """Rows scored per CPU second, student over teacher."""
@@ -175,7 +175,7 @@ class TableFindings(Findings):
     """Permutation importance of the champion on the holdout; null if it was not measured."""
     ablations: tuple[Ablation, ...]
     """Ablations of the recipe."""
-    interval_coverage: float | None
+    interval_coverage: MaybeNumber
     """Regression: share of holdout targets inside the 90% intervals calibrated on valid."""
     prediction_interval: PredictionInterval | None = None
     """Regression: the champion's intervals around its predictions; null for other tasks."""

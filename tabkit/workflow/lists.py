@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ import polars as pl
 
 from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
-from tabkit.adapt.lists import Clock, Exam, adapt_rankers, clock_of, rerun
+from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.interactions import Events, Names, Truth, arrivals, as_date, events_of, truth_of
+from tabkit.data.interactions import WINDOW, Events, Names, Truth, arrivals, events_of, moments, stray, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count
@@ -114,18 +116,16 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
 
     def _where_fitted(self, final: Ranker, on_valid: ListScores) -> ListScores:
         """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
-        there = final.looking_at(self.clock.at(self.clock.cutoff - self.clock.days))
+        there = final.looking_at(self.clock.at(self.clock.cutoff - WINDOW))
         return on_valid if there is None else score_lists(there, self.windows.valid, self.question)
 
     def _earlier(self, by_name: Mapping[str, ListCandidate], choice: Choice) -> tuple[Cutoff, ...]:
         """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
         out = []
         alone = Question((self.terms.primary,), self.question.depth, self.question.new_only)
-        for back in range(1, self.cutoffs):
-            day = self.clock.cutoff - back * self.clock.days
-            self.watch("earlier cutoffs", (back - 1) / self.cutoffs, as_date(day))
-            if day - 2 * self.clock.days < self.clock.base_end:
-                break  # the base would have been made of the window itself
+        days = earlier_cutoffs(self.clock)[: self.cutoffs - 1]
+        for done, day in enumerate(days):
+            self.watch("earlier cutoffs", done / len(days), self.clock.past.calendar.date(day))
             truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
             scores = {
                 name: score_lists(rerun(by_name[name], past, self.runtime), truth, alone)
@@ -161,7 +161,7 @@ class ListRun:
         self.options, self.ranking = options, ranking
         self.budget = budget_of(options.budget, options.device)
         self.terms = terms = terms_of(self.plan, options, self.budget)
-        self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, options.budget, str(self.plan.path))
+        self.todo: tuple[Wanted, ...] = wanted_rankers(self.plan.recipe, self.budget.effort, str(self.plan.path))
         depth = max(LEAST_DEPTH, ranking.length)
         self.question = Question(tuple(terms.metrics), depth, ranking.new_only, ranking.margin, ranking.currency)
         self.parents: dict[str, Ranker] = {}
@@ -177,48 +177,102 @@ class ListRun:
         """
         plan, parent = self.plan, self._parent_bundle
         if parent is not None and data is None:
+            past = parent.ranker.past
             raise UsageError(
-                f"--base {self.options.base} needs the events since {as_date(parent.ranker.past.end)}: give --data FILE."
+                f"--base {self.options.base} needs the events since {past.calendar.date(past.end)}: give --data FILE."
             )
         self.options.watch("data", 0.0, "reading")
         given = input_of(plan, data, plan.recipe.sample, "--data FILE")
-        self.table: Table = read_table(plan, given, plan.recipe.where)
+        quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
+        self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
-        new = events_of(self.table.frame, _names(plan))
+        names = _names(plan)
+        self._leave_out()
         if parent is None:
-            self.events, self.clock = new, clock_of(new, self.ranking, self.options.seed)
+            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
+            self.events = events_of(self.table.frame, names, calendar)
+            self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed)
         else:
-            taken = take_on(parent, new)
+            taken = take_on(parent, events_of(self.table.frame, names, parent.ranker.past.calendar))
             self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
             self.parents = {taken.base: taken.ranker}
-            self.todo = wanted_on_top(taken.base, cold_items=self.ranking.cold_items)
+            self.todo = wanted_on_top(taken.base, self.todo)
         self.windows = self._windows()
         self.options.watch("data", 1.0, "")
 
+    def _leave_out(self) -> None:
+        """Set apart the lines that are no event, and say what is odd about the rest.
+
+        Raises
+        ------
+        DataError
+            A few lines lie so far after all others that every window would be theirs.
+        """
+        recipe, frame, notes = self.plan.recipe, self.table.frame, []
+        time, quantity = str(recipe.time), self.ranking.quantity
+        there = pl.Series([True]).new_from_index(0, frame.height)
+        for column in _key(self.plan):
+            there = there & frame[column].is_not_null()
+        if not there.all():
+            notes.append(f"{count(int((~there).sum()), 'line')} without {' or '.join(_key(self.plan))} were left out.")
+        if quantity is not None:
+            taken = (frame[quantity] > 0).fill_null(True)
+            notes.append(f"{count(int((there & ~taken).sum()), 'line')} whose {quantity} is not above 0 were left out.")
+            there = there & taken
+        lines = frame.filter(there)
+        if far := stray(lines, time):
+            raise DataError(
+                f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
+                f"where = \"{time} < '2025-01-01'\"."
+            )
+        if self.ranking.basket is None:
+            repeats = lines.height - lines.select(_key(self.plan)).n_unique()
+            if repeats:
+                notes.append(f"{count(repeats, 'line')} that repeat user, item and time of another were counted once.")
+        notes += [
+            f"{c} has values below 0: name it as quantity under [ranking] to leave returns out."
+            for c in _returns(self.plan, lines)
+        ]
+        if unit := moments(lines[time])[1]:
+            notes.append(unit)
+        self.note = " ".join(notes)
+        gone = frame.height - lines.height
+        self.table = replace(
+            self.table,
+            frame=lines,
+            rows=self.table.rows[there.to_numpy()],
+            n_out_of_scope=self.table.n_out_of_scope + gone,
+        )
+
     def _windows(self) -> Windows:
         clock, events, ranking, recipe = self.clock, self.events, self.ranking, self.plan.recipe
-        first = int(events.day.min())
+        date, first = events.calendar.date, int(events.day.min())
         if clock.base_end <= first or clock.cutoff + 1 > events.end:
             raise DataError(
-                f"Events run from {as_date(first)} to {as_date(events.end - 1)}. Expected some before {as_date(clock.base_end)}, where the "
-                f"bases end, and some from the cutoff {as_date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
+                f"Events run from {date(first)} to {date(events.end - 1)}. Expected some before {date(clock.base_end)}, where the "
+                f"bases end, and some from the cutoff {date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
             )
-        valid, holdout = (
-            truth_at(clock, events, start, ranking) for start in (clock.cutoff - clock.days, clock.cutoff)
-        )
+        possible = 1 + len(earlier_cutoffs(clock))
+        if self.options.cutoffs > possible:
+            raise UsageError(
+                f"--cutoffs {self.options.cutoffs}: there can be {possible}. Each is a window of its own, none is the one that choices "
+                f"are made on, and all begin after the bases' end, {date(clock.base_end)}. Ask for fewer, or raise base_days under "
+                "[ranking]."
+            )
+        valid, holdout = (truth_at(clock, events, start, ranking) for start in (clock.cutoff - WINDOW, clock.cutoff))
         for name, truth in (("valid", valid), ("holdout", holdout)):
             if len(truth.users) < MIN_EVALUATED:
                 raise DataError(
-                    f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {as_date(truth.start)}. "
+                    f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {date(truth.start)}. "
                     f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
                 )
-        asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, clock.days]
+        asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, WINDOW]
         key = json.dumps([*asked, ranking.new_only, ranking.cold_users, ranking.cold_items])
         key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
         return Windows(clock, valid, Sealed(holdout, key))
 
-    def find(self) -> ListOutcome:
-        """Carry out the procedure; fit what is bundled."""
+    def find(self, until_written: ExitStack) -> ListOutcome:
+        """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""
         runtime = Runtime(self.options.seed, self.budget, self.options.watch)
         found = find(ListArm(self, self.windows, runtime))
         champion = found.findings.champion
@@ -231,7 +285,7 @@ class ListRun:
     def about(self, outcome: ListOutcome) -> About:
         """Return what the result says of the events; rows of the parts are events, those evaluated users."""
         recipe, clock, days = self.plan.recipe, self.clock, self.events.day
-        start, end = clock.cutoff - clock.days, clock.cutoff + clock.days
+        start, end = clock.cutoff - WINDOW, clock.cutoff + WINDOW
         sizes = {
             "train": int((days < start).sum()),
             "valid": int(((days >= start) & (days < clock.cutoff)).sum()),
@@ -273,7 +327,8 @@ class ListRun:
             whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
         if ranking.cold_items:
             whom += " Lists are of items first taken in the window, among themselves."
-        bases = f"Bases end on {as_date(clock.base_end)}."
+        date, length = self.events.calendar.date, self.events.calendar.length
+        bases = f"Bases end on {date(clock.base_end)}."
         if parent is not None:
             bases = (
                 f"The base is the champion of a bundle made on {parent.created[:10]}, {parent.champion}, whose "
@@ -281,8 +336,8 @@ class ListRun:
                 f"{parent.new_users:,} new users and {parent.new_items:,} new items."
             )
         return (
-            f"A global clock: choices on the {clock.days} days from {as_date(start)}, by what was known before; the verdict on those from "
-            f"{as_date(clock.cutoff)}, by what was known then. {bases}{whom}"
+            f"A global clock: choices on the {length(WINDOW)} from {date(start)}, by what was known before; the verdict on those from "
+            f"{date(clock.cutoff)}, by what was known then. {bases}{whom}{f' {self.note}' if self.note else ''}"
         )
 
     def predictions(self, outcome: ListOutcome) -> pl.DataFrame:
@@ -304,8 +359,8 @@ class ListRun:
         """Return what goes into the bundle."""
         findings, ranker = outcome.findings, outcome.ranker
         save, vocabularies = saving_ranker(ranker)
-        champion = findings.candidate(findings.champion)
-        return {"bundle": Contents(champion, save, vocabularies, events_end=as_date(ranker.past.end))}
+        champion, end = findings.candidate(findings.champion), ranker.past.calendar.date(ranker.past.end)
+        return {"bundle": Contents(champion, save, vocabularies, events_end=end)}
 
     @property
     def rejects(self) -> pl.DataFrame:
@@ -314,6 +369,21 @@ class ListRun:
 
     def finish(self) -> None:
         """Nothing is left to remove."""
+
+
+def _key(plan: Plan) -> list[str]:
+    """Return the columns without which a line is no event."""
+    recipe = plan.recipe
+    return [str(recipe.id), recipe.target, str(recipe.time)]
+
+
+_QUANTITY = re.compile(r"(^|[^a-z])(qty|quantity|quantities|units?|amount|count)([^a-z]|$)", re.I)
+
+
+def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
+    """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
+    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
+    return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
 
 
 def _names(plan: Plan) -> Names:
@@ -331,6 +401,14 @@ def _names(plan: Plan) -> Names:
     )
 
 
+def earlier_cutoffs(clock: Clock) -> list[int]:
+    """Return the days on which earlier windows may begin, the latest first.
+
+    The window just before the cutoff is the one that choices were made on, and bases must not have seen any.
+    """
+    return list(range(clock.cutoff - 2 * WINDOW, clock.base_end - 1, -WINDOW))
+
+
 def truth_at(clock: Clock, events: Events, start: int, ranking: Ranking) -> Truth:
     """Return the in-scope items that in-scope users took in the window from ``start``.
 
@@ -339,7 +417,7 @@ def truth_at(clock: Clock, events: Events, start: int, ranking: Ranking) -> Trut
     events
         Those that hold the window: the past for a window before the cutoff, all for that of the holdout.
     """
-    end = start + clock.days
+    end = min(start + WINDOW, events.end)
     known = clock.at(start)
     truth = truth_of(known.extended(events.between(start, end)), start, end)
     if clock.whom is not None:

@@ -11,6 +11,7 @@ from tabkit.adapt import Watch
 from tabkit.adapt.runtime import silent
 from tabkit.data.source import DataLike
 from tabkit.errors import UsageError, nearest
+from tabkit.evaluate.checks import all_checks
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.metrics import resolve
 from tabkit.learner import Budget, Device
@@ -133,11 +134,12 @@ def terms_of(plan: Plan, options: Options, budget: Budget) -> Terms:
     Raises
     ------
     UsageError
-        An unknown metric, or one of another task.
+        An unknown metric, one of another task, or a check that cannot be loaded.
     """
     recipe = plan.recipe
     names = list(dict.fromkeys([recipe.metrics.primary, *recipe.metrics.report]))
     metrics = resolve(names, recipe.task, str(plan.path))
+    all_checks()  # one that cannot be loaded is refused now, not when the holdout is open
     price = CPU_HOUR_COST if recipe.value is None else recipe.value.cpu_hour_cost
     unit: Literal["row", "user"] = "user" if recipe.task == "ranking" else "row"
     return Terms(metrics, recipe.metrics.worthwhile, budget.resamples, options.seed, unit, price)
@@ -160,6 +162,12 @@ def options_for(recipe: Recipe, settings: Mapping[str, Any]) -> TableOptions | L
             chosen[name] = value
         elif name not in theirs:
             raise UsageError(f"run() knows no option '{name}'.{nearest(name, [*own, *theirs])}")
-        elif value is not None and value != theirs[name]:  # what asks for nothing may be there
+        elif _asks(value, theirs[name]):
             raise UsageError(_REFUSED[name].format(value=value, recipe=recipe.name, task=recipe.task))
     return kind(**chosen)
+
+
+def _asks(value: Any, default: Any) -> bool:
+    """Tell whether an option asks for something; a frame is not to be compared with anything."""
+    nothing = value is None or (isinstance(value, Mapping) and not value)
+    return not nothing and (default is None or value != default)

@@ -95,12 +95,12 @@ def _source_inputs(plan: Plan, here: Input, given: DataLike | None) -> list[tupl
     """Return each source with its rows: ``--source FILE`` in the place of the recipe's one, else the recipe's samples."""
     rules = plan.recipe.sources
     if given is not None:
-        opened = input_of(plan, given, None, "--source FILE")
         if len(rules) > 1:
             raise UsageError(
-                f"--source {opened.name}: {plan.recipe.name} names {len(rules)} source tables, and it is not said which one to "
-                "replace. Copy the recipe and keep one [source]."
+                f"--source: {plan.recipe.name} names {len(rules)} source tables, and it is not said which one to replace. "
+                "Copy the recipe and keep one [source]."
             )
+        opened = input_of(plan, given, None, "--source FILE")
         rule = rules[0] if rules else Source()
         return [(rule.model_copy(update={"name": opened.name}), opened)]
     return [(rule, input_of(plan, None, rule.sample, "--source FILE") if rule.sample else here) for rule in rules]

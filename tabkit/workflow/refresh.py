@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tabkit.adapt.lists import Clock, at_home
 from tabkit.bundle import ListBundle, load_bundle
-from tabkit.data.interactions import Events, as_date, join_events
-from tabkit.errors import DataError, UsageError, count
+from tabkit.data.interactions import WINDOW, Events, join_events
+from tabkit.errors import DataError, UsageError
 from tabkit.rankers.base import Ranker
 from tabkit.recipe import Plan
 from tabkit.result.lists import Parent
@@ -74,25 +74,25 @@ def take_on(parent: ListBundle, new: Events) -> Taken:
             f"--base: the bundle holds {parent.ranker.title}, which is fitted anew or not at all. Run "
             f"{parent.plan.recipe.name} on all events, without --base."
         )
-    end = joined.events.end
-    if end - past.end < 2 * ranking.days:
+    end, calendar = joined.events.end, past.calendar
+    if end - past.end < 2 * WINDOW:
         raise DataError(
-            f"New events run from {as_date(int(new.day.min()))} to {as_date(end - 1)}, {count(end - past.end, 'day')} after the "
-            f"parent's end. Expected at least {2 * ranking.days}: {ranking.days} to choose on, {ranking.days} to compare on. "
+            f"New events run from {calendar.date(int(new.day.min()))} to {calendar.date(end - 1)}, {calendar.length(end - past.end)} after the "
+            f"parent's end. Expected at least {calendar.length(2 * WINDOW)}: half to choose on, half to compare on. "
             "Wait for more, or run the recipe on all events."
         )
     whom = at_home(joined.past, ranking.home_stores) if ranking.home_stores else None
-    events, cutoff = joined.events, end - ranking.days
-    clock = Clock(events.before(cutoff), cutoff, ranking.days, past.end, joined.users[:0], 0, whom)
+    events, cutoff = joined.events, end - WINDOW
+    clock = Clock(events.before(cutoff), cutoff, past.end, joined.users[:0], 0, whom)
     facts = Parent(
         created=parent.manifest.created,
         seal=parent.seal,
         champion=parent.manifest.champion,
-        events_end=as_date(past.end),
+        events_end=calendar.date(past.end),
         events=len(past),
         new_events=len(new),
         new_users=len(events.users) - past.n_users,
         new_items=len(events.items) - past.n_items,
-        gap_days=int(new.day.min()) - past.end,
+        gap_days=round(calendar.days(int(new.day.min()) - past.end)),
     )
     return Taken(parent.manifest.model, ranker.learning_from(whom), events, clock, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from tabkit.bundle import ListBundle, TableBundle, load_bundle
 from tabkit.data.source import DataLike, open_input
 from tabkit.data.validate import CheckReport
 from tabkit.data.validate import check as check_table
+from tabkit.errors import UsageError
+from tabkit.files import only_writer
 from tabkit.recipe import load_recipe
 from tabkit.report import summary_html
 from tabkit.report.page import REPORT
@@ -73,13 +76,15 @@ def run(recipe: str | Path, data: DataLike | None = None, **settings: Unpack[Set
     options = options_for(plan.recipe, settings)
     work: Any = ListRun(plan, options) if isinstance(options, ListOptions) else TableRun(plan, options)
     folder = new_folder(options.out, work.plan)
-    work.read(data, folder)
-    outcome = work.find()
-    result = assemble(
-        work.plan, options, outcome.findings, work.about(outcome), time.perf_counter() - started, str(recipe)
-    )
-    write_run(folder, work.plan, result, work.predictions(outcome), work.rejects, work.bundles(outcome))
-    work.finish()
+    with ExitStack() as until_written:
+        if not until_written.enter_context(only_writer(folder)):
+            raise UsageError(f"--out {folder} is being made by another run. Wait for it, or choose another folder.")
+        work.read(data, folder)
+        outcome = work.find(until_written)
+        seconds = time.perf_counter() - started
+        result = assemble(work.plan, options, outcome.findings, work.about(outcome), seconds, str(recipe))
+        write_run(folder, work.plan, result, work.predictions(outcome), work.rejects, work.bundles(outcome))
+        work.finish()
     options.watch("bundle", 1.0, "")
     return Run(folder, result)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_rows
 from tabkit.errors import UsageError
-from tabkit.evaluate.folds import pool
+from tabkit.evaluate.folds import Fold, pool
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
+from tabkit.files import only_writer
 from tabkit.learner import Budget, budget_of
 from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
@@ -96,19 +99,32 @@ class TableRun:
                 "--distill needs one holdout and a valid part, and this recipe is measured over folds. Leave out --distill."
             )
 
-    def find(self) -> TableOutcome:
-        """Carry out the procedure, once or over folds; fit what is bundled."""
+    def find(self, until_written: ExitStack) -> TableOutcome:
+        """Carry out the procedure, once or over folds; fit what is bundled.
+
+        Parameters
+        ----------
+        until_written
+            What is held until the run folder is written: the place where folds are kept.
+        """
         options, plan, split = self.options, self.plan, self.splits[0]
         self.arm = arm = self.procedure.on(split, options.watch, distill=options.distill)
         if len(self.splits) == 1:
             found = find(arm)
         else:
-            self.kept = folder_of(self.procedure, self.place)
-            folds = measure_folds(self.procedure, self.splits, self.kept, options.jobs, options.watch)
             frame = self.rows.labelled.frame
+            folds = self._folds(until_written)
             found, split = pool(plan, frame, arm.encoder.encode(frame), folds, self.terms)
         options.watch("bundle", 0.0, found.findings.champion)
         return TableOutcome(found, split, self._models(found, arm))
+
+    def _folds(self, until_written: ExitStack) -> tuple[Fold, ...]:
+        """Measure every fold; if another run of the very same procedure is under way, keep them in a place of its own."""
+        self.kept = folder_of(self.procedure, self.place)
+        if not until_written.enter_context(only_writer(self.kept)):
+            self.kept = self.kept.with_name(f"{self.kept.name}-{os.getpid()}")
+            until_written.callback(shutil.rmtree, self.kept, ignore_errors=True)
+        return measure_folds(self.procedure, self.splits, self.kept, self.options.jobs, self.options.watch)
 
     def _models(self, found: TableFound, arm: TableArm) -> dict[str, tuple[CandidateFacts, Model]]:
         """Return what is bundled: procedures run again on all rows, or the very models that were measured."""

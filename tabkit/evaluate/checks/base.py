@@ -21,6 +21,7 @@ from tabkit.recipe import Plan
 from tabkit.result import Calibration, CheckOutcome, Interval, Kind, Part
 from tabkit.result.facts import CheckState, Severity
 from tabkit.result.lists import Lift
+from tabkit.result.tables import ColumnImportance
 
 Finding = tuple[CheckState, str]
 """What a check found, and the sentence with its number."""
@@ -79,6 +80,10 @@ class TableEvidence(Evidence):
         The champion's score and the rows of each group, by sensitive column.
     source
         What bases were pretrained on.
+    over_nothing
+        What the champion's decisions pay above those of the prior, per ``per`` decisions; None if they have no price.
+    importance
+        What shuffling each column costs the champion on the holdout.
     """
 
     wording = Wording(
@@ -102,6 +107,8 @@ class TableEvidence(Evidence):
     envelopes: Mapping[str, str]
     groups: Mapping[str, Mapping[str, tuple[float, int]]]
     source: Features | None = None
+    over_nothing: Interval | None = None
+    importance: tuple[ColumnImportance, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Find the checks: the classes of this package's files, then the entry points of packages outside tabkit."""
+"""Find the checks: the classes of this package's files, then the plugins of packages outside tabkit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from functools import cache
+from typing import Any, TypeGuard
 
 from tabkit.errors import UsageError
 from tabkit.evaluate.checks.base import Check, Evidence
+from tabkit.plugins import Plugin, clash, plugins
 from tabkit.result import CheckOutcome
 
 GROUP = "tabkit.checks"
@@ -19,6 +20,7 @@ GROUP = "tabkit.checks"
 AnyCheck = type[Check[Any]]
 
 
+@cache
 def all_checks() -> tuple[AnyCheck, ...]:
     """Return every check, in the order in which they are run.
 
@@ -30,16 +32,14 @@ def all_checks() -> tuple[AnyCheck, ...]:
     UsageError
         An outside check has the code of another, or cannot be loaded.
     """
-    by_code: dict[str, AnyCheck] = {}
+    origins: dict[str, str] = {}
+    checks: dict[str, AnyCheck] = {}
     for check, origin in (*_shipped(), *_outside()):
-        other = by_code.setdefault(check.code, check)
-        if other is not check:
-            raise UsageError(
-                f"Two checks have the code '{check.code}': {_path(other)} and {_path(check)}{origin}. "
-                "Rename one, or uninstall its package."
-            )
-    order = [check for check in by_code.values() if not check.before]
-    for check in by_code.values():
+        if check.code in checks:
+            raise clash("checks", check.code, origins[check.code], origin)
+        checks[check.code], origins[check.code] = check, origin
+    order = [check for check in checks.values() if not check.before]
+    for check in checks.values():
         if check.before:
             at = next((i for i, other in enumerate(order) if other.code == check.before), len(order))
             order.insert(at, check)
@@ -56,31 +56,21 @@ def _shipped() -> Iterator[tuple[AnyCheck, str]]:
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         for value in vars(importlib.import_module(info.name)).values():
             if _is_check(value) and value.__module__ == info.name:
-                yield value, ""
+                yield value, f"{value.__module__}.{value.__qualname__}"
 
 
 def _outside() -> Iterator[tuple[AnyCheck, str]]:
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        origin = f", an entry point of {_package_of(point)}"
-        try:
-            check = point.load()
-        except (ImportError, AttributeError) as problem:
-            raise UsageError(f"{point.value}{origin}, cannot be loaded: {problem}.") from None
-        if not _is_check(check):
-            raise UsageError(f"{point.value}{origin}, is no subclass of Check that defines find.")
-        lacking = [name for name in ("code", "title", "severity", "question") if not getattr(check, name, "")]
-        if lacking:
-            raise UsageError(f"{point.value}{origin}, lacks {', '.join(lacking)}.")
-        yield check, origin
+    for plugin in plugins(GROUP, {}).values():
+        yield _loaded(plugin), str(plugin)
 
 
-def _is_check(value: object) -> bool:
+def _loaded(plugin: Plugin) -> AnyCheck:
+    check = plugin.load(_is_check, "a subclass of Check that defines find")
+    lacking = [name for name in ("code", "title", "severity", "question") if not getattr(check, name, "")]
+    if lacking:
+        raise UsageError(f"{plugin}, lacks {', '.join(lacking)}.")
+    return check
+
+
+def _is_check(value: Any) -> TypeGuard[AnyCheck]:
     return isinstance(value, type) and issubclass(value, Check) and not inspect.isabstract(value)
-
-
-def _path(check: AnyCheck) -> str:
-    return f"{check.__module__}.{check.__qualname__}"
-
-
-def _package_of(point: EntryPoint) -> str:
-    return f"the package '{point.dist.name}'" if point.dist is not None else "another package"

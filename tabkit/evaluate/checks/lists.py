@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tabkit.data.interactions import Codes, as_date
+from tabkit.data.interactions import WINDOW, Codes
 from tabkit.data.windows import canary, features, kin_features
 from tabkit.errors import count
 from tabkit.evaluate.checks.base import Finding, ListCheck, ListEvidence
@@ -30,7 +30,7 @@ class TooFewUsers(ListCheck):
         """Fail under :data:`MIN_USERS`."""
         truth = evidence.truth
         n = len(truth.users)
-        text = f"{n:,} users have history before {as_date(truth.start)} and take something within {truth.end - truth.start} days"
+        text = f"{n:,} users have history before {truth.calendar.date(truth.start)} and take something within {truth.calendar.length(truth.end - truth.start)}"
         if n < MIN_USERS:
             return "fail", (
                 f"{text}; under {MIN_USERS} no ranker can be told from another. "
@@ -49,13 +49,31 @@ class Clock(ListCheck):
 
     def find(self, evidence: ListEvidence) -> Finding:
         """Fail if the two overlap."""
-        last, start = int(evidence.past.day.max()), evidence.truth.start
-        if last >= start:
-            return (
-                "fail",
-                f"Models saw events until {as_date(last)}, past the first day of the holdout, {as_date(start)}.",
+        days = int(evidence.past.day.max()), evidence.truth.start
+        last, start = (evidence.truth.calendar.date(day) for day in days)
+        if days[0] >= days[1]:
+            return "fail", f"Models saw events until {last}, past the first day of the holdout, {start}."
+        return "pass", f"Models saw events until {last}; the holdout begins on {start}."
+
+
+class ShortWindow(ListCheck):
+    """Compare the holdout window with the one that the recipe asks about."""
+
+    code = "short_window"
+    title = "Short holdout window"
+    severity = "warning"
+    question = "Do the events cover the whole window that the recipe asks about?"
+
+    def find(self, evidence: ListEvidence) -> Finding:
+        """Fail if the events end before the window does."""
+        truth, length = evidence.truth, evidence.truth.calendar.length
+        had, asked = length(truth.end - truth.start), length(WINDOW)
+        if truth.end - truth.start < WINDOW:
+            return "fail", (
+                f"The events end {had} after the cutoff, and the recipe asks about {asked}: the figures are those of a window of "
+                f"{had}. Set an earlier cutoff, or wait for more events."
             )
-        return "pass", f"Models saw events until {as_date(last)}; the holdout begins on {as_date(start)}."
+        return "pass", f"The events cover the whole window of {asked}."
 
 
 class FeatureCanary(ListCheck):

@@ -118,7 +118,7 @@ class PublicBase(Model):
         """Take train rows as the context; nothing is trained and nothing chosen. See :meth:`Model.adapt`."""
         if how not in self.hows:
             raise ValueError(f"{self.extra} knows {sorted(self.hows)}, not {how!r}")
-        table = Table.of(train, MEMBERS[budget.level], CONTEXT_ROWS[budget.level])
+        table = Table.of(train, MEMBERS[budget.effort], CONTEXT_ROWS[budget.effort])
         note = (
             f"answers from {len(table.y):,} of {len(train):,} train rows, {table.members} members; "
             "a bundle of it holds those rows and the weights, whose licence goes with them"

@@ -151,7 +151,7 @@ class _Job:
 
     def chosen(self, how: str) -> Fitted:
         """Train, and choose on valid: augmentation, epochs, and how far to go from the base."""
-        augment = self.budget.level != "quick" and how != "scratch" and self._augmentation_helps()
+        augment = self.budget.effort != "quick" and how != "scratch" and self._augmentation_helps()
         best = self._run(augment=augment)
         if how == "scratch":
             alpha, loss = 1.0, best.valid_loss

@@ -7,7 +7,7 @@ from tabkit.report.numbers import known, number
 from tabkit.report.pieces import Piece, Section
 from tabkit.report.reading import Reading, listed
 from tabkit.report.svg import aside
-from tabkit.result import Planned
+from tabkit.result import Against, Planned
 
 _TITLE = "Did adapting pay?"
 
@@ -36,10 +36,13 @@ def _sentence(reading: Reading, planned: Planned) -> str:
         verb = "gained" if change > 0 else "lost" if change else "neither gained nor lost"
         size = f" {number(abs(change))}" if change else ""
         gains.append(f"{verb}{size} {reading.metric_name} against {reading.title(a.name)}")
-    shown = sum(a.low > bar for a in planned.against)
-    which = _which_gains(len(planned.against), shown)
+    # The states are read off the bounds: a result of an earlier version has none.
+    states = [Against.of(a.name, a.role, a.interval, bar).state for a in planned.against]
+    n, below = len(states), states.count("not_worthwhile")
+    which = _which_gains(n, states.count("worthwhile"))
     above = f"the {number(bar)} that would matter" if bar else "zero"
-    return f"{reading.title(planned.candidate)} {listed(gains)}; {which} shown to be above {above}."
+    rest = f"; {_which_gains(n, below)} shown to be below" if below else ""
+    return f"{reading.title(planned.candidate)} {listed(gains)}; {which} shown to be above {above}{rest}."
 
 
 def _which_gains(n: int, shown: int) -> str:
