@@ -86,7 +86,7 @@ def score(  # noqa: PLR0913 (the options of the verb)
     rejects_path = Path(rejects) if rejects is not None else target.with_name(f"{target.name}.rejects.csv")
     source = open_input(data, loaded.plan.schema.dialect)
     _check_places(target, rejects_path, source, Path(bundle))
-    if target.exists() and not force:
+    if target.exists() and not (force or resume):
         raise UsageError(f"--out {target} exists already. Choose another name, or give --force to write over it.")
     with only_writer(target) as alone:
         if not alone:

@@ -11,7 +11,7 @@ from events import arriving, checkerboard, coded, habits
 from scipy import sparse
 
 import tabkit.data.interactions as interactions
-from tabkit.data.interactions import Events, as_day, load_events, save_events, truth_of, vocabulary_json
+from tabkit.data.interactions import Calendar, Events, load_events, save_events, truth_of, vocabulary_json
 from tabkit.errors import DataError
 from tabkit.evaluate.lists import only_among
 from tabkit.evaluate.proof import against_rule
@@ -243,5 +243,5 @@ def test_proof_rules_of_rankers_can_fail() -> None:
 
 
 def test_day_numbers() -> None:
-    assert as_day("1970-01-02") == 1
+    assert Calendar().day_at(86_400) == 1 and Calendar().date(1) == "1970-01-02"
     assert sparse.issparse(checkerboard().counts)

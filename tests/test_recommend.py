@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import timedelta
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +16,7 @@ from events import NAMES, arriving, coded, habits, shop_recipe
 import tabkit
 from tabkit.adapt.lists import clock_of
 from tabkit.bundle import Contents, ListBundle, load_bundle, save_bundle, saving_ranker
-from tabkit.data.interactions import as_date, as_day, events_of
+from tabkit.data.interactions import WINDOW, events_of
 from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.learner import BUDGETS
 from tabkit.rankers.base import Ranker, ranker_class
@@ -62,7 +63,7 @@ def save_ranker(folder: Path, plan: Plan, ranker: Ranker, base: str, how: str) -
         versions={},
     )
     save, vocabularies = saving_ranker(ranker)
-    save_bundle(folder, plan, Contents(candidate, save, vocabularies, events_end=as_date(ranker.past.end)), result, "")
+    save_bundle(folder, plan, Contents(candidate, save, vocabularies, events_end=ranker.past.calendar.date(ranker.past.end)), result, "")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_scoring_knows_users_and_gives_strangers_what_is_popular(
     again = pl.read_parquet(tmp_path / "again.parquet")
     assert again.sort("user", "rank").equals(lists.sort("user", "rank"))
 
-    def killed(rows: int) -> None:
+    def killed(rows: int, total: int) -> None:
         if rows > 8:
             raise KeyboardInterrupt
 
@@ -135,8 +136,9 @@ def test_scoring_knows_users_and_gives_strangers_what_is_popular(
 def test_bundle_is_sealed_and_holds_no_pickle(finished: tuple[Path, ListResult, pl.DataFrame], tmp_path: Path) -> None:
     run, result, frame = finished
     bundle = lists_in(run / "bundle")
-    assert bundle.manifest.events_end == as_date(bundle.ranker.past.end)
-    assert bundle.ranker.past.end == as_day(str(frame["day"].max())) + 1
+    past = bundle.ranker.past
+    assert bundle.manifest.events_end == past.calendar.date(past.end)
+    assert past.calendar.date(past.end) == str(frame["day"].max() + timedelta(1))
     assert {p.suffix for p in (run / "bundle").rglob("*") if p.is_file()} <= {
         ".json",
         ".toml",
@@ -169,7 +171,7 @@ def test_new_only_lists_nothing_the_user_had(tmp_path: Path) -> None:
 
 def test_cold_users_have_their_weeks_and_no_part_in_the_bases(tmp_path: Path) -> None:
     events = coded(habits())
-    clock = clock_of(events, Ranking(cold_users=0.25, cold_weeks=2), seed=0)
+    clock = clock_of(events, events.end - WINDOW, Ranking(cold_users=0.25, cold_weeks=2), seed=0)
     assert len(clock.cold) == 15
     assert not np.isin(clock.source().user, clock.cold).any()
     past = clock.at(clock.cutoff)
