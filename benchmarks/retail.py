@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.derive import derive
-from tabkit.data.interactions import Events, Names, Truth, arrivals, as_day, events_of, truth_of
+from tabkit.data.event_table import Names, events_of
+from tabkit.data.interactions import Events, Truth, arrivals, as_day, truth_of
 from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
 from tabkit.evaluate.lists import ListScores, Question, only_among, only_new, score_lists

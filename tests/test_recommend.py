@@ -15,7 +15,8 @@ from events import NAMES, arriving, coded, habits, shop_recipe
 import tabkit
 from tabkit.adapt.lists import clock_of
 from tabkit.bundle import Contents, ListBundle, load_bundle, save_bundle, saving_ranker
-from tabkit.data.interactions import as_date, as_day, events_of
+from tabkit.data.event_table import events_of
+from tabkit.data.interactions import as_date, as_day
 from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.learner import BUDGETS
 from tabkit.rankers.base import Ranker, ranker_class
