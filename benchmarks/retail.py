@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.derive import derive
-from tabkit.data.interactions import Events, Names, Truth, arrivals, as_day, events_of, truth_of
+from tabkit.data.event_table import Names, events_of
+from tabkit.data.interactions import Events, Truth, arrivals, truth_of
 from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
 from tabkit.evaluate.lists import ListScores, Question, only_among, only_new, score_lists
@@ -64,8 +65,13 @@ def load(households: int | None = None) -> Events:
     return events_of(frame, names)
 
 
+def day_of(cutoff: str) -> int:
+    """Return the day of the models' clock, which are days since 1970-01-01 where a window has 28."""
+    return int(np.datetime64(cutoff, "D").astype(int))
+
+
 def window(events: Events, cutoff: str) -> tuple[Events, Truth]:
-    day = as_day(cutoff)
+    day = day_of(cutoff)
     return events.before(day), truth_of(events, day, day + DAYS)
 
 
@@ -162,7 +168,7 @@ def discovery(events: Events) -> None:
 
 def cold(events: Events) -> None:
     """Rank products first sold in the window for each household, by what is known of the products' kin."""
-    day = as_day(MAIN)
+    day = day_of(MAIN)
     past, truth = window(events, MAIN)
     truth = only_among(truth, arrivals(events, day, day + DAYS))
     assert truth.among is not None
@@ -198,7 +204,7 @@ def cold(events: Events) -> None:
 
 
 def speed(events: Events) -> None:
-    day = as_day(MAIN)
+    day = day_of(MAIN)
     past = events.before(day)
     old, new = events.before(day - 56), events.between(day - 56, day)
     _, seconds = timed(lambda: Counts(90)._count(old.extended(new)))
@@ -226,7 +232,7 @@ def stores(events: Events) -> None:
     """Continue the chain's re-ranker on one store's households; compare on their next four weeks."""
     metric = METRICS["ndcg@10"]
     past, truth = window(events, MAIN)
-    parent = learned(past.before(as_day(MAIN) - 84))
+    parent = learned(past.before(day_of(MAIN) - 84))
     base = parent.looking_at(past)
     baskets = pl.DataFrame({"user": past.user, "store": past.store, "basket": past.basket}).unique("basket")
     home = (

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -147,6 +147,28 @@ def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None
             ) from None
 
 
+class _Totals(TypedDict):
+    """Rows of the finished chunks."""
+
+    scored: int
+    rejected: int
+
+
+class _Job(TypedDict):
+    """What parts belong to: those of another job must not be gone on with."""
+
+    bundle: str
+    files: list[list[str | int]]
+    chunk_rows: int
+
+
+class _State(_Totals):
+    """What ``state.json`` holds."""
+
+    job: _Job
+    finished: int
+
+
 @dataclass
 class _Parts:
     """Finished chunks on disk, beside the output; ``state.json`` says what they are parts of."""
@@ -154,16 +176,16 @@ class _Parts:
     folder: Path
     out: Path
     rejects: Path
-    state: dict[str, Any]
+    state: _State
     finished: int
 
     @classmethod
     def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
         folder = out.with_name(f".{out.name}.parts")
-        files = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
+        files: list[list[str | int]] = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
         if source.frame is not None:
             files = [["frame", source.frame.height, int(source.frame.hash_rows().sum() % 2**63)]]
-        job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
+        job: _Job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
         state_file = folder / "state.json"
         try:
             if resume:
@@ -185,10 +207,10 @@ class _Parts:
                 f"--out {out} cannot be written ({problem.strerror}: {problem.filename}). Choose another place."
             ) from None
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> _Totals:
         return {"scored": self.state["scored"], "rejected": self.state["rejected"]}
 
-    def add(self, number: int, scores: Scores, totals: dict[str, int]) -> None:
+    def add(self, number: int, scores: Scores, totals: _Totals) -> None:
         """Write one chunk; it counts once ``state.json`` says so."""
         scores.answers.write_parquet(self.folder / f"{number:06d}.scored.parquet")
         scores.rejects.write_parquet(self.folder / f"{number:06d}.rejects.parquet")
@@ -198,7 +220,7 @@ class _Parts:
     def _save_state(self) -> None:
         write_text(self.folder / "state.json", json.dumps(self.state))
 
-    def finish(self, totals: dict[str, int], bundle: Bundle) -> None:
+    def finish(self, totals: _Totals, bundle: Bundle) -> None:
         """Turn the parts into the output and the rejects, each in one rename, and remove them."""
         n = self.state["finished"]
         empty = pl.read_parquet(self.folder / "000000.scored.parquet")[:0] if n else bundle.empty()

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tabkit.data.interactions import Events, Names, events_of
+from tabkit.data.event_table import Names, events_of
+from tabkit.data.interactions import Events
 
 NAMES = Names("user", "item", "day", "basket", "store", "price", ("kind", "maker"))
 

@@ -12,7 +12,8 @@ import pytest
 from events import NAMES, habits
 
 import tabkit
-from tabkit.data.interactions import Calendar, events_of, moments, stray
+from tabkit.data.event_table import events_of, moments, stray
+from tabkit.data.interactions import Calendar
 from tabkit.errors import DataError, UsageError
 from tabkit.workflow.run import Run
 

@@ -21,9 +21,10 @@ import tabkit
 from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.folds import _blended_alone, _named, corrected_t, pool
+from tabkit.evaluate.folds import corrected_t, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
+from tabkit.evaluate.roles import blended_alone, named
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Recipe, load_recipe
 from tabkit.result import Chosen
@@ -204,10 +205,10 @@ def test_a_blend_that_found_no_weight_for_a_kind_is_the_blend_without_it() -> No
     )
     two = findings("icl_full", "linear", {"linear": True, "blend_baselines": True, "blend_bases": True, "lgbm": False})
     one = findings("icl_full", "linear", {"linear": True, "blend_baselines": True})
-    assert [_named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
-    assert [_named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
-    assert _named("lgbm")(two) is None and _named("linear")(two) == "linear"
-    assert [_blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
+    assert [named("blend_all")(c) for c in (three, two, one)] == ["blend_all", "blend_bases", "blend_baselines"]
+    assert [named("blend_bases")(c) for c in (three, two, one)] == ["blend_bases", "blend_bases", "blend_baselines"]
+    assert named("lgbm")(two) is None and named("linear")(two) == "linear"
+    assert [blended_alone(c) for c in (three, two)] == ["blend_baselines", "linear"]
 
 
 def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from events import arriving, coded, habits, shop_recipe
 
 from tabkit.adapt import Runtime
 from tabkit.adapt.lists import clock_of
-from tabkit.data.interactions import Codes, Truth
+from tabkit.data.interactions import WINDOW, Codes, Truth
 from tabkit.evaluate.choice import Choice
 from tabkit.evaluate.lists import ListScores, Prepared
 from tabkit.learner import BUDGETS
@@ -155,7 +155,7 @@ def test_a_clock_that_knows_the_window_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranking", [Ranking(), Ranking(cold_users=0.25), Ranking(store="store", home_stores=[2])])
 def test_the_clock_holds_the_past_and_refuses_to_look_ahead(ranking: Ranking) -> None:
     events = coded(habits())
-    clock = clock_of(events, ranking, seed=0)
+    clock = clock_of(events, events.end - WINDOW, ranking, seed=0)
     assert (events.day >= clock.cutoff).any()
     assert clock.past.day.max() < clock.cutoff and clock.past.end == clock.cutoff
     assert len(clock.past) == (events.day < clock.cutoff).sum()

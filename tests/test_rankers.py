@@ -11,7 +11,8 @@ from events import arriving, checkerboard, coded, habits
 from scipy import sparse
 
 import tabkit.data.interactions as interactions
-from tabkit.data.interactions import Calendar, Events, load_events, save_events, truth_of, vocabulary_json
+from tabkit.data.event_files import load_events, save_events, vocabulary_json
+from tabkit.data.interactions import Calendar, Events, truth_of
 from tabkit.errors import DataError
 from tabkit.evaluate.lists import only_among
 from tabkit.evaluate.proof import against_rule

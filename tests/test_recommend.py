@@ -16,7 +16,8 @@ from events import NAMES, arriving, coded, habits, shop_recipe
 import tabkit
 from tabkit.adapt.lists import clock_of
 from tabkit.bundle import Contents, ListBundle, load_bundle, save_bundle, saving_ranker
-from tabkit.data.interactions import WINDOW, events_of
+from tabkit.data.event_table import events_of
+from tabkit.data.interactions import WINDOW
 from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.learner import BUDGETS
 from tabkit.rankers.base import Ranker, ranker_class
@@ -63,7 +64,13 @@ def save_ranker(folder: Path, plan: Plan, ranker: Ranker, base: str, how: str) -
         versions={},
     )
     save, vocabularies = saving_ranker(ranker)
-    save_bundle(folder, plan, Contents(candidate, save, vocabularies, events_end=ranker.past.calendar.date(ranker.past.end)), result, "")
+    save_bundle(
+        folder,
+        plan,
+        Contents(candidate, save, vocabularies, events_end=ranker.past.calendar.date(ranker.past.end)),
+        result,
+        "",
+    )
 
 
 @pytest.fixture(scope="module")

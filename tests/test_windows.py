@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from events import NAMES, coded, habits
 
-from tabkit.data.interactions import Codes, Events, events_of
+from tabkit.data.event_table import events_of
+from tabkit.data.interactions import Codes, Events
 from tabkit.data.windows import KIN_DECAY, KIN_PRIOR, FeatureFunction, Kin, canary, features, kin_features
 
 

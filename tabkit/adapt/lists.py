@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt.runtime import Runtime, Wanted, measured
-from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Codes, Events, Truth, day_after
+from tabkit.data.event_table import day_after
+from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
 from tabkit.rankers.base import Judge, ListCandidate, Ranker, ranker_class
 from tabkit.recipe import Ranking

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tabkit.adapt.candidates import licence_note
 from tabkit.adapt.runtime import Runtime, Wanted, measured
 from tabkit.data.encode import Features
 from tabkit.data.target import to_scale
-from tabkit.learner import Budget, Cost, Kind, candidate_name, candidate_parts
+from tabkit.learner import Budget, Cost, Kind, Settings, candidate_name, candidate_parts
 from tabkit.models.base import Model, TableCandidate, model_class
 from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
 from tabkit.models.parts.bagged import Bagged
@@ -77,7 +76,7 @@ class Origins:
             runtime.watch(stage, 1.0, "")
         return self._bases[base]
 
-    def of_name(self, name: str, settings: Mapping[str, Any]) -> Model:
+    def of_name(self, name: str, settings: Settings) -> Model:
         """Return what a candidate begins from, by its name; a blend begins from its members' origins."""
         base, how = candidate_parts(name)
         if base != "blend":

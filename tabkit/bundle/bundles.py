@@ -19,8 +19,9 @@ from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.encode import Encoder
+from tabkit.data.event_files import load_events, save_events, vocabulary_json
 from tabkit.data.frames import as_given, values_of
-from tabkit.data.interactions import WINDOW, arrivals, load_events, save_events, vocabulary_json
+from tabkit.data.interactions import WINDOW, arrivals
 from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
 from tabkit.data.target import band
 from tabkit.data.validate import needed_columns

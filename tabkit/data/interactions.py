@@ -6,10 +6,8 @@ Rows are sorted by day; :meth:`Events.before` is how a model gets to see the pas
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -83,20 +81,6 @@ class Calendar:
     def days(self, days: int) -> float:
         """Return days of the clock in days of the calendar."""
         return days * self.tick / SECONDS_A_DAY
-
-
-@dataclass(frozen=True)
-class Names:
-    """The roles of the columns of an event table."""
-
-    user: str
-    item: str
-    time: str
-    basket: str | None = None
-    store: str | None = None
-    price: str | None = None
-    attributes: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,14 +278,14 @@ def join_events(past: Events, more: Events) -> Joined:
         pl.concat([getattr(past, name), getattr(more, name).alias(getattr(past, name).name)]).unique().sort()
         for name in ("users", "items", "stores")
     )
-    known = past.attributes.with_columns(_codes(past.items, items).alias("item code"))
-    additions = more.attributes.with_columns(_codes(more.items, items).alias("item code"))
+    known = past.attributes.with_columns(codes_of(past.items, items).alias("item code"))
+    additions = more.attributes.with_columns(codes_of(more.items, items).alias("item code"))
     additions = additions.filter(~pl.col("item code").is_in(known["item code"].implode()))
     attributes = pl.concat([known, additions], how="vertical_relaxed").sort("item code").drop("item code")
 
     def recoded(events: Events, first_basket: int) -> Events:
         place = {
-            name: _codes(getattr(events, f"{name}s"), whole).to_numpy()
+            name: codes_of(getattr(events, f"{name}s"), whole).to_numpy()
             for name, whole in (("user", users), ("item", items), ("store", stores))
         }
         store = np.where(events.store < 0, -1, place["store"][events.store]) if len(stores) else events.store
@@ -320,7 +304,7 @@ def join_events(past: Events, more: Events) -> Joined:
     before = recoded(past, 0)
     after = recoded(more, int(past.basket.max()) + 1 if len(past) else 0)
     whole = before.extended(after)
-    return Joined(before, whole, _codes(past.users, users).to_numpy(), _codes(past.items, items).to_numpy())
+    return Joined(before, whole, codes_of(past.users, users).to_numpy(), codes_of(past.items, items).to_numpy())
 
 
 def truth_of(events: Events, start: int, end: int) -> Truth:
@@ -336,155 +320,14 @@ def arrivals(events: Events, start: int, end: int) -> npt.NDArray[np.bool_]:
     return np.asarray(~events.before(start).known & events.between(start, end).known)
 
 
-def moments(times: pl.Series) -> tuple[pl.Series, str]:
-    """Return seconds since 1970-01-01, and what whole numbers were taken for; nothing is said of dates and times.
-
-    Raises
-    ------
-    DataError
-        Numbers that can be no time of events.
-    """
-    if times.dtype.is_temporal():
-        return times.cast(pl.Datetime("us")).dt.epoch("s"), ""
-    latest = times.cast(pl.Float64).max()
-    assert isinstance(latest, float)
-    for unit, (least, per_second) in _UNITS.items():
-        if latest >= least and (unit != "days" or latest <= _MOST_DAYS):
-            note = "" if unit == "seconds" else f"Times are taken for {unit} since 1970-01-01."
-            seconds = (
-                times.cast(pl.Float64) / per_second if times.dtype.is_float() or per_second < 1 else times // per_second
-            )
-            return seconds.cast(pl.Float64).floor().cast(pl.Int64), note
-    raise DataError(
-        f"Column '{times.name}' holds numbers up to {latest:,.0f}, which are neither seconds nor days since 1970-01-01. Expected "
-        "a date, a time, or such a number; give the column its type in the schema."
-    )
-
-
-_UNITS: dict[str, tuple[float, float]] = {
-    "nanoseconds": (1e17, 1e9),
-    "microseconds": (1e14, 1e6),
-    "milliseconds": (1e11, 1e3),
-    "seconds": (1e8, 1.0),
-    "days": (-1e5, 1 / SECONDS_A_DAY),
-}
-"""By unit: the least number that is taken for it, and how many there are in a second."""
-_MOST_DAYS = 1e5
-
-
-def day_after(frame: pl.DataFrame, time: str) -> int:
-    """Return the midnight after the last event, in seconds since 1970-01-01.
-
-    Raises
-    ------
-    DataError
-        There is no event, or its time is none.
-    """
-    times = frame[time].drop_nulls()
-    if not len(times):
-        raise DataError(f"No row has a {time}. Expected events.")
-    last = moments(times)[0].max()
-    assert isinstance(last, int)
-    return (last // SECONDS_A_DAY + 1) * SECONDS_A_DAY
-
-
-def stray(frame: pl.DataFrame, time: str) -> str:
-    """Say which few events lie far after all others: one line of 2099 would move every window. Empty if none do.
-
-    Few are up to one in a thousand; far is further than all other events span.
-    """
-    seconds = np.sort(moments(frame[time].drop_nulls())[0].to_numpy())
-    few = max(1, len(seconds) // 1000)
-    if len(seconds) < 10 * few:
-        return ""
-    gaps = np.diff(seconds[-few - 1 :])
-    at = len(seconds) - few + int(np.argmax(gaps))
-    if gaps.max() <= seconds[at - 1] - seconds[0]:
-        return ""
-    last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
-    n = len(seconds) - at
-    return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
-
-
-def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = None) -> Events:
-    """Turn an event table into codes.
-
-    Parameters
-    ----------
-    frame
-        One row per purchase, rating or view; the columns of ``names``. A time that is a number is read by
-        :func:`moments`. Rows without user, item or time are dropped.
-    calendar
-        What a day is; a calendar's own if None.
-
-    Raises
-    ------
-    DataError
-        No row has all three.
-    """
-    frame = frame.drop_nulls([names.user, names.item, names.time])
-    if not frame.height:
-        raise DataError(f"No row has a {names.user}, a {names.item} and a {names.time}. Expected events.")
-    calendar = calendar or Calendar()
-    if names.basket is None:  # the same user, item and moment twice is one event, exported twice
-        frame = frame.unique([names.user, names.item, names.time], keep="first", maintain_order=True)
-    # Vocabularies are text or whole numbers, which JSON keeps as they are.
-    named = [c for c in (names.user, names.item, names.store) if c and not frame[c].dtype.is_integer()]
-    frame = frame.with_columns(frame[c].cast(pl.String) for c in named)
-    day = ((moments(frame[names.time])[0] - calendar.origin) // calendar.tick).cast(pl.Int32)
-    end = calendar.day_at(day_after(frame, names.time) - 1) + 1
-    basket = _baskets(frame, names)
-    store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
-    price = (
-        frame[names.price].cast(pl.Float32)
-        if names.price
-        else pl.Series([None], dtype=pl.Float32).new_from_index(0, frame.height)
-    )
-    users, items, stores = (s.unique().drop_nulls().sort() for s in (frame[names.user], frame[names.item], store))
-    coded = pl.DataFrame(
-        {
-            "user": _codes(frame[names.user], users),
-            "item": _codes(frame[names.item], items),
-            "basket": basket,
-            "day": day,
-            "store": _codes(store, stores).fill_null(-1),
-            "price": price,
-        }
-    )
-    # A basket that spans midnight counts once, on its first day.
-    coded = coded.group_by("user", "item", "basket").agg(pl.min("day"), pl.first("store"), pl.mean("price"))
-    coded = coded.sort("day", "user", "basket", "item")
-    # A column may be both a kind and a text to be read: as text it has a name of its own.
-    texts = {f"{t} as text": pl.col(t).cast(pl.String) for t in names.text}
-    attributes = frame.select(names.item, *names.attributes, **texts).unique(names.item, keep="first")
-    attributes = attributes.sort(names.item).drop(names.item)
-    return Events(
-        *_columns(coded),
-        users,
-        items,
-        stores,
-        attributes,
-        tuple(texts),
-        end,
-        calendar,
-    )
-
-
-def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
-    """Code baskets (n_rows,); a line without one is a basket of its own."""
-    own = pl.Series(range(frame.height), dtype=pl.Int32)
-    if names.basket is None:
-        return own
-    known = frame[names.basket].rank("dense").cast(pl.Int32) - 1
-    return known.fill_null(own + known.n_unique())
-
-
-def _columns(coded: pl.DataFrame) -> tuple[Codes, Codes, Codes, Codes, Codes, npt.NDArray[np.float32]]:
+def columns_of(coded: pl.DataFrame) -> tuple[Codes, Codes, Codes, Codes, Codes, npt.NDArray[np.float32]]:
+    """Return the columns of a table of codes in the order of the fields of :class:`Events`."""
     user, item, basket, day, store = (coded[c].to_numpy() for c in ("user", "item", "basket", "day", "store"))
     return user, item, basket, day, store, coded["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
 
 
-def _codes(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
+def codes_of(values: pl.Series, vocabulary: pl.Series) -> pl.Series:
+    """Return the place of each value in a vocabulary, Int32; null if it is not there."""
     return values.replace_strict(
         vocabulary, pl.Series(range(len(vocabulary)), dtype=pl.Int32), default=None, return_dtype=pl.Int32
     )
@@ -494,44 +337,3 @@ def blocks(n_users: int, n_items: int, bytes_each: int = 8) -> list[slice]:
     """Cut users into blocks whose dense scores stay within :data:`BLOCK_BYTES`."""
     size = max(1, BLOCK_BYTES // max(1, n_items * bytes_each))
     return [slice(start, min(start + size, n_users)) for start in range(0, n_users, size)]
-
-
-HISTORY, ITEMS = "history.parquet", "items.parquet"
-
-
-def vocabulary_json(events: Events) -> str:
-    """Return the vocabularies and the end of the events as JSON."""
-    return json.dumps(
-        {
-            "users": events.users.to_list(),
-            "items": events.items.to_list(),
-            "stores": events.stores.to_list(),
-            "end": events.end,
-            "tick": events.calendar.tick,
-            "origin": events.calendar.origin,
-            "text": list(events.text),
-        }
-    )
-
-
-def save_events(events: Events, folder: Path) -> None:
-    """Write the events' codes and the items' attributes as Parquet; the vocabularies go to :func:`vocabulary_json`."""
-    events.frame().write_parquet(folder / HISTORY)
-    items = events.attributes.with_columns(pl.Series("item code", range(events.n_items), dtype=pl.Int32))
-    items.write_parquet(folder / ITEMS)
-
-
-def load_events(folder: Path, vocabulary: str) -> Events:
-    """Read what :func:`save_events` wrote."""
-    names = json.loads(vocabulary)
-    coded = pl.read_parquet(folder / HISTORY)
-    return Events(
-        *_columns(coded),
-        pl.Series(names["users"]),
-        pl.Series(names["items"]),
-        pl.Series(names["stores"]),
-        pl.read_parquet(folder / ITEMS).drop("item code"),
-        tuple(names["text"]),
-        names["end"],
-        Calendar(names["tick"], names["origin"]),
-    )

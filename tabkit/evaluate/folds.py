@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
-from tabkit.evaluate import explain, value
+from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import decide, explore, plan_of, proven_worse
@@ -44,9 +44,6 @@ from tabkit.result import (
     Value,
 )
 from tabkit.result.tables import ColumnImportance
-
-Pick = Callable[[TableFindings], str | None]
-"""Who stands for a role, or for a candidate, in a fold; None if there is nobody."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,15 @@ def pool(
     """
     pooled = _Pooled.of(everything, folds, terms)
     every = [c for f in folds for c in f.findings.candidates]
-    names = [n for n in dict.fromkeys(c.name for c in every) if all(_named(n)(f.findings) for f in folds)]
+    names = [n for n in dict.fromkeys(c.name for c in every) if all(roles.named(n)(f.findings) for f in folds)]
     refused = {c.name: c for c in every if c.refused is not None}
 
-    spread = {name: pooled.scored(terms, _named(name)) for name in names}
+    spread = {name: pooled.scored(terms, roles.named(name)) for name in names}
     measured = [_candidate(name, pooled, spread[name], terms) for name in names]
-    choice = _choice(folds, measured, [c for n, c in refused.items() if n not in names], terms)
+    unmeasured = [c for n, c in refused.items() if n not in names]
+    choice = _choice(folds, measured, unmeasured, terms)
     chosen = choice.chosen
-    candidates = (
-        *with_excess(measured, chosen.baseline),
-        *(c for n, c in refused.items() if n not in names),
-    )
+    candidates = (*with_excess(measured, chosen.baseline), *unmeasured)
     planned = _planned(chosen, names, pooled, terms)
     # Every row is in the holdout; parts of a fold are not rows beside them.
     on_holdout = {name: found[terms.primary] for name, found in spread.items()}
@@ -121,14 +116,10 @@ def pool(
     verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 
     rows = pooled.split.holdout
-    means = {name: pooled.mean(_named(name)) for name in names}
+    means = {name: pooled.mean(roles.named(name)) for name in names}
     held = HeldOut(frame[rows], everything.take(rows), means, pooled.resampler)
     shown = list(dict.fromkeys((champion, *chosen.names)))
     first = folds[0].findings
-    method = (
-        f"{BOOTSTRAP}, {pooled.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
-        "corrected resampled t)"
-    )
     widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
     coverages = [c for f in folds if (c := f.findings.interval_coverage) is not None]
     opened = [n for f in folds if (n := f.findings.holdout_opened) is not None]
@@ -144,7 +135,7 @@ def pool(
         champion=champion,
         slices=slices_of(plan, held, shown, terms.metric)[1],
         checks=_checks(folds, held.rows, plan),
-        intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", method),
+        intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", pooled.method),
         holdout_opened=max(opened) if opened else None,
         curve=first.curve,
         value=_value(frame, plan.recipe.value, value.priced(chosen, champion), pooled, by_name, chosen),
@@ -158,54 +149,11 @@ def pool(
 
 def _reason(reason: str, planned: Planned | None, folds: tuple[Fold, ...]) -> str:
     counted = "; ".join(
-        f"{title}: {_counted(folds, pick)}" for title, pick in _ROLES if any(pick(f.findings) for f in folds)
+        f"{title}: {_counted(folds, pick)}" for title, pick in roles.ROLES if any(pick(f.findings) for f in folds)
     )
-    if planned is None and any(_adapted(f.findings) for f in folds):
+    if planned is None and any(roles.adapted(f.findings) for f in folds):
         reason = "What most folds adapted, or its base, was refused in some: nothing can be said of adapting."
     return f"{reason} Measured over {len(folds)} folds, each of which chose for itself ({counted})."
-
-
-def _adapted(findings: TableFindings) -> str | None:
-    return findings.chosen.adapted
-
-
-def _base(findings: TableFindings) -> str | None:
-    return findings.chosen.base
-
-
-def _best_base(findings: TableFindings) -> str | None:
-    return findings.chosen.best_base
-
-
-def _baseline(findings: TableFindings) -> str | None:
-    return findings.chosen.baseline
-
-
-def _named(name: str) -> Pick:
-    """Return what stands for a candidate in a fold; None if it was refused or not made.
-
-    A blend without weight on a base, or on an adapted member, is the blend without them, and was made as that one.
-    """
-    stand_ins = [name, *(candidate_name("blend", how) for how in _SMALLER.get(name, ()))]
-
-    def pick(findings: TableFindings) -> str | None:
-        measured = {c.name for c in findings.candidates if c.scores}
-        return next((name for name in stand_ins if name in measured), None)
-
-    return pick
-
-
-_SMALLER = {candidate_name("blend", "all"): ("bases", "baselines"), candidate_name("blend", "bases"): ("baselines",)}
-
-
-def _blended_alone(findings: TableFindings) -> str | None:
-    """Return the blend of baselines if a blend was adapted; its gain must not be credited to adaptation."""
-    alone = _named(candidate_name("blend", "baselines"))(findings)
-    blended = findings.chosen.adapted == candidate_name("blend", "all")
-    return alone if blended and alone else findings.chosen.baseline
-
-
-_ROLES: tuple[tuple[str, Pick], ...] = (("adapted", _adapted), ("baseline", _baseline))
 
 
 def _choice(
@@ -217,26 +165,28 @@ def _choice(
     """
     on_valid = {c.name: c.scores["valid"][terms.primary].value for c in measured}
 
-    def modal(pick: Pick) -> str | None:
+    def modal(pick: roles.Pick) -> str | None:
         """Return the candidate that most folds picked; among equals, the best on valid."""
         votes = Counter(name for f in folds if (name := pick(f.findings)) is not None)
         sign, worst = terms.metric.sign, -math.inf
         return max(votes, key=lambda n: (votes[n], sign * on_valid[n] if n in on_valid else worst), default=None)
 
-    adapted = modal(_adapted)
-    base = next((_base(f.findings) for f in folds if _adapted(f.findings) == adapted), None)
-    everywhere = {adapted, base} <= on_valid.keys() and all(_adapted(f.findings) and _base(f.findings) for f in folds)
+    adapted = modal(roles.adapted)
+    base = next((roles.base(f.findings) for f in folds if roles.adapted(f.findings) == adapted), None)
+    everywhere = {adapted, base} <= on_valid.keys() and all(
+        roles.adapted(f.findings) and roles.base(f.findings) for f in folds
+    )
     if not everywhere:
         adapted = base = None
-    best_base = modal(_best_base)
-    if best_base not in on_valid or not all(_best_base(f.findings) for f in folds):
+    best_base = modal(roles.best_base)
+    if best_base not in on_valid or not all(roles.best_base(f.findings) for f in folds):
         best_base = None  # some fold cannot say what it is worth
-    chosen = Chosen(adapted=adapted, base=base, baseline=modal(_baseline) or "prior", best_base=best_base)
+    chosen = Chosen(adapted=adapted, base=base, baseline=modal(roles.baseline) or "prior", best_base=best_base)
     titles = {c.name: c.title for c in (*measured, *refused)}
     return Choice(chosen, on_valid, titles, {c.name: c.refused or "" for c in refused})
 
 
-def _counted(folds: tuple[Fold, ...], pick: Pick) -> str:
+def _counted(folds: tuple[Fold, ...], pick: roles.Pick) -> str:
     return ", ".join(f"{name} {n} times" for name, n in Counter(pick(f.findings) for f in folds).most_common())
 
 
@@ -270,7 +220,15 @@ class _Pooled:
         resampler = Resampler(len(rows), groups, terms.resamples, terms.seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
 
-    def predictions(self, pick: Pick) -> list[Predictions]:
+    @property
+    def method(self) -> str:
+        """How the intervals are made."""
+        return (
+            f"{BOOTSTRAP}, {self.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
+            "corrected resampled t)"
+        )
+
+    def predictions(self, pick: roles.Pick) -> list[Predictions]:
         """Return out-of-fold predictions, in the order of the pooled rows, one array a repeat."""
         out = []
         for repeat in self.repeats:
@@ -279,11 +237,11 @@ class _Pooled:
             out.append(np.concatenate(parts)[np.argsort(rows)])
         return out
 
-    def mean(self, pick: Pick) -> Predictions:
+    def mean(self, pick: roles.Pick) -> Predictions:
         """Return each row's prediction, the mean over repeats."""
         return np.asarray(np.mean(self.predictions(pick), axis=0))
 
-    def scored(self, terms: Terms, pick: Pick) -> dict[str, Resampled]:
+    def scored(self, terms: Terms, pick: roles.Pick) -> dict[str, Resampled]:
         """Return each metric of all rows and its resamples, both the mean over repeats."""
         each = [self.resampler.scored(terms.metrics, self.y, p) for p in self.predictions(pick)]
         return {
@@ -294,11 +252,13 @@ class _Pooled:
             for name in terms.metrics
         }
 
-    def primary(self, terms: Terms, pick: Pick) -> Resampled:
+    def primary(self, terms: Terms, pick: roles.Pick) -> Resampled:
         """Return the primary metric only."""
         return self.scored(replace(terms, metrics={terms.primary: terms.metric}), pick)[terms.primary]
 
-    def payoffs(self, frame: pl.DataFrame, rule: Rule, pick: Pick) -> tuple[npt.NDArray[np.float64], float | None]:
+    def payoffs(
+        self, frame: pl.DataFrame, rule: Rule, pick: roles.Pick
+    ) -> tuple[npt.NDArray[np.float64], float | None]:
         """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
         per_row, acted = np.zeros(len(self.split.holdout)), 0.0
         for fold in self.folds:
@@ -334,12 +294,12 @@ def _value(
     everything = value.Payoffs(pl.concat([frame[pooled.split.holdout]] * len(pooled.repeats)), rule)
     worths = {}
     for name in names:
-        per_row, acted = pooled.payoffs(frame, rule, _named(name))
+        per_row, acted = pooled.payoffs(frame, rule, roles.named(name))
         mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
-        threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(_named(name))))
+        threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(roles.named(name))))
         worths[name] = value.Worth(name, threshold, mean, acted, per_row)
-    pick = _baseline if chosen.adapted is None else _adapted
-    ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, _baseline))
+    pick = roles.baseline if chosen.adapted is None else roles.adapted
+    ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, roles.baseline))
     gain = value.mean_payoff(ours - theirs, pooled.resampler, rule.per)
     cpu_seconds = candidates[chosen.adapted or chosen.baseline].cpu_seconds / len(pooled.folds)
     return value.summary(rule, chosen, worths, gain, candidates, cpu_seconds)
@@ -353,7 +313,7 @@ def _test_to_train(folds: tuple[Fold, ...]) -> float:
 def _candidate(name: str, pooled: _Pooled, on_holdout: Mapping[str, Resampled], terms: Terms) -> CandidateFacts:
     """Return a candidate's facts over all folds."""
     folds, metrics, test_to_train = pooled.folds, terms.metrics, _test_to_train(pooled.folds)
-    each = [f.findings.candidate(own) for f in folds if (own := _named(name)(f.findings))]
+    each = [f.findings.candidate(own) for f in folds if (own := roles.named(name)(f.findings))]
     like = next(c for f in folds for c in f.findings.candidates if c.name == name and c.scores)
     scores: dict[Part, dict[str, Interval]] = {
         part: {m: corrected_t([c.scores[part][m].value for c in each], test_to_train) for m in metrics}
@@ -364,7 +324,7 @@ def _candidate(name: str, pooled: _Pooled, on_holdout: Mapping[str, Resampled], 
     changed = {
         "scores": scores,
         **gaps({part: scores[part][terms.primary].value for part in PARTS}, terms.metric),
-        "calibration": explain.calibration(pooled.y, pooled.mean(_named(name))[:, 1]) if calibrated else None,
+        "calibration": explain.calibration(pooled.y, pooled.mean(roles.named(name))[:, 1]) if calibrated else None,
         "seconds": sum(c.seconds for c in each),
         "cpu_seconds": sum(c.cpu_seconds for c in each),
         "peak_mb": max(c.peak_mb or 0.0 for c in each),
@@ -410,11 +370,16 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) ->
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
-    picks = {chosen.best_base: _best_base, alone: _blended_alone, chosen.baseline: _baseline, chosen.base: _base}
+    picks = {
+        chosen.best_base: roles.best_base,
+        alone: roles.blended_alone,
+        chosen.baseline: roles.baseline,
+        chosen.base: roles.base,
+    }
     opponents = dict(plan_of(chosen, names))
-    if any(_blended_alone(f.findings) != _baseline(f.findings) for f in pooled.folds):
+    if any(roles.blended_alone(f.findings) != roles.baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
-    ours = pooled.primary(terms, _adapted)
+    ours = pooled.primary(terms, roles.adapted)
     against = (
         Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0], terms.worthwhile)
         for name, role in opponents.items()

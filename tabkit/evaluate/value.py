@@ -132,17 +132,7 @@ def summary(
         action=rule.action,
         threshold=worths[name].threshold,
         assumptions=rule.assumptions,
-        candidates=tuple(
-            Payoff(
-                name=w.name,
-                value=w.payoff.value,
-                low=w.payoff.low,
-                high=w.payoff.high,
-                acted_share=w.acted_share,
-                threshold=w.threshold,
-            )
-            for w in worths.values()
-        ),
+        candidates=tuple(_payoff(w) for w in worths.values()),
         gain=PayoffGain(candidate=name, against=baseline, value=gain.value, low=gain.low, high=gain.high),
         adapt_cost=adapt_cost,
         score_cost_per_1000=cost_of(per_row[name], rule) * 1000,
@@ -150,6 +140,18 @@ def summary(
         net_gain_per_year=net(gain.value),
         worth_it=worth_it,
         sentence=sentence,
+    )
+
+
+def _payoff(worth: Worth) -> Payoff:
+    paid = worth.payoff
+    return Payoff(
+        name=worth.name,
+        value=paid.value,
+        low=paid.low,
+        high=paid.high,
+        acted_share=worth.acted_share,
+        threshold=worth.threshold,
     )
 
 

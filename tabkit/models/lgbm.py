@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +31,7 @@ DECAYS = (0.99, 0.95, 0.9, 0.8, 0.6, 0.3, 0.0)
 CONTINUE_RATES = (0.01, 0.05)
 """Learning rates tried by ``continue``; small ones first, since .05 has been measured to hurt on small targets."""
 
-DEFAULTS: Mapping[str, Any] = {"learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20}
+DEFAULTS: Settings = {"learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20}
 
 LEAF_SHARE = 8
 """No leaf needs more than this part of the rows: with 20 of 24 rows to a leaf no tree could split at all."""
@@ -44,7 +43,7 @@ _OBJECTIVE = {
 }
 
 
-STUDENT: Mapping[str, Any] = {"learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20}
+STUDENT: Settings = {"learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20}
 """A teacher's answers have no noise to fit, so a student may take larger steps than its own baseline."""
 
 
@@ -210,7 +209,7 @@ class _Lesson:
 @dataclass(frozen=True)
 class _Grown:
     booster: lgb.Booster
-    params: dict[str, Any]
+    params: Settings
     trees: int
     loss: float
     history: tuple[Step, ...]
@@ -240,9 +239,7 @@ class _Clock:
             raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
 
 
-def _grow(
-    lesson: _Lesson, params: Mapping[str, Any], base: lgb.Booster | None = None, deadline: float | None = None
-) -> _Grown:
+def _grow(lesson: _Lesson, params: Settings, base: lgb.Booster | None = None, deadline: float | None = None) -> _Grown:
     """Grow trees until valid stops improving; ``params["trees"]`` fixes their number instead."""
     params = dict(params)
     fixed = params.pop("trees", None)
@@ -281,7 +278,7 @@ def _grow(
     return _Grown(booster, params, best, float(losses.min()), history, notes)
 
 
-def _prepared(lesson: _Lesson, params: Mapping[str, Any]) -> tuple[dict[str, Any], lgb.Dataset]:
+def _prepared(lesson: _Lesson, params: Settings) -> tuple[dict[str, Any], lgb.Dataset]:
     """Return LightGBM's options, and the train rows as it wants them."""
     layout = lesson.train.layout
     train, weights, objective = _targets(lesson.train)

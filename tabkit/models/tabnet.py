@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,9 +28,6 @@ from tabkit.data.encode import MISSING, Features
 from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
 from tabkit.models.base import Model, prior_of
 from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread, seeded
-
-SIZE: Mapping[str, Any] = {"n_d": 8, "n_a": 8, "n_steps": 3, "gamma": 1.3, "n_independent": 2, "n_shared": 2}
-"""Width, steps and relaxation of the network: the paper's small setting."""
 
 Z_CLIP = 5.0
 """Standardised numbers beyond this are clipped: a network is led astray by tails that trees do not mind."""
@@ -54,13 +51,90 @@ _PACES = {
 }
 
 
+Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]
+"""Names of the numbers, names of the categories, and how many codes each of those has."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width, steps and relaxation of the network: the paper's small setting."""
+
+    n_d: int = 8
+    n_a: int = 8
+    n_steps: int = 3
+    gamma: float = 1.3
+    n_independent: int = 2
+    n_shared: int = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a network is built from, and how its inputs and its answer are read.
+
+    Attributes
+    ----------
+    indicated
+        Numbers that have an indicator of being missing, by position.
+    y_mean, y_std
+        The scale that a regression is trained in.
+    knows_target
+        Whether the head was trained on the labels of a source.
+    """
+
+    columns: Columns
+    task: str
+    n_outputs: int
+    indicated: tuple[int, ...]
+    n_inputs: int
+    cat_sizes: tuple[int, ...]
+    cat_widths: tuple[int, ...]
+    size: Size = Size()
+    y_mean: float = 0.0
+    y_std: float = 1.0
+    knows_target: bool = False
+
+    @classmethod
+    def of(cls, features: Features) -> Self:
+        """Return the config for the columns of a table."""
+        layout = features.layout
+        indicated = tuple(np.flatnonzero(np.isnan(features.x_num).any(axis=0)).tolist())
+        sizes = tuple(layout.cat_sizes)
+        return cls(
+            columns=_columns(features),
+            task=layout.task,
+            n_outputs=1 if layout.task == "regression" else len(layout.classes),
+            indicated=indicated,
+            n_inputs=len(layout.num_names) + len(indicated) + len(sizes),
+            cat_sizes=sizes,
+            cat_widths=tuple(min(8, max(1, math.ceil(math.log2(size)))) for size in sizes),
+        )
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Return the config that :meth:`as_dict` told."""
+        numbers, categories, sizes = map(tuple, facts["columns"])
+        lists = {name: tuple(facts[name]) for name in ("indicated", "cat_sizes", "cat_widths")}
+        return cls(**{**facts, **lists, "columns": (numbers, categories, sizes), "size": Size(**facts["size"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the config as JSON values."""
+        return asdict(self)
+
+    def scaled(self, train: Features) -> Self:
+        """Return the config with the scale of the target of train."""
+        assert train.y is not None
+        if self.task != "regression":
+            return self
+        return replace(self, y_mean=float(train.y.mean()), y_std=float(train.y.std()) or 1.0)
+
+
 class TabNet(Model):
     """TabNet with embeddings for categories, missing indicators, and an own head per task."""
 
     title = "TabNet"
     hows = {"as_is": "base", "scratch": "baseline", "head": "adapted", "gradual": "adapted", "full": "adapted"}
 
-    def __init__(self, config: dict[str, Any] | None = None, net: _Net | None = None) -> None:
+    def __init__(self, config: Config | None = None, net: _Net | None = None) -> None:
         self.config = config
         self.net_ = net
 
@@ -68,11 +142,11 @@ class TabNet(Model):
     def pretrain(cls, source: Features | None, rows: Features, rng: np.random.Generator, budget: Budget) -> Self | None:
         """Pretrain by masked reconstruction on all rows, then on the source's labels. See :meth:`Model.pretrain`."""
         everything = rows if source is None else source.with_y(None).stack(rows.with_y(None))
-        config = _config(everything, budget)
+        config = Config.of(everything)
         net = _make(config, rng)
         half = replace(budget, epochs=max(3, budget.epochs // 2), seconds=budget.seconds / 2)
-        _reconstruct(net, _inputs(everything, config), rng, half)
-        base = cls({**config, "knows_target": False}, net)
+        _reconstruct(net, config.size, _inputs(everything, config), rng, half)
+        base = cls(config, net)
         if source is None or source.y is None:
             return base
         order = rng.permutation(len(source))
@@ -80,7 +154,7 @@ class TabNet(Model):
         part, rest = source.take(np.sort(order[:cut])), source.take(np.sort(order[cut:]))
         taught = base.adapt(rest, part, "full", rng, half).model
         assert isinstance(taught, cls) and taught.config is not None
-        return cls({**taught.config, "knows_target": True}, taught.net_)
+        return cls(replace(taught.config, knows_target=True), taught.net_)
 
     def adapt(
         self,
@@ -97,7 +171,7 @@ class TabNet(Model):
         if how != "scratch" and self.config is None:
             raise ValueError(f"tabnet {how} needs a pretrained base; call pretrain first")
         assert train.y is not None
-        model = self._fresh(train, rng, budget) if how == "scratch" else self._copy(train)
+        model = self._fresh(train, rng) if how == "scratch" else self._copy(train)
         net, config = model.net_, model.config
         assert net is not None and config is not None
         if how == "as_is":
@@ -133,23 +207,23 @@ class TabNet(Model):
         net.to("cpu").eval()
         return Adapted(model, how, fitted.proof, fitted.settings, fitted.history, fitted.notes)
 
-    def _fresh(self, train: Features, rng: np.random.Generator, budget: Budget) -> TabNet:
-        config = {**_config(train, budget), **_target_scale(train), "knows_target": False}
+    def _fresh(self, train: Features, rng: np.random.Generator) -> TabNet:
+        config = Config.of(train).scaled(train)
         net = _make(config, rng)
         return TabNet(config, net)
 
     def _copy(self, train: Features) -> TabNet:
         """Copy the base; one that knows no target gets a head that says the prior of train."""
         assert self.config is not None and self.net_ is not None
-        if self.config["columns"] != _columns(train):
-            raise ValueError("this TabNet base was pretrained on other columns, however: " + str(_columns(train)))
-        config = dict(self.config)
-        if not config["knows_target"]:
-            config |= _target_scale(train)
+        if self.config.columns != _columns(train):
+            raise ValueError(
+                f"this TabNet base was pretrained on other columns, however: {list(map(list, _columns(train)))}"
+            )
+        config = self.config if self.config.knows_target else self.config.scaled(train)
         net = _build(config)
         copied = net.load_state_dict(self.net_.state_dict(), strict=True)
         assert not copied.missing_keys and not copied.unexpected_keys
-        if not config["knows_target"]:
+        if not config.knows_target:
             with torch.no_grad():
                 net.head.weight.zero_()
                 net.head.bias.copy_(_prior_bias(train, config))
@@ -165,23 +239,23 @@ class TabNet(Model):
             for part in torch.split(x, PREDICT_ROWS):
                 padded = functional.pad(part, (0, 0, 0, PREDICT_ROWS - len(part)))
                 outs.append(net(padded)[0][: len(part)].double())
-        out = torch.cat(outs) if outs else torch.zeros((0, config["n_outputs"]), dtype=torch.float64)
-        if config["task"] == "regression":
-            return np.asarray(out[:, 0].numpy() * config["y_std"] + config["y_mean"])
+        out = torch.cat(outs) if outs else torch.zeros((0, config.n_outputs), dtype=torch.float64)
+        if config.task == "regression":
+            return np.asarray(out[:, 0].numpy() * config.y_std + config.y_mean)
         return np.asarray(torch.softmax(out, dim=1).numpy())
 
     def save(self, folder: Path) -> None:
         """Write ``weights.safetensors`` and ``config.json``."""
-        assert self.net_ is not None
+        assert self.net_ is not None and self.config is not None
         # Shared layers stand under several names; one copy of each tensor is written.
         state = {n: t.contiguous().clone() for n, t in self.net_.state_dict().items() if n in _unique_names(self.net_)}
         save_file(state, folder / "weights.safetensors")
-        (folder / "config.json").write_text(json.dumps(self.config), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(self.config.as_dict()), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what :meth:`save` wrote; a tensor too few or too many is an error."""
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = Config.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         net = _build(config)
         stored = load_file(folder / "weights.safetensors")
         if set(stored) != _unique_names(net):
@@ -200,23 +274,22 @@ class TabNet(Model):
 class _Net(nn.Module):
     """Embedder, encoder and head: (B, C) inputs -> ((B, n_outputs) scores, mask sparsity)."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        n_inputs, cat_sizes, widths = config["n_inputs"], config["cat_sizes"], config["cat_widths"]
+        n_inputs, cat_sizes, widths = config.n_inputs, list(config.cat_sizes), list(config.cat_widths)
         cat_at = list(range(n_inputs - len(cat_sizes), n_inputs))
         self.embedder = EmbeddingGenerator(n_inputs, cat_sizes, cat_at, widths, torch.eye(n_inputs))
         width = self.embedder.post_embed_dim
         self.groups = self.embedder.embedding_group_matrix
-        size = config["size"]
         self.encoder = TabNetEncoder(
             input_dim=width,
-            output_dim=config["n_outputs"],
+            output_dim=config.n_outputs,
             group_attention_matrix=self.groups,
             momentum=0.02,
             virtual_batch_size=GHOST_ROWS,
-            **size,
+            **asdict(config.size),
         )
-        self.head = nn.Linear(size["n_d"], config["n_outputs"])
+        self.head = nn.Linear(config.size.n_d, config.n_outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         steps, sparsity = self.encoder(self.embedder(x))
@@ -247,11 +320,11 @@ class _Net(nn.Module):
 class _Pretraining(nn.Module):
     """The network with a decoder in place of its head, for masked reconstruction."""
 
-    def __init__(self, net: _Net, size: Mapping[str, Any]) -> None:
+    def __init__(self, net: _Net, size: Size) -> None:
         super().__init__()
         self.net = net
         self.masker = RandomObfuscator(MASKED_SHARE, group_matrix=net.groups)
-        self.decoder = TabNetDecoder(net.embedder.post_embed_dim, n_d=size["n_d"], n_steps=size["n_steps"])
+        self.decoder = TabNetDecoder(net.embedder.post_embed_dim, n_d=size.n_d, n_steps=size.n_steps)
 
     def forward(self, x: Tensor) -> Tensor:
         embedded = self.net.embedder(x)
@@ -264,10 +337,10 @@ class _Pretraining(nn.Module):
         return loss
 
 
-def _reconstruct(net: _Net, x: Tensor, rng: np.random.Generator, budget: Budget) -> None:
+def _reconstruct(net: _Net, size: Size, x: Tensor, rng: np.random.Generator, budget: Budget) -> None:
     device = _device(budget)
     with seeded(int(rng.integers(2**31))):
-        task = _Pretraining(net, SIZE)
+        task = _Pretraining(net, size)
     task.masker.group_matrix = task.masker.group_matrix.to(device)
     task.to(device)
     x = x.to(device)
@@ -302,48 +375,23 @@ class _WithoutHead(nn.Module):
         self.embedder, self.encoder, self.decoder = task.net.embedder, task.net.encoder, task.decoder
 
 
-def _columns(features: Features) -> list[Any]:
+def _columns(features: Features) -> Columns:
     layout = features.layout
-    return [list(layout.num_names), list(layout.cat_names), list(layout.cat_sizes)]
+    return tuple(layout.num_names), tuple(layout.cat_names), tuple(layout.cat_sizes)
 
 
-def _config(features: Features, budget: Budget) -> dict[str, Any]:
-    layout = features.layout
-    indicated = np.flatnonzero(np.isnan(features.x_num).any(axis=0)).tolist()
-    sizes = list(layout.cat_sizes)
-    return {
-        "columns": _columns(features),
-        "task": layout.task,
-        "n_outputs": 1 if layout.task == "regression" else len(layout.classes),
-        "indicated": indicated,
-        "n_inputs": len(layout.num_names) + len(indicated) + len(sizes),
-        "cat_sizes": sizes,
-        "cat_widths": [min(8, max(1, math.ceil(math.log2(size)))) for size in sizes],
-        "size": dict(SIZE),
-        "y_mean": 0.0,
-        "y_std": 1.0,
-    }
-
-
-def _target_scale(train: Features) -> dict[str, float]:
-    assert train.y is not None
-    if train.layout.task != "regression":
-        return {}
-    return {"y_mean": float(train.y.mean()), "y_std": float(train.y.std()) or 1.0}
-
-
-def _prior_bias(train: Features, config: Mapping[str, Any]) -> Tensor:
-    if config["task"] == "regression":
+def _prior_bias(train: Features, config: Config) -> Tensor:
+    if config.task == "regression":
         return torch.zeros(1)  # the mean, in the scale the network is trained in
     return torch.log(torch.from_numpy(prior_of(train)).float())
 
 
-def _build(config: Mapping[str, Any]) -> _Net:
+def _build(config: Config) -> _Net:
     with seeded(0):  # overwritten by whoever loads weights; the global generator must not notice
         return _Net(config)
 
 
-def _make(config: Mapping[str, Any], rng: np.random.Generator) -> _Net:
+def _make(config: Config, rng: np.random.Generator) -> _Net:
     with seeded(int(rng.integers(2**31))):
         return _Net(config)
 
@@ -358,30 +406,30 @@ def _unique_names(net: _Net) -> set[str]:
     return names
 
 
-def _inputs(features: Features, config: Mapping[str, Any]) -> Tensor:
+def _inputs(features: Features, config: Config) -> Tensor:
     """Return numbers, missing indicators and category codes side by side (B, C), as the library wants them."""
     x_num = features.x_std
     missing = np.isnan(x_num)
     numbers = np.clip(np.where(missing, 0.0, x_num), -Z_CLIP, Z_CLIP)
-    parts = [numbers, missing[:, config["indicated"]], features.x_cat]
+    parts = [numbers, missing[:, list(config.indicated)], features.x_cat]
     return torch.from_numpy(np.hstack([part.astype(np.float32) for part in parts]))
 
 
-def _targets(features: Features, config: Mapping[str, Any]) -> Tensor:
+def _targets(features: Features, config: Config) -> Tensor:
     assert features.y is not None
-    if config["task"] == "regression":
-        return torch.from_numpy(((features.y - config["y_mean"]) / config["y_std"]).astype(np.float32))
+    if config.task == "regression":
+        return torch.from_numpy(((features.y - config.y_mean) / config.y_std).astype(np.float32))
     return torch.from_numpy(features.y.astype(np.int64))
 
 
-def _loss(out: Tensor, y: Tensor, config: Mapping[str, Any]) -> Tensor:
-    return functional.mse_loss(out[:, 0], y) if config["task"] == "regression" else functional.cross_entropy(out, y)
+def _loss(out: Tensor, y: Tensor, config: Config) -> Tensor:
+    return functional.mse_loss(out[:, 0], y) if config.task == "regression" else functional.cross_entropy(out, y)
 
 
-def _augment(x: Tensor, config: Mapping[str, Any]) -> Tensor:
+def _augment(x: Tensor, config: Config) -> Tensor:
     """Hide one column in ten (its mean, or the missing code) and shake the numbers by a twentieth of their spread."""
-    n_num = len(config["columns"][0])
-    n_cat = len(config["cat_sizes"])
+    n_num = len(config.columns[0])
+    n_cat = len(config.cat_sizes)
     shaken = x.clone()
     shaken[:, :n_num] += 0.05 * torch.randn_like(shaken[:, :n_num])
     hide = torch.rand(x.shape, device=x.device) < 0.1

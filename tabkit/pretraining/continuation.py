@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -94,6 +94,16 @@ class LeftOut:
     high: float
     loss_gain: float
     alpha: float
+
+
+class _Outcome(TypedDict):
+    """What the tables left out say together: fields of :class:`Continued`."""
+
+    loss_gain: float
+    low: float
+    high: float
+    paid: Paid
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -307,7 +317,7 @@ def _as_is(net: IclNet, table: DomainTable, seed: int) -> Predictions:
         return adapted.model.predict(table.holdout)
 
 
-def _outcome(left_out: Sequence[LeftOut]) -> dict[str, Any]:
+def _outcome(left_out: Sequence[LeftOut]) -> _Outcome:
     """Judge over tables: the mean relative fall in loss and its t-interval decide, and are said in words."""
     from scipy import stats
 

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -252,17 +252,25 @@ def _gradients(net: IclNet, schedule: Schedule, stint: Stint) -> Iterator[Callab
         yield on_gpu
 
 
-_worker: dict[str, Any] = {}
+class _Worker(TypedDict, total=False):
+    """What a process was given when it began; one that only draws has no network."""
+
+    net: IclNet
+    schedule: Schedule
+    room: Tensor
+
+
+_worker: _Worker = {}
 
 
 def _start_worker(net: IclNet, schedule: Schedule, room: Tensor) -> None:
     torch.set_num_threads(1)
-    _worker.update(net=net, schedule=schedule, room=room)
+    _worker.update({"net": net, "schedule": schedule, "room": room})
 
 
 def _start_drawer(schedule: Schedule) -> None:
     torch.set_num_threads(1)
-    _worker.update(schedule=schedule)
+    _worker.update({"schedule": schedule})
 
 
 def _draw(step: int, micro: int) -> Episodes:

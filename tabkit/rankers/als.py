@@ -6,7 +6,6 @@ Source: Hu, Koren & Volinsky, *Collaborative Filtering for Implicit Feedback Dat
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -178,7 +177,7 @@ class Als(Ranker):
         return made
 
 
-def _steps(how: str, found: Mapping[str, Any], budget: Budget) -> tuple[int, ...]:
+def _steps(how: str, found: Settings, budget: Budget) -> tuple[int, ...]:
     if "iterations" in found:
         return (int(found["iterations"]),)
     return WARM[budget.effort] if how == "warm" else (ITERATIONS,)

@@ -17,7 +17,8 @@ from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.interactions import WINDOW, Events, Names, Truth, arrivals, events_of, moments, stray, truth_of
+from tabkit.data.event_table import Names, events_of, moments, stray
+from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count

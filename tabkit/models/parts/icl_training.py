@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tabkit.data.encode import Features
-from tabkit.learner import Budget
+from tabkit.learner import Budget, Settings
 from tabkit.models.base import cells_of
 from tabkit.models.parts.icl_context import MAX_COLUMNS, Table, part_of, shares_of
 from tabkit.models.parts.icl_net import Adapters, Draw, IclNet, class_probabilities, crps, random_draw
@@ -61,9 +60,7 @@ class Tuned:
     fitted: Fitted
 
 
-def tune(
-    lesson: Lesson, how: str, rng: np.random.Generator, budget: Budget, settings: Mapping[str, Any] | None
-) -> Tuned:
+def tune(lesson: Lesson, how: str, rng: np.random.Generator, budget: Budget, settings: Settings | None) -> Tuned:
     """Train a copy of the network on episodes of train. See :func:`tabkit.models.parts.torch_loop.fit`."""
     net, effort = copied(lesson.net), lesson.table.effort
     with seeded(int(rng.integers(2**31))):

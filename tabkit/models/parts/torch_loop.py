@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tabkit.learner import Block, Budget, Proof, Step
+from tabkit.learner import Block, Budget, Proof, Settings, Step
 
 ALPHAS = (0.25, 0.5, 0.75)
 """Shares of the way from base to tuned that are tried, beside all of it and none."""
@@ -62,7 +62,7 @@ class Fitted:
     """What training did; the module passed in holds the weights that ``settings`` describe."""
 
     history: tuple[Step, ...]
-    settings: dict[str, Any]
+    settings: Settings
     proof: Proof
     notes: tuple[str, ...]
     valid_loss: float
@@ -109,9 +109,7 @@ class Course:
     pace: Pace
 
 
-def fit(
-    course: Course, how: str, rng: np.random.Generator, budget: Budget, settings: Mapping[str, Any] | None = None
-) -> Fitted:
+def fit(course: Course, how: str, rng: np.random.Generator, budget: Budget, settings: Settings | None = None) -> Fitted:
     """Train the module of a course in place by the strategy ``how``.
 
     Parameters
@@ -161,7 +159,7 @@ class _Job:
         settings = {"epochs": list(best.epochs), "alpha": alpha, "augment": augment}
         return Fitted(best.history, settings, self._proof(best.moved), best.notes, loss)
 
-    def replayed(self, settings: Mapping[str, Any]) -> Fitted:
+    def replayed(self, settings: Settings) -> Fitted:
         """Train the epochs that counted in an earlier fit, and mix as it did."""
         module = self.course.module
         moved: set[str] = set()
