@@ -26,7 +26,7 @@ TOY = {
     "icl": "--rows 64 --seeds 1 --tables mgus2 --models linear forest icl_as_is",
     "icl_cache": "--context 64 --queries 300 --columns 4",
     "nested_noise": "--tables 1 --rows 60 --folds 2",
-    "retail": "counts rerank discovery cold speed stores --households 100",
+    "retail": "counts rerank discovery cold speed stores --households 60",
     "same_results": "OUT/one OUT/other",
     "scoring": "--rows 20000 --columns 4 --train-rows 1000",
     "soil": "--out OUT/soil.csv --targets SOC_target --fields BB.72 --folds 1 --jobs 1",
