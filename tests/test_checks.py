@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
@@ -14,6 +14,7 @@ import pytest
 from conftest import BINARY, make_features, signal_table, write_recipe
 from events import coded, habits
 
+from tabkit import plugins
 from tabkit.data.encode import Features
 from tabkit.data.interactions import Codes, Events, truth_of
 from tabkit.data.single import single_feature_scores
@@ -66,6 +67,7 @@ TABLES = (
 LISTS = (
     "too_few_users",
     "clock",
+    "short_window",
     "feature_canary",
     "history_gap",
     "lift_pair",
@@ -261,6 +263,10 @@ def leaky(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFrame:
 PLANTED_IN_LISTS: dict[str, tuple[Callable[[ListEvidence], ListEvidence], str]] = {
     "too_few_users": (lambda e: replace(e, truth=e.truth.take(np.arange(60))), "60 users have history"),
     "clock": (lambda e: replace(e, past=replace(e.past, day=e.past.day + 1)), "past the first day of the holdout"),
+    "short_window": (
+        lambda e: replace(e, truth=replace(e.truth, end=e.truth.end - 7)),
+        "The events end 21 days after the cutoff, and the recipe asks about 28 days",
+    ),
     "history_gap": (lambda e: replace(e, gap=("2020-08-18", 3)), "begin 3 days later"),
     "lift_pair": (
         lambda e: replace(e, lifts={**e.lifts, "rerank": Lift(train=0.3, holdout=0.2)}),
@@ -331,13 +337,21 @@ class Untitled(Rounded):
     title = ""
 
 
+@pytest.fixture(autouse=True)
+def found_anew() -> Iterator[None]:
+    """Checks are looked for once per process: let no test see the packages of another."""
+    discovery.all_checks.cache_clear()
+    yield
+    discovery.all_checks.cache_clear()
+
+
 def install(monkeypatch: pytest.MonkeyPatch, name: str, value: object = None) -> None:
     """Pretend that a package outside tabkit, with one class, is installed."""
     outside = ModuleType("outside_checks")
     setattr(outside, name, value)
     monkeypatch.setitem(sys.modules, "outside_checks", outside)
     points = EntryPoints([EntryPoint("its_check", f"outside_checks:{name}", discovery.GROUP)])
-    monkeypatch.setattr(discovery, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
 
 
 def test_a_check_of_an_outside_package_is_found_and_made(
@@ -374,7 +388,7 @@ def test_an_outside_check_that_cannot_be_taken_is_refused(
 def test_an_outside_check_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "thing")
     gone = EntryPoints([EntryPoint("its_check", "outside_checks:other", discovery.GROUP)])
-    monkeypatch.setattr(discovery, "entry_points", lambda group: gone)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: gone)
     with pytest.raises(UsageError, match="outside_checks:other, an entry point of another package, cannot be loaded"):
         all_checks()
 
