@@ -370,11 +370,11 @@ def test_a_check_of_an_outside_package_is_found_and_made(
     [
         (
             SameCode,
-            r"code 'overfit': tabkit\.evaluate\.checks\.tables\.Overfit and test_checks\.SameCode, an entry point",
+            r"named 'overfit': tabkit\.evaluate\.checks\.tables\.Overfit, and outside_checks:thing, an entry point",
         ),
-        (Unfinished, "no subclass of Check that defines find"),
+        (Unfinished, "expected a subclass of Check that defines find"),
         (Untitled, "another package, lacks title"),
-        (len, "no subclass of Check"),
+        (len, "expected a subclass of Check"),
     ],
 )
 def test_an_outside_check_that_cannot_be_taken_is_refused(
