@@ -41,7 +41,9 @@ def _sentence(reading: Reading, planned: Planned) -> str:
     n, below = len(states), states.count("not_worthwhile")
     which = _which_gains(n, states.count("worthwhile"))
     above = f"the {number(bar)} that would matter" if bar else "zero"
-    rest = f"; {_which_gains(n, below)} shown to be below" if below else ""
+    rest = (
+        f"; {'it' if n == 1 else f'{below} of {n}'} {'is' if below == 1 else 'are'} shown to be below" if below else ""
+    )
     return f"{reading.title(planned.candidate)} {listed(gains)}; {which} shown to be above {above}{rest}."
 
 

@@ -44,7 +44,7 @@ def candidates(reading: Reading) -> Section:
 def _candidate_row(reading: Reading, c: CandidateFacts, decimals: int) -> Row:
     chosen = {name: role for role, name in reading.result.chosen if name}
     tags = ["champion"] if c is reading.champion else []
-    tags += [f"chosen {chosen[c.name]}"] if c.name in chosen else []
+    tags += [f"chosen {chosen[c.name].replace('_', ' ')}"] if c.name in chosen else []
     header = Markup("{}{}").format(c.title, tag("small", c.name))
     if tags:
         header += tag("small", *(tag("span", text, class_="tag") + " " for text in tags), class_="tags")
