@@ -56,15 +56,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[bool]:
-    """Hold ``path`` for this process, whether it exists or not; yield false if another process of this machine holds it.
+    """Hold ``path`` for this process, whether it exists or not; yield false if another process of this user holds it.
 
     Whoever holds it lets go when it ends, however it ends. Locks lie in the temporary folder, not beside the output.
     """
     from filelock import FileLock, Timeout
 
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    folder = Path(tempfile.gettempdir()) / "tabkit-locks"
-    folder.mkdir(mode=0o777, exist_ok=True)
+    # A folder per user: nobody else may write into it.
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    folder = Path(tempfile.gettempdir()) / f"tabkit-locks{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock", timeout=0)
     try:
         lock.acquire()

@@ -177,7 +177,10 @@ class _Parts:
     out: Path
     rejects: Path
     state: _State
-    finished: int
+
+    @property
+    def finished(self) -> int:
+        return self.state["finished"]
 
     @classmethod
     def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
@@ -196,10 +199,10 @@ class _Parts:
                     raise UsageError(
                         f"{folder} holds parts of another job (bundle, input or chunk size changed). Run without --resume."
                     )
-                return cls(folder, out, rejects, state, state["finished"])
+                return cls(folder, out, rejects, state)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            parts = cls(folder, out, rejects, {"job": job, "finished": 0, "scored": 0, "rejected": 0}, 0)
+            parts = cls(folder, out, rejects, {"job": job, "finished": 0, "scored": 0, "rejected": 0})
             parts._save_state()
             return parts
         except OSError as problem:
@@ -222,7 +225,7 @@ class _Parts:
 
     def finish(self, totals: _Totals, bundle: Bundle) -> None:
         """Turn the parts into the output and the rejects, each in one rename, and remove them."""
-        n = self.state["finished"]
+        n = self.finished
         empty = pl.read_parquet(self.folder / "000000.scored.parquet")[:0] if n else bundle.empty()
         parts = [self.folder / f"{i:06d}.scored.parquet" for i in range(n)]
         # In CSV, a number and its text are the same.

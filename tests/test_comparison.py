@@ -58,7 +58,10 @@ def test_adapt_needs_both_lower_bounds_above_the_worthwhile_gain() -> None:
 def test_did_not_pay_is_said_only_if_an_upper_bound_shows_it() -> None:
     worse, champion = verdict((0.05, 0.02, 0.08), (-0.03, -0.05, -0.01))
     assert (worse.decision, champion) == ("use_baseline", "lgbm")
-    assert "did not pay" in worse.sentence and "0.03 ROC AUC worse than LightGBM (at most -0.01 more" in worse.sentence
+    assert (
+        "did not pay" in worse.sentence
+        and "0.03 ROC AUC worse than LightGBM (at least 0.01 worse at 95% confidence)" in worse.sentence
+    )
     keep, champion = verdict((-0.02, -0.03, -0.01), (0.02, -0.05, 0.06), valid_base=0.75)
     assert (keep.decision, champion) == ("keep_base", "net_as_is") and "did not pay" in keep.sentence
     small, _ = verdict((0.004, 0.001, 0.007), (0.02, 0.01, 0.03), worthwhile=0.01)

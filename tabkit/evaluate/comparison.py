@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from tabkit.errors import count
 from tabkit.evaluate.choice import Choice, Terms, better_on_valid
@@ -26,7 +27,9 @@ MOST_ROWS = 100
 ASSURANCE = 0.8
 """The chance with which ``rows_needed`` settles it."""
 SHRINK = 0.5
-_Z = 1.959964
+"""Share of an estimate, and of its variance, that is believed: the weight of the data beside that of a guess of no gain."""
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.975)
 
 GainCurve = Mapping[str, list[tuple[int, float]]]
 """Per opponent, the gain on valid at each number of train rows: whether the gain shrinks as rows grow."""
@@ -188,7 +191,8 @@ def _shortfall(planned: Planned, titles: Mapping[str, str], metric: Metric, wort
     """Say what is shown: the opponent whose interval lies below the worthwhile gain, the lowest of them."""
     worst = min((a for a in planned.against if a.state == "not_worthwhile"), key=lambda a: a.high)
     name, against, shown = titles[planned.candidate], titles[worst.name], _plain(abs(worst.gain))
-    bound = f"at most {_plain(worst.high)} more at 95% confidence"
+    bound = f"a gain of at most {_plain(worst.high)}" if worst.high >= 0 else f"at least {_plain(-worst.high)} worse"
+    bound += " at 95% confidence"
     if worst.gain > 0:
         return f"{name} gained only {shown} {metric.called} over {against} ({bound}), below the {worthwhile:g} that would matter."
     if shown == "0":
@@ -231,8 +235,8 @@ class Forecast:
     """What it would take to settle every gain: shown to be worthwhile, or shown not to be.
 
     Assurance (O'Hagan, Stevens & Campbell, *Pharmaceutical Statistics* 2005): the chance of a settled interval, averaged
-    over what the gain may truly be. That is the estimate shrunk half-way to zero, since an estimate that is not settled is
-    worth as much as a guess that there is none. The interval narrows with the square root of the rows. A gain that shrinks
+    over what the gain may truly be. That is normal around half the estimate: a guess that there is no gain weighs as much
+    as these rows, for a gain that looks good tends to be overestimated. Each gain has to reach the chance by itself. The interval narrows with the square root of the rows. A gain that shrinks
     along the learning curve is forecast to go on shrinking; one that grows is not counted on.
     """
 
@@ -257,12 +261,8 @@ class Forecast:
         mean = SHRINK * a.gain + min(0.0, _slope(self.curve.get(a.name, []))) * math.log2(times)
         then = now / math.sqrt(times)
         spread = math.hypot(math.sqrt(SHRINK) * now, then)
-        above = 1.0 - _normal((self.worthwhile + _Z * then - mean) / spread)
-        return above + _normal((self.worthwhile - _Z * then - mean) / spread)
-
-
-def _normal(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2))
+        above = 1.0 - _NORMAL.cdf((self.worthwhile + _Z * then - mean) / spread)
+        return above + _NORMAL.cdf((self.worthwhile - _Z * then - mean) / spread)
 
 
 def _slope(points: list[tuple[int, float]]) -> float:
