@@ -31,7 +31,8 @@ from sklearn.model_selection import GridSearchCV
 
 from tabkit.adapt import Wanted
 from tabkit.adapt.tables import blend_all
-from tabkit.data.encode import Features, fit_compression, fit_encoder
+from tabkit.data.encode import Features, fit_encoder
+from tabkit.data.spectra import fit_compression
 from tabkit.data.split import split_rows
 from tabkit.evaluate.choice import picked_on_valid
 from tabkit.evaluate.metrics import METRICS

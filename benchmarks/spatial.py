@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 import polars as pl
 
-from tabkit.data.encode import Features, fit_compression, fit_encoder
+from tabkit.data.encode import Features, fit_encoder
+from tabkit.data.spectra import fit_compression
 from tabkit.data.split import split_rows
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import BUDGETS

@@ -11,7 +11,8 @@ from conftest import write_recipe
 from sklearn.decomposition import PCA
 
 import tabkit
-from tabkit.data.encode import Encoder, fit_compression, fit_encoder
+from tabkit.data.encode import Encoder, fit_encoder
+from tabkit.data.spectra import fit_compression
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.metrics import METRICS

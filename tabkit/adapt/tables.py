@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tabkit.adapt.candidates import licence_note
 from tabkit.adapt.runtime import Runtime, Wanted, measured
 from tabkit.data.encode import Features
-from tabkit.data.target import to_scale
+from tabkit.data.target import Standard, to_scale
 from tabkit.learner import Budget, Cost, Kind, Settings, candidate_name, candidate_parts
 from tabkit.models.base import Model, TableCandidate, model_class
 from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
@@ -56,8 +56,12 @@ class Origins:
     def __init__(self, lessons: Lessons, opened: Mapping[str, Model], runtime: Runtime) -> None:
         own, source = lessons.train.with_y(None), lessons.source
         self._rows = own if lessons.unlabelled is None else own.stack(lessons.unlabelled.with_y(None))
-        if lessons.scale is not None and source is not None:
-            source = source.with_y(to_scale(lessons.scale.kind, source.labels))
+        self._standard: Standard | None = None
+        if lessons.train.layout.task == "regression":
+            kind = None if lessons.scale is None else lessons.scale.kind
+            self._standard = Standard.of(to_scale(kind, lessons.train.labels))
+            if source is not None:  # in the target's unit: what bases learn from it is to be adapted to the target
+                source = source.with_y(self._standard.learned(to_scale(kind, source.labels)))
         self._source, self.lessons, self.runtime = source, lessons, runtime
         self._bases = {
             name: self._behind(base if source is None else base.knowing(source)) for name, base in opened.items()
@@ -84,9 +88,13 @@ class Origins:
         return Blend([Member(m, weight, self.of_name(m, {})) for m, weight in settings["weights"].items()])
 
     def scaled(self, model: Model) -> Model:
-        """Return a model that learns the recipe's scale of the target."""
+        """Return a model that learns a regression's target standardised, on the recipe's scale if it has one."""
         scale = self.lessons.scale
-        return model if scale is None else OnScale(model, scale.kind, scale.predicts)
+        if self._standard is None:
+            return model
+        if scale is None:
+            return OnScale(model, None, standard=self._standard)
+        return OnScale(model, scale.kind, scale.predicts, standard=self._standard)
 
     def _behind(self, model: Model) -> Model:
         scaled, inner = self.scaled(model), self.lessons.inner

@@ -65,7 +65,11 @@ def number(value: float | None) -> str:
 
     >>> number(0.61803), number(1234.5), number(None), number(float("nan"))
     ('0.6180', '1,234', '-', '-')
+    >>> number(0.00012), number(4.56e-12), number(0.0), number(1.7e9)
+    ('0.00012', '4.56e-12', '0.0000', '1.7e+09')
     """
     if value is None or not math.isfinite(value):
         return "-"
+    if 0 < abs(value) < 1e-3:  # in a small unit four decimals would show zero
+        return f"{value:.3g}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}"

@@ -108,9 +108,12 @@ def parse_sql(text: str, place: str) -> pl.Expr:
 
 
 def evaluated(frame: pl.DataFrame, expression: pl.Expr, name: str, place: str) -> pl.DataFrame:
-    """Return the expression's values as the one column ``name``; a UsageError names ``place`` if they cannot be made."""
+    """Return the expression's values as the one column ``name``; a UsageError names ``place`` if they cannot be made.
+
+    Every row has one, also of an expression that reads no column, such as ``1 = 1``.
+    """
     try:
-        return frame.select(expression.alias(name))
+        return frame.with_columns(expression.alias(name)).select(name)
     except PolarsError as problem:
         raise UsageError(
             f"{place} cannot be evaluated ({str(problem).splitlines()[0]}). Check the types of its columns."

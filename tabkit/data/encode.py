@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.frames import values_of
+from tabkit.data.spectra import Compression
 from tabkit.errors import DataError
 
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
@@ -32,6 +33,12 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Z_LIMIT = 1e9
 """Standardised numbers are clipped here: far beyond any real value, and safe in float32."""
+
+BLUR = 1e-5
+"""Most that float32 may move a value, in spreads of its column, before the column's mean is taken off first."""
+
+SMALLEST = 1e-20
+"""Spread below which (or above one over it) a column is scaled: LightGBM takes what is under 1e-35 for zero."""
 
 Form = Literal["number", "date", "category", "frequency"]
 
@@ -143,7 +150,8 @@ class Features:
 class Column:
     """How one encoded column is made from one table column.
 
-    ``shift`` is taken off first: if values lie far from zero for their spread, float32 would blur them.
+    ``shift`` is taken off first: if values lie far from zero for their spread, float32 would blur them. What is left is
+    divided by ``scale``, a power of two, if it would lie at the ends of float32's range.
     """
 
     name: str
@@ -152,81 +160,10 @@ class Column:
     mean: float = 0.0
     std: float = 1.0
     shift: float = 0.0
+    scale: float = 1.0
     part: str = ""
     categories: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Compression:
-    """Principal components of many like columns (the bands of a spectrum), fitted on train rows.
-
-    Attributes
-    ----------
-    columns
-        The bands, in the order of the table.
-    normalise
-        Whether each row's bands are centred and scaled first (standard normal variate: Barnes et al., *Appl.
-        Spectrosc.* 1989), which takes off how rough or moist the sample scattered the light.
-    mean
-        Of the train rows, by band (n_bands,).
-    axes
-        One component a line (n_components, n_bands), the strongest first.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    normalise: bool
-    mean: tuple[float, ...]
-    axes: tuple[tuple[float, ...], ...]
-
-    @property
-    def made(self) -> tuple[str, ...]:
-        """Names of the columns it makes."""
-        return tuple(f"{self.name}.{i + 1}" for i in range(len(self.axes)))
-
-    def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the component columns of these rows; a row with a missing band has none of them."""
-        bands = _bands(frame, self.columns, self.normalise) - np.asarray(self.mean)
-        # Along a row's own bands, so that the rows beside it cannot change a bit.
-        scores = [(bands * np.asarray(axis)).sum(axis=1) for axis in self.axes]
-        return pl.DataFrame({name: pl.Series(s).fill_nan(None) for name, s in zip(self.made, scores, strict=True)})
-
-
-def _bands(frame: pl.DataFrame, columns: tuple[str, ...], normalise: bool) -> npt.NDArray[np.float64]:
-    bands = np.column_stack([values_of(frame, c).cast(pl.Float64).to_numpy().astype(np.float64) for c in columns])
-    if normalise:
-        spread = bands.std(axis=1, keepdims=True)
-        bands = (bands - bands.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
-    return bands
-
-
-def fit_compression(
-    frame: pl.DataFrame, name: str, columns: tuple[str, ...], components: int, normalise: bool
-) -> Compression:
-    """Fit principal components on train rows without a missing band.
-
-    Raises
-    ------
-    DataError
-        Fewer than three such rows, which have no axes to speak of.
-    """
-    bands = _bands(frame, columns, normalise)
-    whole = bands[np.isfinite(bands).all(axis=1)]
-    if len(whole) < 3:
-        raise DataError(
-            f"Spectrum '{name}': {len(whole)} training rows have all of its {len(columns):,} bands. Expected three or more."
-        )
-    mean = whole.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(whole - mean, full_matrices=False)
-    # Axes of rounding noise carry nothing; of n rows, n - 1 axes are left after the mean is taken off.
-    n_kept = min(components, len(whole) - 1, int((sizes > 1e-9 * max(sizes[0], float(np.abs(whole).max()))).sum()))
-    if n_kept == 0:
-        raise DataError(f"Spectrum '{name}' is the same in every training row. Expected bands that vary.")
-    # The sign of an axis is arbitrary: the largest loading is made positive, the same on every machine.
-    signs = np.sign(axes[np.arange(n_kept), np.abs(axes[:n_kept]).argmax(axis=1)])
-    turned = axes[:n_kept] * signs[:, None]
-    return Compression(name, columns, normalise, tuple(mean.tolist()), tuple(tuple(axis) for axis in turned.tolist()))
 
 
 @dataclass(frozen=True)
@@ -278,7 +215,7 @@ class Encoder:
         x_num = np.empty((frame.height, len(num)), dtype=np.float32)
         for i, column in enumerate(num):
             values = _numbers(values_of(frame, column.source), column)
-            x_num[:, i] = np.clip(values - column.shift, -FLOAT32_MAX, FLOAT32_MAX)
+            x_num[:, i] = np.clip((values - column.shift) / column.scale, -FLOAT32_MAX, FLOAT32_MAX)
         x_cat = np.empty((frame.height, len(cat)), dtype=np.int64)
         for i, column in enumerate(cat):
             x_cat[:, i] = _codes(values_of(frame, column.source), column.categories)
@@ -376,23 +313,42 @@ def fit_encoder(
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """Return class names as text: booleans as ``true``/``false``, a whole float without a fraction, whatever is beside it."""
+    """Return class names as text: booleans as ``true``/``false``, whole floats without the fraction.
+
+    A value's name is its own, whatever stands beside it: grades 1, 1.5 and 2 are the same in a part that has whole ones
+    only.
+
+    >>> as_text(pl.Series([1.0, 1.5, None])).to_list()
+    ['1', '1.5', None]
+    """
     text = values.cast(pl.String)
     if not values.dtype.is_float():
         return text
-    whole = values.is_finite() & (values == values.round())
-    return text.set(whole.fill_null(False), None).fill_null(values.cast(pl.Int64, strict=False).cast(pl.String))
+    integers = values.cast(pl.Int64, strict=False)
+    return integers.cast(pl.String).zip_with((integers.cast(pl.Float64) == values).fill_null(False), text)
 
 
 def _fit_number(name: str, source: str, form: Form, values: pl.Series, part: str) -> Column:
     numbers = _numbers(values, Column(name, source, form, part=part))
     finite = numbers[np.isfinite(numbers)]
-    std = float(finite.std()) if finite.size else 0.0
+    if not finite.size:
+        return Column(name, source, form, part=part)
+    # Divided by a power of two near the farthest value, which is exact: no sum or square leaves float64's range.
+    unit = 2.0 ** math.floor(math.log2(float(np.abs(finite).max()) or 1.0))
+    mean, std = unit * float((finite / unit).mean()), unit * float((finite / unit).std())
     # A column whose spread is rounding noise (or none: only its missingness varies) is centred, not scaled.
-    tiny = not math.isfinite(std) or std <= 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0)))
-    mean, std = float(finite.mean()), 1.0 if tiny else std
-    shift = mean if abs(mean) > 1e4 * std else 0.0
-    return Column(name, source, form, mean=mean - shift, std=std, shift=shift, part=part)
+    if std <= 1e-12 * float(np.abs(finite).max()):
+        std = 0.0
+    with np.errstate(over="ignore"):
+        blur = float(np.abs(finite.astype(np.float32) - finite).max())
+    shift = 0.0
+    if blur > BLUR * std or abs(mean) > 1e4 * std:
+        # A value of the column, not the mean itself: what is left of whole numbers is then whole, and float32 keeps it.
+        shift = float(finite[np.abs(finite - mean).argmin()])
+        mean = unit * float(((finite - shift) / unit).mean())
+        std = unit * float(((finite - shift) / unit).std()) if std else 0.0
+    scale = 1.0 if std == 0.0 or SMALLEST < std < 1 / SMALLEST else 2.0 ** round(math.log2(std))
+    return Column(name, source, form, mean=mean / scale, std=std / scale or 1.0, shift=shift, scale=scale, part=part)
 
 
 def _fit_categories(name: str, present: pl.Series) -> list[Column]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,9 +17,38 @@ A copy of the target with 16 leaves reaches .995 or more, whatever its distribut
 correlates with it at .97 stays below .96.
 """
 
+CHANCE = 0.01
+"""Most chance that any of the columns would reach its score if all were noise, for one to be suspected."""
 
-def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str, float]:
-    """Return, per table column, the score of a small decision tree that sees only that column.
+EXACT_PAIRS = 2_000
+"""Pairs of rows up to which the chance of an AUC is computed exactly."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What one column scores by itself, and the chance that a column of noise scores as much on as few rows."""
+
+    score: float
+    chance: float
+
+
+def suspects(columns: Mapping[str, Alone]) -> dict[str, float]:
+    """Return the scores of columns suspected of giving the target away, highest first.
+
+    The best of many columns reaches a high score on a few rows by luck, so what counts is the chance that the best
+    of all would (Bonferroni).
+
+    >>> suspects({"id": Alone(0.99, 0.002), "x": Alone(0.6, 0.2)}), suspects({"id": Alone(0.99, 1e-6)})
+    ({}, {'id': 0.99})
+    """
+    beyond = {n: c.score for n, c in columns.items() if c.score >= LEAK_SCORE and c.chance * len(columns) < CHANCE}
+    return dict(sorted(beyond.items(), key=lambda item: -item[1]))
+
+
+def single_features(fitted_on: Features, scored_on: Features) -> dict[str, Alone]:
+    """Return, per table column, how a small decision tree does that sees only that column.
 
     Parameters
     ----------
@@ -26,7 +58,7 @@ def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str,
     Returns
     -------
     dict
-        ROC AUC for binary tasks, the mean of one against the rest for multiclass; for regression the R squared
+        Scores are ROC AUC for binary tasks, the mean of one against the rest for multiclass; for regression the R squared
         of the values or of their ranks, whichever is higher: a few leaves cannot follow a long tail, and would
         miss a plain copy of the target. .5 (0) if ``scored_on`` holds a single class (value).
     """
@@ -40,11 +72,13 @@ def single_feature_scores(fitted_on: Features, scored_on: Features) -> dict[str,
     if fitted_on.layout.task == "regression":
         order = np.sort(y)
         targets.append((np.searchsorted(order, y) / len(y), np.searchsorted(order, truth) / len(y)))
-    out: dict[str, float] = {}
+    out: dict[str, Alone] = {}
     for column in fitted_on.layout.columns:
         x, z = _column(fitted_on, column), _column(scored_on, column)
         if fitted_on.layout.task == "regression":
-            out[column] = max(_r2(known, DecisionTreeRegressor(**options).fit(x, t).predict(z)) for t, known in targets)
+            fits = (_r2(known, DecisionTreeRegressor(**options).fit(x, t).predict(z)) for t, known in targets)
+            score = max(fits)
+            out[column] = Alone(score, len(targets) * _chance_of_r2(score, len(truth)))
         else:
             tree = DecisionTreeClassifier(**options).fit(x, y)
             out[column] = _auc(tree.classes_, tree.predict_proba(z), truth)
@@ -62,11 +96,33 @@ def _r2(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> f
     return 1.0 - float(((truth - predicted) ** 2).sum()) / spread if spread else 0.0
 
 
-def _auc(classes: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> float:
-    from sklearn.metrics import roc_auc_score
+def _chance_of_r2(score: float, n_rows: int) -> float:
+    """Return the chance of so high a squared correlation, which no R squared exceeds, of unrelated numbers."""
+    from scipy import stats
+
+    if n_rows < 3 or score <= 0:
+        return 1.0
+    t = np.sqrt(score * (n_rows - 2) / max(1 - score, 1e-15))
+    return float(stats.t.sf(t, n_rows - 2))
+
+
+def _auc(classes: npt.NDArray[np.int64], probabilities: Floats, truth: npt.NDArray[np.int64]) -> Alone:
+    from scipy.stats import mannwhitneyu
 
     present = [k for k in classes if 0 < (truth == k).sum() < len(truth)]
     if len(classes) == 2:
         present = [classes[1]] if present else []
-    scores = [roc_auc_score(truth == k, probabilities[:, list(classes).index(k)]) for k in present]
-    return float(np.mean(scores)) if scores else 0.5
+    if not present:
+        return Alone(0.5, 1.0)
+    scores, chances = [], []
+    for k in present:
+        own = probabilities[:, list(classes).index(k)]
+        inside, rest = own[truth == k], own[truth != k]
+        pairs = len(inside) * len(rest)
+        method = "exact" if pairs <= EXACT_PAIRS else "asymptotic"
+        # The statistic is the AUC in pairs of rows (Mann & Whitney 1947); without ties is the more likely case.
+        test = mannwhitneyu(inside, rest, alternative="greater", method=method)
+        scores.append(float(test.statistic) / pairs)
+        chances.append(float(np.nan_to_num(test.pvalue, nan=1.0)))
+    # The mean is high only if every class's own score is: the least likely of them tells, for as many as there are.
+    return Alone(float(np.mean(scores)), min(1.0, len(present) * min(chances)))

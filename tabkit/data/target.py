@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -14,6 +16,56 @@ _OFFSET = {"log": 0.0, "log1p": 1.0}
 """``log`` is for targets above 0, ``log1p`` (the logarithm of 1 + y) for those from 0 on."""
 _FARTHEST = 700.0
 """Largest exponent of a finite float64: beyond lies no prediction anyone could use."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The line from a target to what models learn: centred, of unit spread, whatever its unit and its zero.
+
+    Without it a model's answer would hang on them: trees keep labels as float32 (seconds since 1970 lose two minutes),
+    and penalties such as LightGBM's ``lambda_l1`` are sizes in the target's unit.
+
+    Attributes
+    ----------
+    origin
+        A value of the target, taken off first: exact, so that whole seconds or cents are learned bit by bit the same
+        wherever they are counted from.
+    centre
+        Mean distance from the origin.
+    spread
+        Standard deviation; 1 for a constant target.
+    """
+
+    origin: float = 0.0
+    centre: float = 0.0
+    spread: float = 1.0
+
+    @classmethod
+    def of(cls, y: Floats) -> Standard:
+        """Fit it to the rows (n_rows,) that models learn from; a constant target is centred only.
+
+        >>> Standard.of(np.array([1e9, 1e9 + 2.0]))
+        Standard(origin=1000000000.0, centre=1.0, spread=1.0)
+        >>> Standard.of(np.array([3.0, 3.0]))
+        Standard(origin=3.0, centre=0.0, spread=1.0)
+        """
+        if not len(y):
+            return cls()
+        # In units of the farthest from the origin: no sum or square loses digits or leaves the range of float64.
+        apart = y - y[0]
+        farthest = float(np.abs(apart).max())
+        if farthest == 0.0 or not np.isfinite(farthest):
+            return cls(float(y[0]))
+        apart = apart / farthest
+        return cls(float(y[0]), float(farthest * apart.mean()), float(farthest * apart.std()))
+
+    def learned(self, y: Floats) -> Floats:
+        """Return targets (n_rows,) as models learn them."""
+        return np.asarray((y - self.origin - self.centre) / self.spread)
+
+    def answered(self, z: Floats) -> Floats:
+        """Return a model's answers (n_rows,) in the target's unit."""
+        return np.asarray(self.origin + (z * self.spread + self.centre))
 
 
 def check_scale(kind: str, y: Floats, target: str) -> None:

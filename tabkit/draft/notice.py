@@ -9,7 +9,7 @@ import polars as pl
 
 from tabkit.data.encode import as_text, fit_encoder
 from tabkit.data.frames import values_of
-from tabkit.data.single import LEAK_SCORE, single_feature_scores
+from tabkit.data.single import single_features, suspects
 from tabkit.data.target import with_label
 from tabkit.draft.columns import ColumnProfile
 from tabkit.draft.profile import Profile, Roles
@@ -244,5 +244,6 @@ def _leaks(profile: Profile, columns: list[str], task: str, target: str) -> dict
         encoder = fit_encoder(shuffled[:half], columns, task, target, classes)
     except DataError:
         return {}
-    scores = single_feature_scores(encoder.encode(shuffled[:half]), encoder.encode(shuffled[half:]))
-    return {name: score for name, score in scores.items() if score >= LEAK_SCORE}
+    alone = single_features(encoder.encode(shuffled[:half]), encoder.encode(shuffled[half:]))
+    found = suspects(alone)
+    return {name: found[name] for name in alone if name in found}

@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 from tabkit.errors import count
 from tabkit.evaluate.choice import Choice, Terms, better_on_valid
-from tabkit.evaluate.intervals import Resampled, holm, paired
+from tabkit.evaluate.intervals import Resampled, holm, paired, with_limits
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import candidate_name
 from tabkit.result import Against, Chosen, Decision, Exploratory, Planned, Verdict
@@ -290,4 +290,4 @@ def _plain(value: float) -> str:
 def _signed(a: Against) -> str:
     width = a.high - a.low  # all three to the same decimals, as many as the interval's width bears
     decimals = max(0, 2 - math.floor(math.log10(width))) if 0 < width < math.inf else 4
-    return f"{a.gain:+.{decimals}f} [{a.low:+.{decimals}f}, {a.high:+.{decimals}f}]"
+    return with_limits(a.interval, decimals)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import Features
-from tabkit.data.single import single_feature_scores
+from tabkit.data.single import single_features
 from tabkit.evaluate.intervals import Resampled, Resampler, difference, interval
 from tabkit.evaluate.metrics import Floats, Labels, Metric
 from tabkit.models.base import Model
@@ -87,8 +87,8 @@ def importance(
         holdout, resampler = holdout.take(rows), replace(resampler, n_rows=len(rows), groups=groups)
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:
-        scores = single_feature_scores(train, valid)
-        columns = sorted(columns, key=lambda c: -scores[c])[:MOST_COLUMNS]
+        alone = single_features(train, valid)
+        columns = sorted(columns, key=lambda c: -alone[c].score)[:MOST_COLUMNS]
     few = replace(resampler, resamples=max(50, resampler.resamples // (4 * REPEATS)))
     whole = model.predict(holdout)
     intact = few.score(metric, holdout.labels, whole)
@@ -115,4 +115,5 @@ def _permuted(rows: Features, column: str, order: npt.NDArray[np.int64]) -> Feat
 
 def in_slice(frame: pl.DataFrame, where: str) -> npt.NDArray[np.bool_]:
     """Return which rows meet a Polars SQL condition; a condition that is null for a row leaves it out."""
-    return frame.select(pl.sql_expr(where).fill_null(False).alias("in"))["in"].to_numpy().astype(np.bool_)
+    # Beside the columns, so that a condition which reads none of them still has a value for every row.
+    return frame.with_columns(pl.sql_expr(where).fill_null(False).alias("in"))["in"].to_numpy().astype(np.bool_)

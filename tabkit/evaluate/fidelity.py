@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tabkit.errors import inside
+from tabkit.evaluate.intervals import with_limits
 from tabkit.learner import Predictions
 from tabkit.result import CandidateFacts, Interval, MetricFacts, Student
 
@@ -75,6 +76,5 @@ def _sentence(facts: Student, metrics: dict[str, MetricFacts], *, regression: bo
         parts.append(f"scores {facts.speedup:.3g} times as many rows per CPU second")
     gain = facts.gain
     if math.isfinite(gain.value):
-        limits = f" [{gain.low:+.4f}, {gain.high:+.4f}]" if math.isfinite(gain.low) else ""
-        parts.append(f"gains {gain.value:+.4f}{limits} over it in {inside(primary.title)}")
+        parts.append(f"gains {with_limits(gain, 4)} over it in {inside(primary.title)}")
     return f"The student {', '.join(parts[:-1])} and {parts[-1]}."

@@ -19,6 +19,8 @@ from tabkit.result import Interval
 from tabkit.seed import stream
 
 LEVEL = 0.95
+MOST_DECIMALS = 8
+"""Decimals up to which numbers of a sentence are written out."""
 _CHUNK_BYTES = 48_000_000
 
 
@@ -132,17 +134,36 @@ def widening_over_folds(n_folds: int, test_to_train: float) -> float:
 def interval(scored: Resampled, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Return a value with the percentile interval of its resamples; undefined resamples are left out.
 
+    If more of them are undefined than an interval leaves out anyway, it has no ends: the metric hangs on a few cases
+    (a class with one row is in no more than two resamples of three), and those that are left know nothing of that.
+
     Parameters
     ----------
     within
         The least and the greatest value there is; a widened interval ends there.
     """
     defined = scored.draws[np.isfinite(scored.draws)]
-    if defined.size == 0:
+    if defined.size < LEVEL * scored.draws.size or not defined.size:
         return Interval(scored.value, math.nan, math.nan)
     tail = (1 - LEVEL) / 2
     low, high = np.clip(np.quantile(defined, [tail, 1 - tail]), *within)
     return Interval(scored.value, float(low), float(high))
+
+
+def with_limits(of: Interval, decimals: int) -> str:
+    """Return a change with its interval for a sentence; in a small unit, to three digits each instead.
+
+    >>> with_limits(Interval(0.01, -0.002, 0.02), 3), with_limits(Interval(1.234e-12, 0.0, 2e-12), 15)
+    ('+0.010 [-0.002, +0.020]', '+1.23e-12 [+0, +2e-12]')
+    >>> with_limits(Interval(math.nan, math.nan, math.nan), 3), with_limits(Interval(0.5, math.nan, math.nan), 1)
+    ('undefined', '+0.5 (no interval)')
+    """
+    if not math.isfinite(of.value):
+        return "undefined"
+    size = max(abs(v) for v in (of.value, of.low, of.high) if math.isfinite(v))
+    digits = f"+.{decimals}f" if decimals <= MOST_DECIMALS and (size >= 10.0**-decimals or not size) else "+.3g"
+    limits = f"[{of.low:{digits}}, {of.high:{digits}}]" if math.isfinite(of.low) else "(no interval)"
+    return f"{of.value:{digits}} {limits}"
 
 
 def difference(metric: Metric, a: Resampled, b: Resampled) -> Resampled:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 from markupsafe import Markup
 
+from tabkit.data.encode import as_text
 from tabkit.report import diagnose
 from tabkit.report.numbers import known, number, share, shortened, whole
 from tabkit.report.pieces import Figure
@@ -63,7 +64,7 @@ def precision_recall(reading: Reading, frame: pl.DataFrame, positive: str) -> Fi
 
 
 def _observed(frame: pl.DataFrame, positive: str) -> npt.NDArray[np.bool_]:
-    return (frame["target"].cast(pl.String) == positive).to_numpy()
+    return (as_text(frame["target"]) == positive).to_numpy()
 
 
 def _curves(

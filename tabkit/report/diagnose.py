@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tabkit.data.encode import as_text
+
 Floats = npt.NDArray[np.float64]
 MOST_POINTS = 150
 
@@ -58,7 +60,7 @@ def ranked(y: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     (array([0., 1., 2.]), array([0., 0., 1.]))
     """
     order = np.argsort(-score, kind="stable")
-    last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])
+    last = np.flatnonzero(np.diff(score[order], append=np.nan) != 0)
     hits = np.cumsum(y[order], dtype=np.float64)[last]
     return np.r_[0.0, hits], np.r_[0.0, last + 1.0 - hits]
 
@@ -114,7 +116,7 @@ def confusion(frame: pl.DataFrame, name: str, classes: Sequence[str]) -> Confusi
     probabilities = frame.select(columns).to_numpy()
     predicted = probabilities.argmax(axis=1)
     code = {c: k for k, c in enumerate(classes)}
-    observed = np.array([code.get(str(v), -1) for v in frame["target"]])
+    observed = np.array([code.get(name, -1) for name in as_text(frame["target"])])
     known = observed >= 0
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (observed[known], predicted[known]), 1)

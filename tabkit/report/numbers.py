@@ -11,6 +11,10 @@ from tabkit.result import Interval
 
 MISSING = "–"
 _MINUS = "−"
+_LONG = 1e15
+"""From here on a number is shown as a power of ten: nobody counts its commas."""
+_MOST_DECIMALS = 8
+"""Decimals up to which a column of small numbers has them in common."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -31,11 +35,20 @@ def number(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
-    if abs(value) < 1e-4:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{_trimmed(mantissa)} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
+    if abs(value) < 1e-4 or abs(value) >= _LONG:
+        return scientific(value, digits)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return _trimmed(f"{value:,.{decimals}f}").replace("-", _MINUS)
+
+
+def scientific(value: float, digits: int) -> str:
+    """Format a number other than zero as a power of ten.
+
+    >>> scientific(-1.5e-12, 3), scientific(2e9, 2)
+    ('−1.5 × 10⁻¹²', '2 × 10⁹')
+    """
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{_trimmed(mantissa)} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -51,6 +64,8 @@ def signed(value: float | None, digits: int = 3) -> str:
 def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:
     """Format a number of a column with its common decimals; a number too small for them keeps two digits.
 
+    >>> fixed(1.234e-12, 15), fixed(2.5e20, 0)
+    ('1.234 × 10⁻¹²', '2.5 × 10²⁰')
     >>> fixed(0.5, 3), fixed(0.00004, 3), fixed(0.00012, 3), fixed(-0.25, 2, sign=True), fixed(0.0, 3)
     ('0.500', '4 × 10⁻⁵', '0.00012', '−0.25', '0')
     """
@@ -58,9 +73,12 @@ def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:
         return MISSING
     if value == 0:
         return "0"
-    text = f"{value:,.{decimals}f}"
-    if float(text.replace(",", "")) == 0:
-        text = number(value, 2)
+    if decimals > _MOST_DECIMALS or abs(value) >= _LONG:
+        text = number(value, max(2, decimals + 1 + math.floor(math.log10(abs(value)))) if decimals else 4)
+    else:
+        text = f"{value:,.{decimals}f}"
+        if float(text.replace(",", "")) == 0:
+            text = number(value, 2)
     text = text.replace("-", _MINUS)
     return f"+{text}" if sign and value > 0 else text
 
@@ -78,7 +96,7 @@ def decimals_for(scores: Iterable[Interval | None]) -> int:
     if not sizes:
         return 3
     magnitude = math.floor(math.log10(max(sizes)))
-    widths = [w for s in defined if known(w := (s.high - s.low) / 2) and w > 1e-12]
+    widths = [w for s in defined if known(w := (s.high - s.low) / 2) and w > 1e-12 * max(sizes)]
     wanted = 1 - math.floor(math.log10(min(widths))) if widths else 3 - magnitude
     return max(0, min(max(wanted, 2 - magnitude), 3 - magnitude))
 

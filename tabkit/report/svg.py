@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from tabkit.report.numbers import number
+from tabkit.report.numbers import scientific
 
 
 def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
@@ -61,11 +61,13 @@ class Axis:
         """Return a tick's text, with the decimals that the step needs."""
         if tick == 0:
             return "0"
-        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick) or 1.0
-        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-        if decimals > 5:
-            return number(tick, 2)
-        return f"{tick:,.{decimals}f}".replace("-", "−")
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick)
+        last = math.floor(math.log10(step) + 1e-9)
+        digits = max(2, math.floor(math.log10(abs(tick))) - last + 1)
+        # Ten to a power if the tick would be long, unless that too needs every digit to tell it from the next.
+        if last < -5 or (abs(tick) >= 1e7 and digits <= 4):
+            return scientific(tick, digits)
+        return f"{tick:,.{max(0, -last)}f}".replace("-", "−")
 
 
 def axis(
@@ -75,20 +77,20 @@ def axis(
 
     >>> axis([0.61, 0.96]).ticks
     (0.6, 0.7, 0.8, 0.9)
-    >>> axis([3.1e-12, 4.2e-12]).ticks
-    (3.5e-12, 4e-12)
+    >>> axis([1e-12, 6e-12]).ticks, axis([0.0, 0.0]).ticks
+    ((2e-12, 4e-12, 6e-12), (-1.0, -0.5, 0.0, 0.5, 1.0))
     """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     low, high = limits or ((min(finite), max(finite)) if finite else (0.0, 1.0))
-    if high - low < 1e-12 * max(1.0, abs(low), abs(high)):
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
         room = abs(low) * 0.1 or 1.0
         low, high = low - room, high + room
     if limits is None:
         low, high = low - pad * (high - low), high + pad * (high - low)
     step = _round_step(high - low, want)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    digits = 9 - math.floor(math.log10(step))  # of the step: a loss may well be 1e-12
-    return Axis(low, high, tuple(round(i * step, digits) for i in range(first, last + 1)))
+    # To twelve digits, not decimals: of ticks of 1e-13 no decimal would be left.
+    return Axis(low, high, tuple(float(f"{i * step:.12g}") for i in range(first, last + 1)))
 
 
 def _round_step(reach: float, want: int) -> float:

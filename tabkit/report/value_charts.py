@@ -148,7 +148,7 @@ def residuals(pairs: Residuals) -> Figure:
         f"Half of the predictions are within {number(float(np.median(np.abs(error))))}"
         f"{' ' + pairs.unit if pairs.unit else ''} of what was observed; the mean error is {signed(float(error.mean()))}."
     )
-    digits = max(0, 2 - math.floor(math.log10(max(abs(float(edges[0])), abs(float(edges[-1])), 1e-12))))
+    digits = max(0, 2 - math.floor(math.log10(max(abs(float(edges[0])), abs(float(edges[-1]))) or 1.0)))
     rows = tuple((fixed(a, digits), fixed(b, digits), whole(n)) for n, a, b in columns)
     return Figure(
         title, desc, plot.svg("residuals", title, desc, *bars, *lines), ("from", "to", "rows"), rows, (), desc

@@ -96,7 +96,10 @@ class Proof:
 
 @dataclass(frozen=True, config=DOCUMENTED)
 class Step:
-    """One point of a learning curve."""
+    """One point of a learning curve: losses after ``step`` epochs or trees. Step 0 is the untouched base.
+
+    The losses of a regression are those of the standardised target: a squared error of 1 is what its mean makes.
+    """
 
     step: int
     """Epochs, trees or trials before it; 0 is the untouched base."""

@@ -59,6 +59,8 @@ def write_run(
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none.
 
+    The report comes last, made of the files that are there by then: whatever goes wrong with it, the work is not lost.
+
     Parameters
     ----------
     predictions
@@ -76,4 +78,8 @@ def write_run(
             rejects.write_csv(place / "rejects.csv")
         for name, contents in bundles.items():
             save_bundle(place / name, plan, contents, result, card(result, plan, contents.candidate.name))
-        write_report(place)
+    try:
+        write_report(folder)
+    except Exception as problem:
+        problem.add_note(f"Everything but the report is in {folder}; 'tabkit report {folder}' writes it.")
+        raise

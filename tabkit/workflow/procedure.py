@@ -14,7 +14,8 @@ from tabkit.adapt import Runtime, Wanted, Watch
 from tabkit.adapt import tables as adapt
 from tabkit.adapt.controls import learning_curve, shuffled, without_columns
 from tabkit.adapt.student import teach
-from tabkit.data.encode import Encoder, fit_compression, fit_encoder
+from tabkit.data.encode import Encoder, fit_encoder
+from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
 from tabkit.evaluate.harness import Ground, Judged

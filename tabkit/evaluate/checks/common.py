@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tabkit.evaluate.checks.base import Check, Evidence, Finding
 
 
@@ -41,8 +43,14 @@ class UnderBaseline(Check[Evidence]):
         gain, digits = evidence.champion_gain, evidence.wording.digits
         if gain is None:
             return "not_applicable", f"The champion, {evidence.champion}, is the best baseline itself."
+        if not math.isfinite(gain.value):
+            return (
+                "not_applicable",
+                f"On the holdout, {evidence.metric.called} is undefined: it lacks cases of a class.",
+            )
+        limits = f" [{gain.low:{digits}}, {gain.high:{digits}}]" if math.isfinite(gain.low) else ""
         text = (
-            f"The champion, {evidence.champion}, gains {gain.value:{digits}} [{gain.low:{digits}}, {gain.high:{digits}}] "
+            f"The champion, {evidence.champion}, gains {gain.value:{digits}}{limits} "
             f"{evidence.metric.called} on the best baseline, {evidence.baseline}"
         )
         return ("fail", f"{text}: it is proven worse.") if gain.high < 0 else ("pass", f"{text}.")

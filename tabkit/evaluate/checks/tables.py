@@ -11,9 +11,10 @@ import polars as pl
 
 from tabkit.data.encode import Features, as_text
 from tabkit.data.frames import values_of
-from tabkit.data.single import LEAK_SCORE, single_feature_scores
+from tabkit.data.single import LEAK_SCORE, single_features, suspects
 from tabkit.evaluate.checks.base import Finding, TableCheck, TableEvidence
 from tabkit.evaluate.checks.shift import column_psi, elsewhere, label_shift, two_sample_auc
+from tabkit.evaluate.intervals import with_limits
 
 DUPLICATE_SHARE = 0.005
 SHIFT_AUC = 0.60
@@ -37,20 +38,22 @@ class SingleFeatureLeak(TableCheck):
     question = "Does one column alone give the target away?"
 
     def find(self, evidence: TableEvidence) -> Finding:
-        """Fail from :data:`LEAK_SCORE` on."""
-        scores = single_feature_scores(evidence.train, evidence.valid)
+        """Fail from :data:`LEAK_SCORE` on, if that is more than the best of so many columns reaches by luck."""
+        alone = single_features(evidence.train, evidence.valid)
         unit = "R squared" if evidence.plan.recipe.task == "regression" else "ROC AUC"
-        leaks = sorted((name for name, score in scores.items() if score >= LEAK_SCORE), key=lambda n: -scores[n])
-        if leaks:
-            named = ", ".join(f"'{name}' ({scores[name]:.3f})" for name in leaks[:5])
+        if leaks := suspects(alone):
+            named = ", ".join(f"'{name}' ({score:.3f})" for name, score in list(leaks.items())[:5])
             return "fail", (
                 f"A single column predicts the target nearly perfectly: {named} {unit} on valid (alarm at {LEAK_SCORE}). "
                 "It may be recorded after the outcome; ask how it comes about, or exclude it."
             )
-        name = max(scores, key=lambda column: scores[column])
+        name = max(alone, key=lambda column: alone[column].score)
+        luck = ""
+        if alone[name].score >= LEAK_SCORE:
+            luck = f", as the best of {len(alone):,} may by luck on {len(evidence.valid):,} rows"
         return (
             "pass",
-            f"The strongest single column, '{name}', reaches {scores[name]:.3f} {unit} on valid (alarm at {LEAK_SCORE}).",
+            f"The strongest single column, '{name}', reaches {alone[name].score:.3f} {unit} on valid (alarm at {LEAK_SCORE}){luck}.",
         )
 
 
@@ -87,9 +90,11 @@ class LabelShuffle(TableCheck):
         gain = min(evidence.shuffled, key=lambda interval: interval.value)
         times = "" if len(evidence.shuffled) == 1 else f" (the least of {len(evidence.shuffled)} shuffles)"
         text = (
-            f"Trained on shuffled labels, {evidence.baseline} gains {gain.value:+.3f} {evidence.metric.called} on the prior "
-            f"on valid [{gain.low:+.3f}, {gain.high:+.3f}]{times}"
+            f"Trained on shuffled labels, {evidence.baseline} gains {with_limits(gain, 3)} {evidence.metric.called} on the "
+            f"prior on valid{times}"
         )
+        if not math.isfinite(gain.value):
+            return "not_applicable", f"On valid, {evidence.metric.called} is undefined: it lacks cases of a class."
         if gain.low > 0:
             return "fail", f"{text}: it knows the target without labels, so something leaks it."
         return "pass", f"{text}: nothing beyond chance, as it must be."
@@ -262,6 +267,11 @@ class NoSkill(TableCheck):
         """Fail unless the champion is better."""
         champion, scores = evidence.champion, evidence.scores
         gain = evidence.metric.sign * (scores[champion]["holdout"] - scores["prior"]["holdout"])
+        if not math.isfinite(gain):
+            return (
+                "not_applicable",
+                f"On the holdout, {evidence.metric.called} is undefined: it lacks cases of a class.",
+            )
         text = f"The champion, {champion}, is {gain:+.4g} {evidence.metric.called} from the prior, which looks at no column"
         if champion == "prior" or gain <= 0:
             return "fail", f"{text}: the columns do not predict the target."
@@ -361,7 +371,7 @@ class FairnessGap(TableCheck):
             f"({low}: {of[low]:.3f}, {high}: {of[high]:.3f})"
         )
         overall, prior = (evidence.scores[name]["holdout"] for name in (evidence.champion, "prior"))
-        if gap > max(FAIRNESS_GAP * abs(overall), 1e-12) and abs(overall - prior) > 0:
+        if gap > max(FAIRNESS_GAP * abs(overall), 1e-12 * abs(prior)) and abs(overall - prior) > 0:
             return "fail", f"{text}. Look at the slices before deciding about people by it."
         return "pass", f"{text}; alarm at {FAIRNESS_GAP:.0%} of the overall score."
 
@@ -373,7 +383,7 @@ def _skill_lost(evidence: TableEvidence) -> dict[str, float]:
     for name, parts in evidence.scores.items():
         skill = sign * (parts["train"] - chance["train"])
         gap = sign * (parts["train"] - parts["holdout"])
-        if name != "prior" and skill > 1e-9 and math.isfinite(gap):
+        if name != "prior" and skill > 1e-9 * abs(chance["train"]) and math.isfinite(gap):
             lost[name] = gap / skill
     return lost
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from tabkit.data.encode import as_text
 from tabkit.errors import count
 from tabkit.report import class_charts, diagnose, numbers, rows, value_charts
 from tabkit.report.numbers import number, share
@@ -45,7 +46,7 @@ def _detection(reading: Reading, result: TableResult, frame: pl.DataFrame, posit
     """Say how many of the positive class the champion finds."""
     if result.champion not in frame.columns:
         return ""
-    curve = diagnose.roc((frame["target"].cast(pl.String) == positive).to_numpy(), frame[result.champion].to_numpy())
+    curve = diagnose.roc((as_text(frame["target"]) == positive).to_numpy(), frame[result.champion].to_numpy())
     if curve is None:
         return ""
     hits = float(diagnose.at_grid(curve, np.array([0.1]))[0])
