@@ -192,7 +192,10 @@ PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     "single_feature_leak": (leaking, "'x3' (1.000) ROC AUC on valid"),
     "post_outcome_column": (with_late_column, "yet features: ['x0']"),
     "ask_when_known": (with_a_telling_name, "leans on 'total_paid', whose names"),
-    "label_shuffle": (lambda t: replace(t, shuffled=(Interval(0.1, 0.05, 0.15),)), "linear gains +0.100 [+0.050, +0.150] ROC AUC"),
+    "label_shuffle": (
+        lambda t: replace(t, shuffled=(Interval(0.1, 0.05, 0.15),)),
+        "linear gains +0.100 [+0.050, +0.150] ROC AUC",
+    ),
     "duplicate_rows": (with_copies, "150 of 150 holdout rows (100.0%)"),
     "group_overlap": (
         lambda t: replace(t, split=replace(t.split, groups=np.arange(600) % 60)),

@@ -59,7 +59,7 @@ def write_run(
 ) -> None:
     """Write the run folder whole: an interrupted run leaves none.
 
-    The report comes last, made of the files that are there by then: whatever goes wrong with it, the work is not lost.
+    A report that cannot be made does not cost the work: the folder is whole without it, and the error says how to write it.
 
     Parameters
     ----------
@@ -70,6 +70,7 @@ def write_run(
     bundles
         By name of the folder: ``bundle``, and ``student`` if one was taught.
     """
+    fault: Exception | None = None
     with whole_folder(folder) as place:
         write_result(place, result)
         scorecard_table(result).write_parquet(place / "scorecard.parquet")
@@ -78,8 +79,10 @@ def write_run(
             rejects.write_csv(place / "rejects.csv")
         for name, contents in bundles.items():
             save_bundle(place / name, plan, contents, result, card(result, plan, contents.candidate.name))
-    try:
-        write_report(folder)
-    except Exception as problem:
-        problem.add_note(f"Everything but the report is in {folder}; 'tabkit report {folder}' writes it.")
-        raise
+        try:
+            write_report(place)
+        except Exception as problem:
+            fault = problem
+    if fault is not None:
+        fault.add_note(f"Everything but the report is in {folder}; 'tabkit report {folder}' writes it.")
+        raise fault
