@@ -40,7 +40,7 @@ def suspects(columns: Mapping[str, Alone]) -> dict[str, float]:
     The best of many columns reaches a high score on a few rows by luck, so what counts is the chance that the best
     of all would (Bonferroni).
 
-    >>> suspects({"id": Alone(0.99, 0.002), "x": Alone(0.6, 0.2)}), suspects({"id": Alone(0.99, 1e-6)})
+    >>> suspects({"id": Alone(0.99, 0.02), "x": Alone(0.6, 0.2)}), suspects({"id": Alone(0.99, 1e-6)})
     ({}, {'id': 0.99})
     """
     beyond = {n: c.score for n, c in columns.items() if c.score >= LEAK_SCORE and c.chance * len(columns) < CHANCE}

@@ -149,6 +149,12 @@ def _not_settled(
 ) -> Verdict:
     """Say that these rows cannot tell, and how many more probably would."""
     name, unit = titles[planned.candidate], terms.unit
+    if not all(math.isfinite(bound) for a in planned.against for bound in (a.low, a.high)):
+        sentence = (
+            f"Not enough evidence: the holdout has too few cases to tell what {name} gains in {terms.metric.called}; hold out "
+            f"more of them. Until then use {stay}."
+        )
+        return Verdict(decision="not_enough_evidence", sentence=sentence, reason=reason)
     even, likely = forecast.rows_needed(0.5), forecast.rows_needed(ASSURANCE)
     if likely is None:
         more = f"more {unit}s of this kind are unlikely to settle it"
