@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import RECENT_DAYS, Judge, Ranker, Scores, decayed, filled, popularity
+from tabkit.rankers.base import RECENT_DAYS, Judge, Ranker, Rows, Scores, decayed, popularity
 
 _MANY = (15, 30, 45, 60, 90, 120, 180, 365)
 HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": _MANY, "thorough": _MANY}
@@ -45,7 +46,14 @@ class Counts(Ranker):
         self.half_life, self.personal, self.recent = half_life, personal, recent
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self:
         """Count the source period."""
         return cls()._count(source)
 
@@ -143,10 +151,13 @@ class Counts(Ranker):
     def _settings(self) -> dict[str, object]:
         return {"half_life": self.half_life, "personal": self.personal, "recent": self.recent}
 
-    def scores(self, users: Codes) -> Scores:
+    def rows(self, users: Codes) -> Rows:
         """Return decayed counts, and a thousandth of the item's popularity."""
-        common = self.common if not self.personal else FALLBACK * self.common
-        return filled(self.own[users], common)
+        return Rows(self.own[users], self.common if not self.personal else FALLBACK * self.common)
+
+    def scores(self, users: Codes) -> Scores:
+        """Return the scores of every item."""
+        return self.rows(users).filled()
 
     def save(self, folder: Path) -> None:
         """Write the settings and the counts."""

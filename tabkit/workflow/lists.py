@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt import Runtime, Wanted
-from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
+from tabkit.adapt.candidates import fitting, wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
 from tabkit.data.event_table import Names, events_of, moments, stray
@@ -37,6 +37,7 @@ from tabkit.evaluate.lists import (
     score_lists,
 )
 from tabkit.learner import budget_of
+from tabkit.learner.need import Size
 from tabkit.rankers.base import ListCandidate, Ranker
 from tabkit.recipe import Plan, Ranking
 from tabkit.result import ListFindings
@@ -82,6 +83,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
     def __init__(self, run: ListRun, windows: Windows, runtime: Runtime) -> None:
         self.terms, self.watch, self.runtime = run.terms, run.options.watch, runtime
         self.todo, self.parents, self.parent = run.todo, run.parents, run.parent
+        self.barred, self.left_out = run.barred, run.left_out
         self.question, self.ranking, self.cutoffs = run.question, run.ranking, run.options.cutoffs
         self.windows, self.clock = windows, windows.clock
         self._on_valid: dict[str, ListScores] = {}
@@ -95,7 +97,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
             return metric.sign * score_lists(ranker, valid, alone).mean(primary)
 
         exam = Exam(valid, judge, self.question.depth, self.question.new_only)
-        return adapt_rankers(self.todo, self.clock, exam, self.parents, self.runtime)
+        return adapt_rankers(self.todo, self.clock, exam, self.parents, self.runtime, self.barred)
 
     def choose(self, candidates: tuple[ListCandidate, ...]) -> Choice:
         """Check every proof, and choose on valid."""
@@ -113,7 +115,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
             finals[candidate.name] = rerun(candidate, past, self.runtime)
         on_train = {c.name: self._where_fitted(finals[c.name], self._on_valid[c.name]) for c in accepted}
         earlier = self._earlier({c.name: c for c in accepted}, choice)
-        return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent)
+        return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent, self.left_out)
 
     def _where_fitted(self, final: Ranker, on_valid: ListScores) -> ListScores:
         """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
@@ -128,6 +130,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
         for done, day in enumerate(days):
             self.watch("earlier cutoffs", done / len(days), self.clock.past.calendar.date(day))
             truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
+            truth = truth.sample(self.runtime.budget.listed)
             scores = {
                 name: score_lists(rerun(by_name[name], past, self.runtime), truth, alone)
                 for name in choice.chosen.names
@@ -199,6 +202,11 @@ class ListRun:
             self.parents = {taken.base: taken.ranker}
             self.todo = wanted_on_top(taken.base, self.todo)
         self.windows = self._windows()
+        size = Size.of(self.clock.past, len(self.windows.valid.users))
+        without = self.plan.recipe.candidates.without
+        self.todo, self.left_out, self.barred = fitting(self.todo, size, self.budget.effort, without)
+        for left in self.left_out:
+            self.options.watch(left.name, 1.0, f"left out: {left.reason}")
         self.options.watch("data", 1.0, "")
 
     def _leave_out(self) -> None:
@@ -267,6 +275,8 @@ class ListRun:
                     f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {date(truth.start)}. "
                     f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
                 )
+        self.n_holdout = len(holdout.users)
+        valid, holdout = (truth.sample(self.budget.listed) for truth in (valid, holdout))
         asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, WINDOW]
         key = json.dumps([*asked, ranking.new_only, ranking.cold_users, ranking.cold_items])
         key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
@@ -328,6 +338,8 @@ class ListRun:
             whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
         if ranking.cold_items:
             whom += " Lists are of items first taken in the window, among themselves."
+        if self.n_holdout > self.budget.listed:
+            whom += f" Of {self.n_holdout:,} users to list for, {self.budget.listed:,} drawn at random stand for all."
         date, length = self.events.calendar.date, self.events.calendar.length
         bases = f"Bases end on {date(clock.base_end)}."
         if parent is not None:
