@@ -138,10 +138,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ListFound:
-    """What was found, and what only the run needs: the champion's lists and the rankers that were measured."""
+    """What was found, and what only the run needs: the lists of every candidate, and the rankers that were measured."""
 
     findings: ListFindings
-    lists: Lists
+    lists: Mapping[str, Lists]
     truth: Truth
     candidates: tuple[ListCandidate, ...]
     finals: Mapping[str, Ranker]
@@ -210,7 +210,7 @@ class OpenWindow:
             value=self._margin(chosen),
             left_out=prepared.left_out,
         )
-        lists = self.on_holdout[judged.champion].lists
+        lists = {name: scores.lists for name, scores in self.on_holdout.items()}
         findings = ListFindings(**dict(common), ranking=facts)
         return ListFound(findings, lists, truth, candidates, prepared.finals)
 

@@ -116,6 +116,10 @@ class Als(Ranker):
             made, history = contest(judge, options)
         return Adapted(made, "scratch", made._proof(None), made._settings(), history)
 
+    def caught_up(self, joined: Joined) -> Als:
+        """Solve the users on all events; items keep their factors, and new ones have none."""
+        return self.recoded(joined).fit(joined.events, 0)
+
     def recoded(self, joined: Joined) -> Als:
         """Return the factors in the larger vocabulary; new users and items have none until they are solved."""
         users = np.zeros((joined.past.n_users, self.user_factors.shape[1]), np.float32)

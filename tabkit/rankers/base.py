@@ -70,7 +70,7 @@ class Allowed:
     only: sparse.csr_matrix | None = None
     barred: sparse.csr_matrix | None = None
 
-    def of(self, rows: slice) -> Allowed:
+    def of(self, rows: slice | npt.NDArray[np.int64]) -> Allowed:
         """Return what some of the users may be listed."""
         return Allowed(self.everyone, *(None if m is None else m[rows] for m in (self.only, self.barred)))
 
@@ -245,6 +245,10 @@ class Ranker(Learner):
     def learning_from(self, users: Codes | None) -> Ranker:
         """Return a ranker whose adaptations learn from some users alone; what counts each user for himself does anyway."""
         return self
+
+    def caught_up(self, joined: Joined) -> Ranker | None:
+        """Return what was learned, with all events in histories and counts; None if newer ones need another fit."""
+        return None
 
     def recoded(self, joined: Joined) -> Ranker | None:
         """Return what was learned in the codes of a larger vocabulary, unchanged; None where it has to be learned anew."""

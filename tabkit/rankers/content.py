@@ -102,6 +102,12 @@ class Content(Ranker):
         made.past, made._kin = past, None
         return made
 
+    def caught_up(self, joined: Joined) -> Content:
+        """Return the trees, with the counts of all events; texts of new items are read."""
+        made = self.looking_at(joined.events)
+        made.texts = embedded(joined.events)
+        return made
+
     def recoded(self, joined: Joined) -> Content:
         """Return the trees; texts of new items are read."""
         made = self.looking_at(joined.past)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
 
-from tabkit.data.interactions import Codes, Events, blocks
+from tabkit.data.interactions import Codes, Events, Joined, blocks
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
 from tabkit.learner.need import Need, Size
@@ -36,6 +36,8 @@ class Ease(Ranker):
     baselines = {"scratch": 80}
     optional = True
     mix: npt.NDArray[np.float32]
+    by_items: bool
+    """Whether it was solved on the items' side: then ``mix`` is the weights themselves."""
     diagonal: npt.NDArray[np.float64]
 
     @cached_property
@@ -81,6 +83,7 @@ class Ease(Ranker):
                 f"EASE needs a square matrix of the smaller side: {past.n_users:,} users, {past.n_items:,} items. Expected at "
                 f"most {MOST_SIDE:,} of one of them. Take a sample of users, or leave ease out."
             )
+        made.by_items = False
         if past.n_users > past.n_items:
             return made._primal()
         x = logged(past.counts)
@@ -97,6 +100,7 @@ class Ease(Ranker):
 
     def _primal(self) -> Self:
         """Solve on the items' side: the weights B themselves, for more users than items."""
+        self.by_items = True
         x = logged(self.past.counts)
         gram = np.asarray((x.T @ x).toarray())
         gram[np.diag_indices_from(gram)] += self.penalty
@@ -107,6 +111,16 @@ class Ease(Ranker):
             self.mix[block] = -p[block] / self.diagonal
         np.fill_diagonal(self.mix, 0.0)
         return self
+
+    def caught_up(self, joined: Joined) -> Ease | None:
+        """Return the weights for the users as they are now; None if they were solved on the users' side."""
+        if not self.by_items:
+            return None
+        made = copy.copy(self)
+        made.past, n_items = joined.events, joined.events.n_items
+        made.mix = np.zeros((n_items, n_items), np.float32)
+        made.mix[np.ix_(joined.items, joined.items)] = self.mix
+        return made
 
     @classmethod
     def need(cls, size: Size, how: str, effort: Effort) -> Need:
@@ -122,7 +136,7 @@ class Ease(Ranker):
     def scores(self, users: Codes) -> Scores:
         """Return x B of each user."""
         x = logged(self.past.counts_of(users))
-        if self.mix.shape[0] == self.past.n_items:
+        if self.by_items:
             used = np.unique(x.indices)
             return np.asarray(x[:, used] @ self.mix[used].astype(np.float64), dtype=np.float32)
         # x B = x - x P / diag(P), with x P = (x - (x X' K) X) / lam.
@@ -136,13 +150,16 @@ class Ease(Ranker):
 
     def save(self, folder: Path) -> None:
         """Write what was solved."""
-        (folder / "ease.json").write_text(json.dumps({"penalty": self.penalty}), encoding="utf-8")
+        facts = {"penalty": self.penalty, "by_items": self.by_items}
+        (folder / "ease.json").write_text(json.dumps(facts), encoding="utf-8")
         np.savez(folder / "ease.npz", mix=self.mix, diagonal=self.diagonal)
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
         """Read what was solved; the users' values follow from the events."""
-        made = cls(**json.loads((folder / "ease.json").read_text(encoding="utf-8")))
+        facts = json.loads((folder / "ease.json").read_text(encoding="utf-8"))
+        made = cls(facts["penalty"])
+        made.by_items = facts.get("by_items", past.n_users > past.n_items)  # bundles of tabkit 0.1.0 do not say
         made.past = past
         with np.load(folder / "ease.npz") as kept:
             made.mix, made.diagonal = kept["mix"], kept["diagonal"]

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
 from tabkit.learner.need import Need, Size
 from tabkit.rankers.base import Judge, Ranker, Rows, Scores, contest, logged
@@ -71,6 +71,14 @@ class ItemKnn(Ranker):
         """Estimate by the pairs of items that a user took, for each number of neighbours, the cutoff and the bundle."""
         pairs = 3 * size.n_events**2 / max(1, size.n_users)  # users are unequal: three times the square of the mean
         return Need((len(NEIGHBOURS[effort]) + 2) * 4e-9 * pairs, 1e-9 * size.n_items * max(NEIGHBOURS[effort]) * 16)
+
+    def caught_up(self, joined: Joined) -> ItemKnn:
+        """Return the similarities for the users as they are now; a new item is like none."""
+        made, known = ItemKnn(self.neighbours), self.similarity.tocoo()
+        made.past, shape = joined.events, (joined.events.n_items, joined.events.n_items)
+        place = (joined.items[known.row], joined.items[known.col])
+        made.similarity = sparse.coo_matrix((known.data, place), shape=shape).tocsr()
+        return made
 
     def rows(self, users: Codes) -> Rows:
         """Return the sum over the user's items of value times similarity."""

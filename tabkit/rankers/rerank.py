@@ -268,6 +268,12 @@ class Rerank(Ranker):
         made.only = users
         return made
 
+    def caught_up(self, joined: Joined) -> Rerank:
+        """Return the trees, with the features and sources of all events."""
+        made = self.looking_at(joined.events)
+        made.memory = Memory()
+        return made
+
     def recoded(self, joined: Joined) -> Rerank:
         """Return the trees; codes are in the events alone."""
         made = self.looking_at(joined.past)

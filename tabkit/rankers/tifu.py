@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
 from tabkit.learner.need import Need, Size
 from tabkit.rankers.base import Judge, Ranker, Rows, Scores, contest, popularity
@@ -85,6 +85,10 @@ class Tifu(Ranker):
         """Estimate by the users that each user asked about is compared with: those of two windows, and all for a bundle."""
         a_user = 1.3e-8 * size.n_users + 2.5e-10 * size.shared / max(1, size.n_users)
         return Need((2 * size.n_listed + size.n_users) * a_user, 1e-9 * size.n_users * cls().neighbours * 8)
+
+    def caught_up(self, joined: Joined) -> Tifu:
+        """Decay all baskets; neighbours are found for those who are asked about."""
+        return copy.copy(self)._fit(joined.events)
 
     def rows(self, users: Codes) -> Rows:
         """Return alpha times the user's own vector plus (1 - alpha) times the neighbours' mean."""

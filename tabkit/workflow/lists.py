@@ -17,7 +17,7 @@ from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import fitting, wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.event_table import Names, events_of, moments, stray
+from tabkit.data.event_table import events_of, moments, names_of, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
@@ -190,7 +190,7 @@ class ListRun:
         quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
         self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
-        names = _names(plan)
+        names = names_of(plan)
         self._leave_out()
         if parent is None:
             calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
@@ -355,7 +355,18 @@ class ListRun:
 
     def predictions(self, outcome: ListOutcome) -> pl.DataFrame:
         """Return the champion's lists of the holdout: user, rank, item, score, and whether it was taken."""
-        lists, truth, events = outcome.found.lists, outcome.found.truth, self.events
+        return self._listed(outcome, outcome.findings.champion)
+
+    def lists(self, outcome: ListOutcome) -> pl.DataFrame:
+        """Return every candidate's lists of the holdout: its name, then as in :meth:`predictions`, without scores."""
+        names = list(outcome.found.lists)
+        parts = [self._listed(outcome, name).drop("score") for name in names]
+        return pl.concat(
+            p.select(pl.lit(n, pl.Enum(names)).alias("candidate"), pl.all()) for n, p in zip(names, parts, strict=True)
+        )
+
+    def _listed(self, outcome: ListOutcome, name: str) -> pl.DataFrame:
+        lists, truth, events = outcome.found.lists[name], outcome.found.truth, self.events
         rows, ranks = np.nonzero(lists.items >= 0)
         items = lists.items[rows, ranks]
         return pl.DataFrame(
@@ -397,21 +408,6 @@ def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
     """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
     numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
     return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
-
-
-def _names(plan: Plan) -> Names:
-    recipe, ranking = plan.recipe, plan.recipe.ranking
-    assert recipe.id is not None and recipe.time is not None and ranking is not None
-    return Names(
-        recipe.id,
-        recipe.target,
-        recipe.time,
-        ranking.basket,
-        ranking.store,
-        ranking.price,
-        tuple(ranking.attributes),
-        tuple(ranking.text),
-    )
 
 
 def earlier_cutoffs(clock: Clock) -> list[int]:
