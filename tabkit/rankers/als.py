@@ -171,9 +171,12 @@ class Als(Ranker):
     @classmethod
     def need(cls, size: Size, how: str, effort: Effort) -> Need:
         """Estimate by the events that an iteration goes through, and the items that each user is held against."""
-        tries = {"scratch": len(ALPHAS[effort]) * ITERATIONS, "warm": sum(WARM[effort]), "full": ITERATIONS}.get(how, 0)
+        search = {"scratch": len(ALPHAS[effort]) * ITERATIONS, "warm": sum(WARM[effort]), "full": ITERATIONS}.get(
+            how, 0
+        )
+        again = {"as_is": 0, "fold_in": 1, "warm": max(WARM[effort])}.get(how, ITERATIONS)
+        iterations = search + 2 * again + (0 if how == "scratch" else ITERATIONS)  # the cutoff, the bundle; pretraining
         lists = {"scratch": len(ALPHAS[effort]), "warm": len(WARM[effort]) * len(PULLS[effort])}.get(how, 1) + 3
-        iterations = tries + (2 if how in ("fold_in", "warm") else 2 * ITERATIONS)
         product = 8e-9 * size.n_items * size.n_listed
         return Need(
             iterations * 2.7e-7 * size.n_events + lists * product, 2e-9 * 64 * 8 * (size.n_users + size.n_items)
