@@ -21,9 +21,10 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import decide, explore, plan_of, proven_worse
+from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, proven_worse
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired, widening_over_folds
+from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, widening_over_folds
+from tabkit.evaluate.ledger import Looks, question_number
 from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
 from tabkit.learner import Predictions, candidate_name
 from tabkit.models.blend import described, mean_weights
@@ -32,7 +33,6 @@ from tabkit.recipe import Value as Rule
 from tabkit.result import (
     PARTS,
     Ablation,
-    Against,
     CandidateFacts,
     CheckOutcome,
     Chosen,
@@ -108,7 +108,8 @@ def pool(
     choice = _choice(folds, measured, unmeasured, terms)
     chosen = choice.chosen
     candidates = (*with_excess(measured, chosen.baseline), *unmeasured)
-    planned = _planned(chosen, names, pooled, terms)
+    looks = _looks(folds)
+    planned = _planned(chosen, names, pooled, terms, question_number(looks))
     # Every row is in the holdout; parts of a fold are not rows beside them.
     on_holdout = {name: found[terms.primary] for name, found in spread.items()}
     barred = proven_worse(chosen, terms.metric, on_holdout)
@@ -122,7 +123,6 @@ def pool(
     first = folds[0].findings
     widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
     coverages = [c for f in folds if (c := f.findings.interval_coverage) is not None]
-    opened = [n for f in folds if (n := f.findings.holdout_opened) is not None]
     by_name = {c.name: c for c in candidates}
     findings = TableFindings(
         primary=first.primary,
@@ -136,7 +136,8 @@ def pool(
         slices=slices_of(plan, held, shown, terms.metric)[1],
         checks=_checks(folds, held.rows, plan),
         intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", pooled.method),
-        holdout_opened=max(opened) if opened else None,
+        holdout_opened=None if looks is None else looks.openings,
+        holdout_question=None if looks is None else looks.question,
         curve=first.curve,
         value=_value(frame, plan.recipe.value, value.priced(chosen, champion), pooled, by_name, chosen),
         importance=_importance(folds, champion),
@@ -366,7 +367,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     return like.model_copy(update=changed)
 
 
-def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) -> Planned | None:
+def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms, question: int) -> Planned | None:
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
@@ -380,11 +381,15 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) ->
     if any(roles.blended_alone(f.findings) != roles.baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
     ours = pooled.primary(terms, roles.adapted)
-    against = (
-        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0], terms.worthwhile)
-        for name, role in opponents.items()
-    )
-    return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))
+    theirs = [(name, role, pooled.primary(terms, picks[name])) for name, role in opponents.items()]
+    return carried_out(chosen.adapted, ours, theirs, terms, question)
+
+
+def _looks(folds: tuple[Fold, ...]) -> Looks | None:
+    """Return the most looks at any fold's rows."""
+    each = [(f.findings.holdout_opened, f.findings.holdout_question) for f in folds]
+    openings, questions = [n for n, _ in each if n is not None], [q for _, q in each if q is not None]
+    return Looks(max(openings), max(questions)) if openings and questions else None
 
 
 def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[CheckOutcome, ...]:

@@ -20,7 +20,7 @@ from tabkit.evaluate.comparison import explore
 from tabkit.evaluate.fidelity import fidelity
 from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Sealed, question_number
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Predictions, candidate_name
 from tabkit.models.base import TableCandidate, folds_of
@@ -88,7 +88,7 @@ class OpenTable:
 
     def __init__(self, plan: Plan, parts: Parts, terms: Terms) -> None:
         self.plan, self.parts, self.terms = plan, parts, terms
-        self.holdout, self.opened = parts.holdout.open()
+        self.holdout, self.looks = parts.holdout.open()
         split = parts.split
         rows: dict[Part, npt.NDArray[np.int64]] = {
             "train": split.train,
@@ -135,7 +135,7 @@ class OpenTable:
             name: [(n, sign * (by[str(adapted)] - by[name])) for n, by in points if {adapted, name} <= by.keys()]
             for name in opponents
         }
-        return Ground(self.parts.split.sizes(), gains)
+        return Ground(self.parts.split.sizes(), gains, question=question_number(self.looks))
 
     def findings(
         self,
@@ -170,7 +170,7 @@ class OpenTable:
         )
         units = {name: unit_of(metric, self.plan) for name, metric in terms.metrics.items()}
         intervals = intervals_of(resampler, "row" if resampler.groups is None else "group")
-        common = judged.findings(checks, slices, intervals, self.opened, units)
+        common = judged.findings(checks, slices, intervals, self.looks, units)
         points = [CurvePoint(rows=n, scores=by) for n, by in self._curve(controls)]
         findings = TableFindings(
             **dict(common),
@@ -202,7 +202,7 @@ class OpenTable:
             champion=judged.champion,
             baseline=judged.choice.chosen.baseline,
             champion_gain=judged.champion_gain,
-            opened=self.opened,
+            looks=self.looks,
             seed=terms.seed,
             plan=self.plan,
             frame=parts.frame,
