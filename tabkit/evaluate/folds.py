@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, pr
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, widening_over_folds
 from tabkit.evaluate.ledger import Looks, question_number
-from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
+from tabkit.evaluate.metrics import Metric, ranked_within
+from tabkit.evaluate.tables import HeldOut, TableFound, drawn_together, interval_facts, slices_of, unit_drawn
 from tabkit.learner import Predictions, candidate_name
 from tabkit.models.blend import described, mean_weights
 from tabkit.recipe import Plan
@@ -118,7 +120,11 @@ def pool(
 
     rows = pooled.split.holdout
     means = {name: pooled.mean(roles.named(name)) for name in names}
-    held = HeldOut(frame[rows], everything.take(rows), means, pooled.resampler)
+    fold_of = pooled.fold_of[0] if len(pooled.repeats) == 1 else None
+    shared = means
+    if terms.metric.by_order and fold_of is not None:
+        shared = {name: ranked_within(predicted, fold_of) for name, predicted in means.items()}
+    held = HeldOut(frame[rows], everything.take(rows), shared, pooled.resampler)
     shown = list(dict.fromkeys((champion, *chosen.names)))
     first = folds[0].findings
     widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
@@ -135,7 +141,7 @@ def pool(
         champion=champion,
         slices=slices_of(plan, held, shown, terms.metric)[1],
         checks=_checks(folds, held.rows, plan),
-        intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", pooled.method),
+        intervals=intervals_of(pooled.resampler, unit_drawn(pooled.split, pooled.resampler), pooled.method),
         holdout_opened=None if looks is None else looks.openings,
         holdout_question=None if looks is None else looks.question,
         curve=first.curve,
@@ -145,7 +151,7 @@ def pool(
         interval_coverage=float(np.mean(coverages)) if coverages else None,
         prediction_interval=interval_facts(float(np.mean(widths)) if widths else None, plan.recipe.scale),
     )
-    return TableFound(findings, means), pooled.split
+    return TableFound(findings, means, fold_of=fold_of), pooled.split
 
 
 def _reason(reason: str, planned: Planned | None, folds: tuple[Fold, ...]) -> str:
@@ -216,7 +222,7 @@ class _Pooled:
         rows = np.sort(np.concatenate([f.split.holdout for f in repeats[0]]))
         one = folds[0].split
         split = replace(one, holdout=rows, fold=0)
-        groups = None if one.groups is None else one.groups[rows]
+        groups = drawn_together(one, rows)
         widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
         resampler = Resampler(len(rows), groups, terms.resamples, terms.seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
@@ -228,6 +234,16 @@ class _Pooled:
             f"{BOOTSTRAP}, {self.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
             "corrected resampled t)"
         )
+
+    @cached_property
+    def fold_of(self) -> list[npt.NDArray[np.int64]]:
+        """The fold of each pooled row, one array a repeat."""
+        out = []
+        for repeat in self.repeats:
+            rows = np.concatenate([f.split.holdout for f in repeat])
+            folds = np.repeat([f.split.fold for f in repeat], [len(f.split.holdout) for f in repeat])
+            out.append(folds[np.argsort(rows)])
+        return out
 
     def predictions(self, pick: roles.Pick) -> list[Predictions]:
         """Return out-of-fold predictions, in the order of the pooled rows, one array a repeat."""
@@ -244,7 +260,9 @@ class _Pooled:
 
     def scored(self, terms: Terms, pick: roles.Pick) -> dict[str, Resampled]:
         """Return each metric of all rows and its resamples, both the mean over repeats."""
-        each = [self.resampler.scored(terms.metrics, self.y, p) for p in self.predictions(pick)]
+        each = [
+            self._scored(terms.metrics, fold, p) for fold, p in zip(self.fold_of, self.predictions(pick), strict=True)
+        ]
         return {
             name: Resampled(
                 float(np.mean([scores[name].value for scores in each])),
@@ -252,6 +270,14 @@ class _Pooled:
             )
             for name in terms.metrics
         }
+
+    def _scored(
+        self, metrics: Mapping[str, Metric], fold: npt.NDArray[np.int64], predicted: Predictions
+    ) -> dict[str, Resampled]:
+        ordered = {name: metric for name, metric in metrics.items() if metric.by_order}
+        others = {name: metric for name, metric in metrics.items() if not metric.by_order}
+        found = self.resampler.scored(ordered, self.y, ranked_within(predicted, fold)) if ordered else {}
+        return found | (self.resampler.scored(others, self.y, predicted) if others else {})
 
     def primary(self, terms: Terms, pick: roles.Pick) -> Resampled:
         """Return the primary metric only."""

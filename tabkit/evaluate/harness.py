@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
@@ -171,12 +174,14 @@ def judge(
     return Judged(facts, on_holdout, choice, planned, exploratory, verdict, champion, terms)
 
 
-def resamplers(sizes: Mapping[Part, int], groups: Mapping[Part, Any] | None, terms: Terms) -> dict[Part, Resampler]:
-    """Return the common resamples of each part; ``groups`` are codes of what is drawn together."""
+def resamplers(
+    sizes: Mapping[Part, int], groups: Mapping[Part, npt.NDArray[np.int64] | None], terms: Terms
+) -> dict[Part, Resampler]:
+    """Return the common resamples of each part; ``groups`` are codes of what is drawn together, if not rows."""
     return {
         part: Resampler(
             sizes[part],
-            None if groups is None else groups[part],
+            groups.get(part),
             terms.resamples // (1 if part == "holdout" else TRAIN_SHARE),
             terms.seed,
         )

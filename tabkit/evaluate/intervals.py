@@ -60,10 +60,11 @@ class Resampler:
         """What the distance of every resample from the whole is multiplied with.
 
         A bootstrap of n units is too narrow by sqrt((n - 1)/n), and by taking a t for a normal (Hesterberg, *What Teachers
-        Should Know About the Bootstrap*, American Statistician 2015). Over folds there are few, and it is made up for.
+        Should Know About the Bootstrap*, American Statistician 2015; of few groups, Cameron, Gelbach & Miller, *Rev. Econ.
+        Stat.* 2008). It is made up for: with 4 groups by 1.9, with 1,000 rows by 1.002.
         """
         n = self.n_rows if self.groups is None else len(np.unique(self.groups))
-        if self.widening == 1.0 or n < 2:
+        if n < 2:
             return self.widening
         from scipy import stats
 
@@ -72,7 +73,7 @@ class Resampler:
 
     def around(self, whole: float, resampled: Floats) -> Floats:
         """Return what was computed on resamples, stretched about its value on all rows."""
-        return resampled if self.widening == 1.0 else whole + self.stretch * (resampled - whole)
+        return whole + self.stretch * (resampled - whole)
 
     def weights(self) -> Iterator[Floats]:
         """Yield row counts (B, n_rows) chunk by chunk, within bounded memory; the same on every call."""

@@ -87,7 +87,7 @@ def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists |
 
 def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:
     """Carry out the planned comparison at an earlier cutoff."""
-    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), None, terms)["holdout"]
+    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), {}, terms)["holdout"]
     drawn = {name: _scored(found, resampler, terms)[terms.primary] for name, found in scores.items()}
     planned = compare_planned(chosen, terms, drawn)
     gains = [] if planned is None else planned.against
@@ -151,9 +151,7 @@ class OpenWindow:
         self.prepared, self.question, self.terms = prepared, question, terms
         self.truth, self.looks = sealed.open()
         n_valid = len(prepared.valid.users)
-        self.resamplers = resamplers(
-            {"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, None, terms
-        )
+        self.resamplers = resamplers({"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, {}, terms)
         self.on_holdout: dict[str, ListScores] = {}
 
     def measure(self, candidate: ListCandidate) -> Measured:

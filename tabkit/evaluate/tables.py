@@ -33,6 +33,8 @@ from tabkit.seed import stream
 INTERVAL_LEVEL = 0.9
 """Share of new rows that a regression's intervals are made to hold."""
 LEAST_SLICE_ROWS = 20
+LEAST_DAYS = 10
+"""Fewer days, or other moments, of the holdout are too few to be drawn."""
 SLICE_RESAMPLES = 500
 
 Groups = dict[str, dict[str, tuple[float, int]]]
@@ -75,12 +77,14 @@ class HeldOut:
 class TableFound:
     """What was found on a split (or over folds), and what only the run needs: predictions, and the candidates themselves.
 
-    ``candidates`` is empty if the split was measured by another process, or before an interruption.
+    ``candidates`` is empty if the split was measured by another process, or before an interruption. ``fold_of`` is the
+    fold of each row over folds, if each row was predicted once.
     """
 
     findings: TableFindings
     predictions: dict[str, Predictions] = field(repr=False)
     candidates: tuple[TableCandidate, ...] = ()
+    fold_of: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 class OpenTable:
@@ -95,8 +99,7 @@ class OpenTable:
             "valid": split.valid,
             "holdout": split.holdout,
         }
-        codes = split.groups
-        groups = None if codes is None else {part: codes[at] for part, at in rows.items()}
+        groups = {part: drawn_together(split, at) for part, at in rows.items()}
         self.resamplers = resamplers({part: len(at) for part, at in rows.items()}, groups, terms)
         rule = plan.recipe.value
         self._paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule)
@@ -169,7 +172,7 @@ class OpenTable:
             else None
         )
         units = {name: unit_of(metric, self.plan) for name, metric in terms.metrics.items()}
-        intervals = intervals_of(resampler, "row" if resampler.groups is None else "group")
+        intervals = intervals_of(resampler, unit_drawn(parts.split, resampler))
         common = judged.findings(checks, slices, intervals, self.looks, units)
         points = [CurvePoint(rows=n, scores=by) for n, by in self._curve(controls)]
         findings = TableFindings(
@@ -269,6 +272,25 @@ class OpenTable:
         exploratory = explore(findings.chosen, self.terms.metric, {**judged.on_holdout, student.name: ours})
         changed = {"candidates": (*findings.candidates, facts), "exploratory": exploratory, "student": told}
         return findings.model_copy(update=changed)
+
+
+def drawn_together(split: Split, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """Return codes of what is drawn together among some rows: whole groups, else whole days of a split in time.
+
+    A shock common to a day makes its rows alike (Kuensch, *Ann. Statist.* 1989: blocks of what hangs together). Few days
+    say nothing of how days differ: below :data:`LEAST_DAYS`, rows are drawn, and a check tells how much days matter.
+    """
+    if split.groups is not None:
+        return split.groups[rows]
+    days = None if split.days is None else split.days[rows]
+    return days if days is not None and len(np.unique(days)) >= LEAST_DAYS else None
+
+
+def unit_drawn(split: Split, resampler: Resampler) -> str:
+    """Say what is drawn."""
+    if resampler.groups is None:
+        return "row"
+    return "day" if split.groups is None else "group"
 
 
 def unit_of(metric: Metric, plan: Plan) -> str:
