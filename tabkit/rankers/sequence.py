@@ -35,7 +35,7 @@ LESSONS: dict[Effort, int] = {"quick": 5, "standard": 8, "thorough": 10}
 """Windows that are learned from, the last ones."""
 EPOCHS: dict[Effort, int] = {"quick": 3, "standard": 4, "thorough": 6}
 """Passes of pretraining; the fourth of more brought nothing on The Complete Journey."""
-LEAST_STEPS = 150
+LEAST_STEPS = 80
 """Steps of pretraining at least: a small log is passed more often."""
 ADAPT_EPOCHS: dict[Effort, int] = {"quick": 3, "standard": 6, "thorough": 12}
 USERS = 32
@@ -76,8 +76,17 @@ class View:
             start = np.zeros(1, np.int64)
         row, pair = past.pairs(rows)
         popular = torch.from_numpy(past.popular[:, self.rows]).to(dtype)[past.when[rows]]
-        ids = (bags.item[event], start, place, past.age[rows, :length], row, self.row_of[past.item[pair]])
-        return Batch(*map(torch.from_numpy, ids), torch.from_numpy(past.own[pair]).to(dtype), popular)
+        tensor = torch.from_numpy
+        return Batch(
+            item=tensor(bags.item[event]),
+            start=tensor(start),
+            basket=tensor(place),
+            age=tensor(past.age[rows, :length]),
+            row=tensor(row),
+            item_row=tensor(self.row_of[past.item[pair]]),
+            own=tensor(past.own[pair]).to(dtype),
+            popular=popular,
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,8 @@ class Lessons:
         of_table = ((total[at_row] - scores[at_row, at_column]) * weight[at_row]).sum()
         kept = torch.from_numpy(took)
         of_others = ((total[extra_row] - extra) * weight[extra_row])[kept].sum()
-        return (of_table + of_others) / max(1, int((size > 0).sum()))
+        mean: Tensor = (of_table + of_others) / max(1, int((size > 0).sum()))
+        return mean
 
 
 class Sequence(Ranker):

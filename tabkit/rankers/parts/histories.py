@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.interactions import Codes, Events
-from tabkit.rankers.base import RECENT_DAYS
 
 LENGTH = 50
 """Baskets that are read per user, the last ones."""
@@ -21,6 +20,7 @@ AGES = 20
 """Buckets of ages: two per doubling, so that the last holds what is older than two years."""
 HALF_LIVES = (7, 21, 60, 180)
 """Days in which the weight of a basket halves, as in :mod:`tabkit.data.windows`."""
+RECENT_DAYS = 28
 OWN = len(HALF_LIVES) + 6
 
 Ints = npt.NDArray[np.int64]

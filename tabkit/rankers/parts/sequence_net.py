@@ -74,7 +74,8 @@ class Gated(nn.Module):
         found = self.out(found.transpose(1, 2).reshape(n, q, dim))
         x = asks + self.dropout(torch.sigmoid(self.gate(normed)) * found)
         normed = self.norm_ff(x)
-        return x + self.dropout(torch.sigmoid(self.gate_ff(normed)) * self.ff(normed))
+        out: Tensor = x + self.dropout(torch.sigmoid(self.gate_ff(normed)) * self.ff(normed))
+        return out
 
 
 class Body(nn.Module):
@@ -103,7 +104,8 @@ class Body(nn.Module):
         for i, block in enumerate(self.blocks):
             # Of the last block, only today's place is asked for.
             x = block(x[:, :1] if i == len(self.blocks) - 1 else x, x, hidden)
-        return self.last(x[:, 0])
+        out: Tensor = self.last(x[:, 0])
+        return out
 
 
 class Head(nn.Module):
@@ -114,10 +116,11 @@ class Head(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.bias, self.again = nn.Embedding(n_rows, 1), nn.Embedding(n_rows, 1)
         self.popular, self.share = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-        self.own = nn.Sequential(nn.Linear(OWN, width), nn.GELU(), nn.Linear(width, 1))
+        answer = nn.Linear(width, 1)
+        self.own = nn.Sequential(nn.Linear(OWN, width), nn.GELU(), answer)
         self.habit = nn.Linear(dim, OWN)
         # What it starts from is popularity: all else has to be learned.
-        for part in (self.out, self.bias, self.again, self.share, self.own[2], self.habit):
+        for part in (self.out, self.bias, self.again, self.share, answer, self.habit):
             nn.init.zeros_(part.weight)
         nn.init.ones_(self.popular.weight)
 
