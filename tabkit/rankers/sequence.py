@@ -34,8 +34,8 @@ ROWS: dict[Effort, int] = {"quick": 4_096, "standard": 8_192, "thorough": 16_384
 LESSONS: dict[Effort, int] = {"quick": 5, "standard": 8, "thorough": 10}
 """Windows that are learned from, the last ones."""
 EPOCHS: dict[Effort, int] = {"quick": 3, "standard": 4, "thorough": 6}
-"""Passes of pretraining; the fourth of more brought nothing on The Complete Journey."""
-LEAST_STEPS = 80
+"""Passes of pretraining."""
+LEAST_STEPS = 60
 """Steps of pretraining at least: a small log is passed more often."""
 ADAPT_EPOCHS: dict[Effort, int] = {"quick": 3, "standard": 6, "thorough": 12}
 USERS = 32
@@ -176,7 +176,7 @@ class Sequence(Ranker):
 
     title = "Sequence network"
     hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "full": "adapted"}
-    how_titles = {"full": "all weights"}
+    how_titles = {"full": "all weights"}  # a ranker's "full" is otherwise one from scratch
 
     net: SequenceNet
     rows: Codes
