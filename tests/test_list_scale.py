@@ -83,7 +83,7 @@ def test_lists_of_few_scores_are_those_of_all(name: str, events: Events) -> None
             dense = ranker.scores(users)
             allowed.mark(dense)
             items, values = best_of(dense, k)
-            rows = ranker.rows(users)
+            rows = ranker.sparse_scores(users)
             assert rows is not None
             lists = rows.best(k, allowed)
             np.testing.assert_array_equal(lists[0], items)

@@ -222,7 +222,7 @@ class Ranker(Learner):
         """
         return Need()
 
-    def rows(self, users: Codes) -> Rows | None:
+    def sparse_scores(self, users: Codes) -> Rows | None:
         """Return the same scores as what is the user's own and what all have in common; None if there is no such part.
 
         With it, lists of many items are made in a fraction of the time.
@@ -267,10 +267,10 @@ class Ranker(Learner):
         items = np.full((len(users), k), -1, np.int32)
         values = np.full((len(users), k), -np.inf, np.float32)
         allowed = self.allowed(users, new_only, among)
-        sparsely = allowed.only is None and self.rows(users[:0]) is not None
+        sparsely = allowed.only is None and self.sparse_scores(users[:0]) is not None
         for block in blocks(len(users), 2**15 if sparsely else self.past.n_items):
             here, within = users[block], allowed.of(block)
-            rows = self.rows(here) if sparsely else None
+            rows = self.sparse_scores(here) if sparsely else None
             if rows is not None:
                 items[block], values[block] = rows.best(k, within)
                 continue

@@ -163,13 +163,13 @@ class Counts(Ranker):
     def _settings(self) -> dict[str, object]:
         return {"half_life": self.half_life, "personal": self.personal, "recent": self.recent}
 
-    def rows(self, users: Codes) -> Rows:
+    def sparse_scores(self, users: Codes) -> Rows:
         """Return decayed counts, and a thousandth of the item's popularity."""
         return Rows(self.own[users], self.common if not self.personal else FALLBACK * self.common)
 
     def scores(self, users: Codes) -> Scores:
         """Return the scores of every item."""
-        return self.rows(users).filled()
+        return self.sparse_scores(users).filled()
 
     def save(self, folder: Path) -> None:
         """Write the settings and the counts."""

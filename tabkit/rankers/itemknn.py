@@ -80,14 +80,14 @@ class ItemKnn(Ranker):
         made.similarity = sparse.coo_matrix((known.data, place), shape=shape).tocsr()
         return made
 
-    def rows(self, users: Codes) -> Rows:
+    def sparse_scores(self, users: Codes) -> Rows:
         """Return the sum over the user's items of value times similarity."""
         found: sparse.csr_matrix = (logged(self.past.counts_of(users)) @ self.similarity).astype(np.float32)
         return Rows(found, np.zeros(self.past.n_items))
 
     def scores(self, users: Codes) -> Scores:
         """Return the scores of every item."""
-        return self.rows(users).filled()
+        return self.sparse_scores(users).filled()
 
     def save(self, folder: Path) -> None:
         """Write the setting and the similarities."""

@@ -90,7 +90,7 @@ class Tifu(Ranker):
         """Decay all baskets; neighbours are found for those who are asked about."""
         return copy.copy(self)._fit(joined.events)
 
-    def rows(self, users: Codes) -> Rows:
+    def sparse_scores(self, users: Codes) -> Rows:
         """Return alpha times the user's own vector plus (1 - alpha) times the neighbours' mean."""
         own, near = self.apart(users)
         return Rows(self.alpha * own + (1 - self.alpha) * near, FALLBACK * self.common)
@@ -101,7 +101,7 @@ class Tifu(Ranker):
 
     def scores(self, users: Codes) -> Scores:
         """Return the scores of every item."""
-        return self.rows(users).filled()
+        return self.sparse_scores(users).filled()
 
     def save(self, folder: Path) -> None:
         """Write the settings, vectors, and everyone's neighbours: to find them again takes the square of the users."""
