@@ -113,3 +113,16 @@ def test_a_ledger_that_keeps_nothing_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TABKIT_LEDGER", "/dev/null")
     with pytest.raises(UsageError, match="is no file"):
         Sealed("rows", Opening("a", HELD)).open()
+
+
+def test_cells_of_any_type_are_marks_and_nested_ones_are_none() -> None:
+    frame = table().with_columns(
+        pl.col("city").cast(pl.Categorical),
+        flag=pl.col("x0") > 0,
+        day=pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 1, 1) + pl.duration(days=299), "1d"),
+        many=pl.concat_list("x0", "x1"),
+        raw=pl.lit(b"x"),
+    )
+    assert not {"many", "raw"} & set(marking(frame))
+    for name in ("city", "flag", "day", "x0"):
+        assert (hashed(frame[name]) == hashed(frame[name].cast(pl.String))).all(), name

@@ -40,7 +40,8 @@ _DIGITS = 6
 def marking(frame: pl.DataFrame) -> list[str]:
     """Return the columns of a file that tell its rows apart best, from its first rows; the first of equals."""
     head = frame.head(_LOOKED_AT)
-    return sorted(head.columns, key=lambda name: -values_of(head, name).n_unique())[:MARKS]
+    flat = [c for c, dtype in head.schema.items() if not dtype.is_nested() and dtype not in (pl.Binary, pl.Object)]
+    return sorted(flat, key=lambda name: -values_of(head, name).n_unique())[:MARKS]
 
 
 def hashed(values: pl.Series) -> Hashes:
@@ -50,7 +51,7 @@ def hashed(values: pl.Series) -> Hashes:
     True
     """
     text = values.cast(pl.String, strict=False).str.strip_chars().fill_null("")
-    number = (text if values.dtype.is_temporal() else values).cast(pl.Float64, strict=False)
+    number = (values if values.dtype.is_numeric() else text).cast(pl.Float64, strict=False)
     number = number.fill_nan(None).round_sig_figs(_DIGITS)
     words = _hash(text.to_numpy().astype(object))
     numbers = _hash(number.fill_null(0.0).to_numpy() + 0.0)  # -0.0 is 0.0
