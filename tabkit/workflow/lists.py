@@ -38,7 +38,8 @@ from tabkit.evaluate.lists import (
 )
 from tabkit.learner import budget_of
 from tabkit.rankers.base import ListCandidate, Ranker
-from tabkit.recipe import Plan, Ranking
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan
 from tabkit.result import ListFindings
 from tabkit.result.document import FeatureFacts, SplitFacts
 from tabkit.result.lists import Cutoff, Parent
@@ -190,7 +191,7 @@ class ListRun:
         names = _names(plan)
         self._leave_out()
         if parent is None:
-            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
+            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking, data is None)
             self.events = events_of(self.table.frame, names, calendar)
             self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed)
         else:
