@@ -110,9 +110,10 @@ def _may_be(profile: Profile, column: str, role: str) -> bool:
 
 
 def _finest(frame: pl.DataFrame, columns: list[str]) -> list[str]:
-    """Return the one column that all others follow from, an id before a name; all if there is none."""
+    """Return the one column that all others follow from, an id before a name; else the only id; all if neither is."""
     fine = [c for c in columns if all(_follows(frame, c, o) for o in columns if o != c)]
-    return sorted(fine, key=lambda c: not ID_NAME.search(c))[:1] or columns
+    ids = [c for c in columns if ID_NAME.search(c)]
+    return sorted(fine, key=lambda c: c not in ids)[:1] or (ids if len(ids) == 1 else columns)
 
 
 def _follows(frame: pl.DataFrame, key: str, column: str) -> bool:
@@ -240,8 +241,9 @@ def oddities(frame: pl.DataFrame, roles: EventRoles) -> list[str]:
         if n := frame[column].null_count():
             notes.append(f"{count(n, 'line')} of {frame.height:,} without '{column}' cannot be used and are left out")
     if copies := frame.height - frame.n_unique():
-        effect = "they count once" if roles.basket is None else "within a basket they count once"
-        notes.append(f"{count(copies, 'line')} repeat another in every column, as a repeated export does: {effect}")
+        notes.append(
+            f"{count(copies, 'copy', 'copies')} of other lines, as in a repeated export: each line counts once"
+        )
     elif roles.basket is None and (n := frame.height - frame.select(roles.key).n_unique()):
-        notes.append(f"{count(n, 'line')} repeat user, item and time of another: they count once")
+        notes.append(f"{count(n, 'copy', 'copies')} of the user, item and time of another line: each counts once")
     return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -85,8 +86,12 @@ def _where(times: pl.Series, seconds: np.ndarray, time: str) -> tuple[str | None
     if not before and not after:
         return None, []
     kept, column = times.filter(_kept(seconds)), '"' + time.replace('"', '""') + '"'
-    shown = (repr(str(v)) if times.dtype.is_temporal() else str(v) for v in (kept.min(), kept.max()))
-    limits = [f"{column} {sign} {v}" for sign, v, n in zip((">=", "<="), shown, (before, after), strict=True) if n]
+    low, high = kept.min(), kept.max()
+    if isinstance(low, date) and isinstance(high, date):
+        below, above = f">= DATE '{low:%Y-%m-%d}'", f"< DATE '{high + timedelta(days=1):%Y-%m-%d}'"
+    else:
+        below, above = f">= {low!s}", f"<= {high!s}"
+    limits = [f"{column} {limit}" for limit, n in ((below, before), (above, after)) if n]
     lone = times.filter(~_kept(seconds)).sort()
     n = before + after
     text = f"{count(n, 'line')} {'lies' if n == 1 else 'lie'} far from all others ({lone[0]}{f' to {lone[-1]}' if n > 1 else ''}): left out by where"

@@ -225,7 +225,7 @@ class ListRun:
         if far := stray(lines, time):
             raise DataError(
                 f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
-                f"where = \"{time} < '2025-01-01'\"."
+                f"where = \"{time} < DATE '2025-01-01'\"."
             )
         if self.ranking.basket is None:
             repeats = lines.height - lines.select(_key(self.plan)).n_unique()
