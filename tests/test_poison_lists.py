@@ -30,7 +30,7 @@ DAYS = Ranking().days
 """Days of a window; the last ones of the table are the holdout."""
 ITEM = ("item", "price", "kind", "maker")
 """What belongs to an item, and moves with it."""
-EVERYTHING = 'rerank = ["continue", "full"]'
+EVERYTHING = 'rerank = ["continue", "full"]\nsequence = ["full"]'
 
 
 def in_window(frame: pl.DataFrame) -> pl.Expr:

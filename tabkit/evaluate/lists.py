@@ -16,7 +16,7 @@ from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import Ground, Judged, Measured, intervals_of, resamplers
 from tabkit.evaluate.intervals import Resampled, Resampler, interval
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Sealed, question_number
 from tabkit.evaluate.metrics import METRICS, Floats
 from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
@@ -87,7 +87,7 @@ def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists |
 
 def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:
     """Carry out the planned comparison at an earlier cutoff."""
-    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), None, terms)["holdout"]
+    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), {}, terms)["holdout"]
     drawn = {name: _scored(found, resampler, terms)[terms.primary] for name, found in scores.items()}
     planned = compare_planned(chosen, terms, drawn)
     gains = [] if planned is None else planned.against
@@ -149,11 +149,9 @@ class OpenWindow:
 
     def __init__(self, sealed: Sealed[Truth], prepared: Prepared, question: Question, terms: Terms) -> None:
         self.prepared, self.question, self.terms = prepared, question, terms
-        self.truth, self.opened = sealed.open()
+        self.truth, self.looks = sealed.open()
         n_valid = len(prepared.valid.users)
-        self.resamplers = resamplers(
-            {"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, None, terms
-        )
+        self.resamplers = resamplers({"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, {}, terms)
         self.on_holdout: dict[str, ListScores] = {}
 
     def measure(self, candidate: ListCandidate) -> Measured:
@@ -170,7 +168,7 @@ class OpenWindow:
 
     def ground(self) -> Ground:
         """Return what the verdict stands on: users, and the earlier cutoffs."""
-        return Ground({"holdout": len(self.truth.users)}, {}, self.prepared.earlier)
+        return Ground({"holdout": len(self.truth.users)}, {}, self.prepared.earlier, question_number(self.looks))
 
     def findings(self, judged: Judged, candidates: tuple[ListCandidate, ...]) -> ListFound:
         """Return everything found in the window."""
@@ -182,7 +180,7 @@ class OpenWindow:
             champion=judged.champion,
             baseline=chosen.baseline,
             champion_gain=judged.champion_gain,
-            opened=self.opened,
+            looks=self.looks,
             seed=self.terms.seed,
             truth=truth,
             past=past,
@@ -191,7 +189,7 @@ class OpenWindow:
         )
         units = {name: metric.unit for name, metric in self.terms.metrics.items()}
         common = judged.findings(
-            run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.opened, units
+            run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.looks, units
         )
         facts = ListFacts(
             cutoff=truth.calendar.date(truth.start),

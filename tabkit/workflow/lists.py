@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,12 +17,13 @@ from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of
 from tabkit.bundle import Contents, saving_ranker
 from tabkit.data.event_table import Names, events_of, moments, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
+from tabkit.data.marks import Sketch
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count
 from tabkit.evaluate.choice import Choice, choose
 from tabkit.evaluate.harness import Ground, Judged
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Opening, Sealed, question_of
 from tabkit.evaluate.lists import (
     ListFound,
     ListScores,
@@ -247,7 +246,7 @@ class ListRun:
         )
 
     def _windows(self) -> Windows:
-        clock, events, ranking, recipe = self.clock, self.events, self.ranking, self.plan.recipe
+        clock, events, ranking = self.clock, self.events, self.ranking
         date, first = events.calendar.date, int(events.day.min())
         if clock.base_end <= first or clock.cutoff + 1 > events.end:
             raise DataError(
@@ -268,10 +267,26 @@ class ListRun:
                     f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {date(truth.start)}. "
                     f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
                 )
-        asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, WINDOW]
-        key = json.dumps([*asked, ranking.new_only, ranking.cold_users, ranking.cold_items])
-        key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
-        return Windows(clock, valid, Sealed(holdout, key))
+        return Windows(clock, valid, Sealed(holdout, self._opening(holdout)))
+
+    def _opening(self, holdout: Truth) -> Opening:
+        """Return what is asked of which events: those of the window and of its users."""
+        plan, options, events = self.plan, self.options, self.events
+        question = {
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "schema": plan.schema.model_dump(mode="json"),
+            "data": self.table.fingerprint,
+            "candidates": [item.name for item in self.todo],
+            "options": [options.seed, options.cutoffs, str(options.base), repr(self.budget)],
+        }
+        names, calendar, frame = _names(plan), events.calendar, self.table.frame
+        first, end = (day * calendar.tick + calendar.origin for day in (holdout.start, holdout.end))
+        lines = frame.select(names.user, names.item, moments(frame[names.time])[0].alias("second"))
+        users = events.users[holdout.users].cast(pl.String).implode()
+        held = lines.filter(
+            pl.col("second").is_between(first, end, closed="left") & pl.col(names.user).cast(pl.String).is_in(users)
+        )
+        return Opening(question_of(question), Sketch.of_cells(held.get_columns()))
 
     def find(self, until_written: ExitStack) -> ListOutcome:
         """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""
