@@ -6,7 +6,7 @@ only valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,7 +146,12 @@ class Exam:
 
 
 def adapt_rankers(
-    todo: Sequence[Wanted], clock: Clock, exam: Exam, parents: Mapping[str, Ranker], runtime: Runtime
+    todo: Sequence[Wanted],
+    clock: Clock,
+    exam: Exam,
+    parents: Mapping[str, Ranker],
+    runtime: Runtime,
+    without: Collection[str] = (),
 ) -> tuple[ListCandidate, ...]:
     """Make every ranker on what was known before valid, and list for the users of valid.
 
@@ -154,13 +159,15 @@ def adapt_rankers(
     ----------
     parents
         Bases that are there already; the others are pretrained on the source period.
+    without
+        Rankers that no other one may ask for anything.
     """
     past, valid = clock.at(clock.cutoff - WINDOW), exam.valid
     bases = dict(parents)
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in bases:
-            bases[item.base] = _pretrained(item.base, clock, exam, runtime)
+            bases[item.base] = _pretrained(item.base, clock, exam, runtime, without)
         origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
         rng = runtime.stream("adapt", item.name)
         with measured() as cost:
@@ -171,11 +178,11 @@ def adapt_rankers(
     return tuple(out)
 
 
-def _pretrained(name: str, clock: Clock, exam: Exam, runtime: Runtime) -> Ranker:
+def _pretrained(name: str, clock: Clock, exam: Exam, runtime: Runtime, without: Collection[str]) -> Ranker:
     stage = f"{name} (pretraining)"
     runtime.watch(stage, 0.0, "")
     rng = runtime.stream("pretrain", name)
-    base = ranker_class(name).pretrain(clock.source(), rng, runtime.budget_of(stage), exam.new_only)
+    base = ranker_class(name).pretrain(clock.source(), rng, runtime.budget_of(stage), exam.new_only, without)
     assert base is not None, f"{name} makes no base"
     runtime.watch(stage, 1.0, "")
     return base.learning_from(clock.whom)

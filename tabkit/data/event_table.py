@@ -9,6 +9,7 @@ import polars as pl
 
 from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Events, codes_of, columns_of
 from tabkit.errors import DataError
+from tabkit.recipe import Plan
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,22 @@ class Names:
     price: str | None = None
     attributes: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+
+
+def names_of(plan: Plan) -> Names:
+    """Return the roles of the columns of a recipe's events."""
+    recipe, ranking = plan.recipe, plan.recipe.ranking
+    assert recipe.id is not None and recipe.time is not None and ranking is not None
+    return Names(
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        tuple(ranking.attributes),
+        tuple(ranking.text),
+    )
 
 
 def moments(times: pl.Series) -> tuple[pl.Series, str]:
@@ -155,7 +172,7 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
 
 def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
     """Code baskets (n_rows,), each of one user; a line without one is a basket of its own."""
-    own = pl.Series(range(frame.height), dtype=pl.Int32)
+    own = pl.int_range(frame.height, dtype=pl.Int32, eager=True)
     if names.basket is None:
         return own
     # Order numbers may restart per user: the same number of another user is another basket.

@@ -160,6 +160,17 @@ class Events:
         """Number of baskets per user and item: CSR (n_users, n_items) float64."""
         return self.matrix(np.ones(len(self)))
 
+    @cached_property
+    def baskets(self) -> npt.NDArray[np.int64]:
+        """Number of baskets of each user (n_users,)."""
+        distinct = np.unique(self.user.astype(np.int64) * (int(self.basket.max(initial=0)) + 1) + self.basket)
+        return np.bincount(distinct // (int(self.basket.max(initial=0)) + 1), minlength=self.n_users)
+
+    def counts_of(self, users: Codes) -> sparse.csr_matrix:
+        """Return the counts of some users: CSR (B, n_items); those of all are not made for a few."""
+        few = "counts" not in self.__dict__ and 8 * len(users) < self.n_users
+        return (self.of(users) if few else self).counts[users]
+
     def matrix(self, weight: npt.NDArray[np.float64]) -> sparse.csr_matrix:
         """Sum a weight per event into CSR (n_users, n_items) float64, column indices ascending."""
         shape = (self.n_users, self.n_items)
@@ -252,6 +263,13 @@ class Truth:
     def take(self, rows: npt.NDArray[np.int64]) -> Truth:
         """Return the truth of some of the users, by position."""
         return replace(self, users=self.users[rows], items=self.items[rows], seen=self.seen[rows])
+
+    def sample(self, most: int) -> Truth:
+        """Return the truth of ``most`` users at most, the same ones whenever they are drawn."""
+        if len(self.users) <= most:
+            return self
+        rng = np.random.default_rng([self.start, len(self.users)])
+        return self.take(np.sort(rng.choice(len(self.users), most, replace=False)))
 
 
 @dataclass(frozen=True)

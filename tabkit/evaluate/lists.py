@@ -21,7 +21,7 @@ from tabkit.evaluate.metrics import METRICS, Floats
 from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
 from tabkit.result import Chosen, ListFacts, ListFindings, Part, Slice
-from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
+from tabkit.result.lists import Cutoff, CutoffGain, LeftOut, Lift, ListCharacter, ListMargin, Parent
 
 FEW_BASKETS = 10
 LEAST_SLICE_USERS = 20
@@ -122,6 +122,8 @@ class Prepared:
         The planned comparison at earlier cutoffs.
     parent
         The bundle that is refreshed, if any.
+    left_out
+        Rankers that the log is too large for.
     """
 
     finals: Mapping[str, Ranker]
@@ -131,14 +133,15 @@ class Prepared:
     past: Events
     earlier: tuple[Cutoff, ...] = ()
     parent: Parent | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
 class ListFound:
-    """What was found, and what only the run needs: the champion's lists and the rankers that were measured."""
+    """What was found, and what only the run needs: the lists of every candidate, and the rankers that were measured."""
 
     findings: ListFindings
-    lists: Lists
+    lists: Mapping[str, Lists]
     truth: Truth
     candidates: tuple[ListCandidate, ...]
     finals: Mapping[str, Ranker]
@@ -203,8 +206,9 @@ class OpenWindow:
             cutoffs=prepared.earlier,
             parent=parent,
             value=self._margin(chosen),
+            left_out=prepared.left_out,
         )
-        lists = self.on_holdout[judged.champion].lists
+        lists = {name: scores.lists for name, scores in self.on_holdout.items()}
         findings = ListFindings(**dict(common), ranking=facts)
         return ListFound(findings, lists, truth, candidates, prepared.finals)
 
@@ -241,7 +245,7 @@ class OpenWindow:
 
     def _slices(self, rivals: Sequence[str]) -> tuple[Slice, ...]:
         past, users, primary = self.prepared.past, self.truth.users, self.terms.primary
-        baskets = np.bincount(np.unique(np.stack([past.user, past.basket]), axis=1)[0], minlength=past.n_users)[users]
+        baskets = past.baskets[users]
         quarter = np.searchsorted(np.quantile(baskets, [0.25, 0.5, 0.75]), baskets, side="left")
         named = [(f"fewer than {FEW_BASKETS} baskets before", baskets < FEW_BASKETS)]
         named += [(f"activity quartile {q + 1} of 4", quarter == q) for q in range(4)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -23,6 +24,7 @@ from torch import Tensor
 from tabkit.data.interactions import WINDOW, Codes, Events, Joined, truth_of
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings
+from tabkit.learner.need import Need, Size
 from tabkit.rankers.base import Judge, Ranker, Scores
 from tabkit.rankers.parts.histories import LENGTH, OWN, Baskets, Histories, Ints, ranges
 from tabkit.rankers.parts.sequence_net import Batch, SequenceNet
@@ -186,7 +188,14 @@ class Sequence(Ranker):
         self.new_only = new_only
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self:
         """Learn on the last windows of the source period, for a number of passes that only its size decides.
 
         Raises
@@ -276,6 +285,10 @@ class Sequence(Ranker):
         made.only = users
         return made
 
+    def caught_up(self, joined: Joined) -> Sequence:
+        """Return the network with the histories of all events; new items have no vector."""
+        return self.recoded(joined).looking_at(joined.events)
+
     def recoded(self, joined: Joined) -> Sequence:
         """Return the network in the larger vocabulary; new items have no vector."""
         made = self.looking_at(joined.past)
@@ -304,6 +317,11 @@ class Sequence(Ranker):
         row, pair = view.histories.pairs(rows)
         out[row, view.histories.item[pair]] = own.numpy()
         return out
+
+    @classmethod
+    def need(cls, size: Size, how: str, effort: Effort) -> Need:
+        """Estimate by what pretraining and one adaptation take; see :meth:`estimate`."""
+        return Need(*cls.estimate(size.n_users, size.n_items, size.n_events, effort))
 
     @classmethod
     def estimate(cls, n_users: int, n_items: int, n_events: int, effort: Effort) -> tuple[float, float]:

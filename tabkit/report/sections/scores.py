@@ -10,7 +10,7 @@ from tabkit.report.numbers import interval, known, number, signed
 from tabkit.report.pieces import Cell, Grid, Group, Piece, Row, Section, Table
 from tabkit.report.reading import KINDS, Reading, gain_of, listed
 from tabkit.report.svg import aside, heading, tag
-from tabkit.result import PARTS, Ablation, CandidateFacts, Kind, Part, TableResult
+from tabkit.result import PARTS, Ablation, CandidateFacts, Kind, ListResult, Part, TableResult
 
 _MOST_CURVES = 12
 _COLUMNS = (
@@ -38,7 +38,9 @@ def candidates(reading: Reading) -> Section:
     better = "higher" if metric.greater_is_better else "lower"
     caption = f"{metric.title}{unit}, {better} is better, with 95% intervals"
     table = Table("Candidates", _COLUMNS, tuple(groups), caption, css="candidates")
-    return Section("candidates", "Candidates", "The candidates", _who_is_best(reading), (table,))
+    left = reading.result.ranking.left_out if isinstance(reading.result, ListResult) else ()
+    notes = [aside(f"{each.title} ({each.name}) was not tried: {each.reason}.") for each in left]
+    return Section("candidates", "Candidates", "The candidates", _who_is_best(reading), (table, *notes))
 
 
 def _candidate_row(reading: Reading, c: CandidateFacts, decimals: int) -> Row:
