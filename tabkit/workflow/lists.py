@@ -38,7 +38,8 @@ from tabkit.evaluate.lists import (
 from tabkit.learner import budget_of
 from tabkit.learner.need import Size
 from tabkit.rankers.base import ListCandidate, Ranker
-from tabkit.recipe import Plan, Ranking
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan
 from tabkit.result import ListFindings
 from tabkit.result.document import FeatureFacts, SplitFacts
 from tabkit.result.lists import Cutoff, Parent
@@ -192,7 +193,7 @@ class ListRun:
         names = names_of(plan)
         self._leave_out()
         if parent is None:
-            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
+            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking, data is None)
             self.events = events_of(self.table.frame, names, calendar)
             self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed)
         else:
@@ -230,7 +231,7 @@ class ListRun:
         if far := stray(lines, time):
             raise DataError(
                 f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
-                f"where = \"{time} < '2025-01-01'\"."
+                f"where = \"{time} < DATE '2025-01-01'\"."
             )
         if self.ranking.basket is None:
             repeats = lines.height - lines.select(_key(self.plan)).n_unique()
