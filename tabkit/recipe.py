@@ -243,9 +243,11 @@ class Recipe(Strict):
             )
         if self.ranking is not None:
             self._check_event_columns(self.ranking)
-        titles = [source.title for source in self.sources]
-        if len(set(titles)) < len(titles):
-            raise ValueError(f"source tables need names that differ, and these are {titles}; give each a name.")
+        named = {"spectra": self.spectra, "slices": self.slices, "ablations": self.ablations}
+        names = {"source tables": [s.title for s in self.sources]} | {k: [x.name for x in v] for k, v in named.items()}
+        for what, of in names.items():
+            if len(set(of)) < len(of):
+                raise ValueError(f"{what} need names that differ, and these are {of}; give each a name.")
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")

@@ -72,7 +72,7 @@ class Field(Strict):
     title: str = ""
     description: str = ""
     unit: str = ""
-    format: str | None = None
+    format: str | None = Key(default=None, min_length=1)
     decimal: Literal[".", ","] | None = None
     group: Literal[",", ".", "'", " "] | None = None
     notation: Literal["percent", "currency"] | None = None

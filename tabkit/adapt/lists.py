@@ -78,7 +78,7 @@ def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking, sample: bool =
     return calendar, calendar.day_at(seconds)
 
 
-def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int) -> Clock:
+def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int, where: str = "recipe") -> Clock:
     """Return the clock of a recipe: the cutoff, the bases' end, who is cold, and whom the lists are for.
 
     Raises
@@ -97,11 +97,11 @@ def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int) -> Clock:
     base_end = cutoff - ticks(ranking.bases_end)
     whom = cold if ranking.cold_users else None
     if ranking.home_stores:
-        whom = at_home(events.before(base_end), ranking.home_stores)
+        whom = at_home(events.before(base_end), ranking.home_stores, where)
     return Clock(events.before(cutoff), cutoff, base_end, cold, ticks(7 * ranking.cold_weeks), whom)
 
 
-def at_home(past: Events, stores: list[int | str]) -> Codes:
+def at_home(past: Events, stores: list[int | str], where: str = "recipe") -> Codes:
     """Return the users who went to some of the stores more often than to any other; the lower code if it is a draw.
 
     Raises
@@ -112,7 +112,7 @@ def at_home(past: Events, stores: list[int | str]) -> Codes:
     codes = {str(name): code for code, name in enumerate(past.stores)}
     if strange := [store for store in stores if str(store) not in codes]:
         raise UsageError(
-            f"[ranking] home_stores names {strange[0]!r}, which no event has.{nearest(str(strange[0]), codes)}"
+            f"{where}: table [ranking], home_stores names {strange[0]!r}, which no event has.{nearest(str(strange[0]), codes)}"
         )
     known = past.store >= 0
     visits = np.unique(np.stack([past.user[known], past.store[known], past.basket[known]]), axis=1)

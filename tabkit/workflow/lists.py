@@ -171,6 +171,10 @@ class ListRun:
         self.parents: dict[str, Ranker] = {}
         self.parent: Parent | None = None
 
+    def rehearse(self, data: DataLike) -> None:
+        """Read the events and cut them by the clock, as a run would; it would refuse what is refused here."""
+        self.read(data, Path())
+
     def read(self, data: DataLike | None, folder: Path) -> None:
         """Read the events, code them, cut them by the clock.
 
@@ -195,7 +199,7 @@ class ListRun:
         if parent is None:
             calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking, data is None)
             self.events = events_of(self.table.frame, names, calendar)
-            self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed)
+            self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed, str(plan.path))
         else:
             taken = take_on(parent, events_of(self.table.frame, names, parent.ranker.past.calendar))
             self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
