@@ -243,8 +243,12 @@ class Recipe(Strict):
             )
         if self.ranking is not None:
             self._check_event_columns(self.ranking)
-        named = {"spectra": self.spectra, "slices": self.slices, "ablations": self.ablations}
-        names = {"source tables": [s.title for s in self.sources]} | {k: [x.name for x in v] for k, v in named.items()}
+        names = {
+            "source tables": [s.title for s in self.sources],
+            "spectra": [s.name for s in self.spectra],
+            "slices": [s.name for s in self.slices],
+            "ablations": [a.name for a in self.ablations],
+        }
         for what, of in names.items():
             if len(set(of)) < len(of):
                 raise ValueError(f"{what} need names that differ, and these are {of}; give each a name.")
