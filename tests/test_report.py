@@ -109,15 +109,15 @@ def test_sections_follow_the_order_a_reader_needs(run_folder: Callable[..., Path
     assert sections == [
         "verdict",
         "gain",
+        "money",
+        "look",
+        "checks",
         "candidates",
         "gaps",
-        "learning",
-        "look",
         "importance",
-        "others",
         "slices",
-        "money",
-        "checks",
+        "others",
+        "learning",
         "cost",
         "proof",
         "data",
@@ -170,8 +170,8 @@ def test_refused_candidates_are_shown_with_their_reason(run_folder: Callable[...
 
 def test_small_numbers_are_not_shown_as_zero(run_folder: Callable[..., Path]) -> None:
     html = write_report(run_folder()).read_text(encoding="utf-8")
-    assert "gained 4 × 10⁻⁵ ROC AUC against LightGBM (tuned)" in html
-    assert "1.8 × 10⁻⁵ USD" in html
+    assert "left ROC AUC about as it was against LightGBM (tuned)" in html
+    assert "under 0.01 USD" in html and "× 10" not in html
 
 
 def test_report_without_predictions_says_so(run_folder: Callable[..., Path]) -> None:
@@ -381,7 +381,7 @@ def test_three_opponents_are_told_in_one_sentence(run_folder: Callable[..., Path
     third = {"name": "linear", "role": "the blend of baselines alone", "gain": 0.02, "low": 0.01, "high": 0.03}
     planned = {**result["planned"], "against": [*result["planned"]["against"], third]}
     html = write_report(run_folder(planned=planned)).read_text(encoding="utf-8")
-    assert " ROC AUC against LightGBM (tuned) and gained 0.02 ROC AUC against Linear;" in html
+    assert "about as it was against LightGBM (tuned) and gained 0.0200 ROC AUC against Linear;" in html
     assert "only 2 of the 3 gains are shown to be above the 0.005 that would matter" in html
     sure = [{**a, "low": 0.01} for a in planned["against"]]
     html = write_report(run_folder(planned={**planned, "against": sure})).read_text(encoding="utf-8")
@@ -510,7 +510,7 @@ def test_a_summary_shows_verdict_gains_and_candidates_literally(content: dict[st
         r"LightGBM \(tuned\)<script>[^<]*</script>[^<]*\(champion\)", text
     )
     if content["planned"]:
-        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): +4 × 10⁻⁵ [−0.021" in text
+        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): ≈ 0 [−0.021" in text
         assert "TabNet (new head)" not in text, "a refused candidate has no scores"
 
 

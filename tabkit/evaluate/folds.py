@@ -29,7 +29,7 @@ from tabkit.evaluate.ledger import Looks, question_number
 from tabkit.evaluate.metrics import Metric, ranked_within
 from tabkit.evaluate.tables import HeldOut, TableFound, drawn_together, interval_facts, slices_of, unit_drawn
 from tabkit.learner import Predictions, candidate_name
-from tabkit.models.blend import described, mean_weights
+from tabkit.models.blend import described, mean_weights, title_of
 from tabkit.recipe import Plan
 from tabkit.recipe import Value as Rule
 from tabkit.result import (
@@ -382,6 +382,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     proof, settings, notes = described([members[n] for n in weights], weights)
     note = f"{notes[0]}; the mean of the weights of {len(blends)} outer folds"
     changed = {
+        "title": title_of(like.how, {members[n].kind for n in weights}),
         "proof": proof.blocks,
         "trained_parameters": proof.trained_parameters,
         "total_parameters": proof.total_parameters,

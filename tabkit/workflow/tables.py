@@ -186,6 +186,7 @@ class TableRun:
             ),
             features=FeatureFacts(
                 columns=tuple(layout.columns),
+                titles={name: field.title for name, field in self.plan.schema.fields.items() if field.title},
                 numeric=len(layout.num_names),
                 categorical=len(layout.cat_names),
                 dropped=encoder.dropped,
