@@ -99,6 +99,9 @@ def test_report_of_every_task_is_complete_and_self_contained(
     for tag, a in page.elements:
         if tag == "svg":
             assert a["role"] == "img" and set((a["aria-labelledby"] or "").split()) <= set(ids)
+    regions = [a["aria-label"] for _, a in page.elements if a.get("role") == "region"]
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+    assert len({*regions, *headings}) == len(regions) + len(headings), "whoever hears the page tells them by name"
     assert not re.search(r"\b(nan|None|inf|Undefined)\b", " ".join(page.words))
     assert not re.search(r"(?<![\d.,])[-−+]?0\.0+(?![\d.])", " ".join(page.words))
 
@@ -345,7 +348,7 @@ def test_a_regression_report_tells_its_residuals_and_the_intervals_coverage(run_
     assert f"The 90% intervals (± 9.5 g/kg) held {numbers.share(inside.mean())} of 600 rows" in html
     lowest = np.argsort(frame[champion].to_numpy(), kind="stable")[:200]
     assert f": {numbers.share(inside[lowest].mean())} in the lowest third" in html
-    assert f"Mean residual {numbers.signed(error[lowest].mean())} in the third of the lowest predictions" in html
+    assert f"Mean residual {numbers.signed(error[lowest].mean())} g/kg in the third of the lowest predictions" in html
 
 
 def test_intervals_on_a_logarithm_widen_with_the_prediction(run_folder: Callable[..., Path]) -> None:

@@ -86,20 +86,28 @@ def proof(reading: Reading) -> Section:
     every = reading.result.candidates
     learned = [c for c in every if c.kind in ("base", "adapted")]
     settings = tuple((c.title, _settings(c)) for c in every if c.settings or c.notes)
-    baselines = _block_table(c for c in every if c.kind in ("baseline", "student"))
-    pieces: list[Piece] = [Details("What was trained, block by block", (_block_table(learned),))] if learned else []
+    baselines = _block_table("Blocks of baselines", (c for c in every if c.kind in ("baseline", "student")))
+    pieces: list[Piece] = (
+        [
+            Details(
+                "What was trained, block by block", (_block_table("Blocks of bases and adapted candidates", learned),)
+            )
+        ]
+        if learned
+        else []
+    )
     pieces.append(Details("Baselines, and the settings found", (baselines, Terms(settings, prose=True))))
     return Section("proof", "Proof", "What was trained", _proof_sentence(reading), tuple(pieces))
 
 
-def _block_table(members: Iterable[CandidateFacts]) -> Table:
+def _block_table(label: str, members: Iterable[CandidateFacts]) -> Table:
     groups = []
     for c in members:
         title = Cell(c.title, small=c.how, rows=len(c.proof))
         groups.append(Group(tuple(_block_row(b, None if i else title) for i, b in enumerate(c.proof))))
     text = {name: Cell(name, css="text") for name in ("Block", "Share")}
     columns = ("Candidate", text["Block"], "Trained", text["Share"], "Change of weights")
-    return Table("What was trained", columns, tuple(groups))
+    return Table(label, columns, tuple(groups))
 
 
 def _block_row(b: Block, header: Cell | None) -> Row:

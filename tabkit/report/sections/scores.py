@@ -7,7 +7,7 @@ from markupsafe import Markup
 from tabkit.errors import count
 from tabkit.report import charts, numbers, rows
 from tabkit.report.numbers import interval, known, number
-from tabkit.report.pieces import Cell, Details, Grid, Group, Piece, Row, Section, Table
+from tabkit.report.pieces import Cell, Details, Grid, Group, Piece, Row, Section, Table, stacked
 from tabkit.report.reading import KINDS, Reading, gain_of, listed, once
 from tabkit.report.svg import aside, tag
 from tabkit.result import PARTS, Ablation, CandidateFacts, Kind, ListResult, Part, TableResult
@@ -227,7 +227,7 @@ def _slice_table(reading: Reading) -> Table:
     shown = sorted(names, key=lambda n: n != reading.result.champion)
     body = []
     for s in reading.result.slices:
-        cells: list[Cell | str] = [interval(s.scores.get(n)) for n in shown]
+        cells: list[Cell | str] = [stacked(interval(s.scores.get(n))) for n in shown]
         if s.too_few:
             cells = [Cell(f"too few {reading.units} for a score", css="text quiet", columns=len(shown))]
         body.append(Row(reading.column(s.name), (numbers.whole(s.rows), *cells)))

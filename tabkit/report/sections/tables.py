@@ -9,7 +9,7 @@ from tabkit.data.encode import as_text
 from tabkit.errors import count
 from tabkit.report import class_charts, diagnose, numbers, rows, value_charts
 from tabkit.report.numbers import number, share
-from tabkit.report.pieces import Cell, Figure, Grid, Piece, Row, Section, Table, Terms
+from tabkit.report.pieces import Cell, Figure, Grid, Piece, Row, Section, Table, Terms, stacked
 from tabkit.report.reading import Reading
 from tabkit.report.svg import aside
 from tabkit.result import Interval, TableResult, Value
@@ -179,7 +179,7 @@ def _money_table(reading: Reading, v: Value) -> Table:
         columns += ["Acted on", f"Threshold, from {'all rows' if reading.result.split.folds > 1 else 'valid'}"]
     body = []
     for c in v.candidates:
-        cells = [numbers.amount(Interval(c.value, c.low, c.high), v.unit)]
+        cells: list[Cell | str] = [stacked(numbers.amount(Interval(c.value, c.low, c.high), v.unit))]
         if acted:
             own = v.threshold if c.threshold is None else c.threshold
             cells += [share(c.acted_share), number(own)]
