@@ -1,9 +1,9 @@
 """An analyst who asks the same holdout again and again, on noise: python benchmarks/reuse.py --analysts 100 --recipes 200.
 
 Each analyst has 250 rows of 20 columns that know nothing of the label, holds a quarter of them out, and tries one recipe
-after the other: a logistic line of ten columns, against an untouched line of ten others and the prior. Rows are told
-again, questions counted, and gains judged by the very functions of a run; only adapting itself is left out, so that
-20,000 recipes take minutes. Counted are the analysts who are told ``adapt`` at least once: by the rule, and if every
+after the other: a logistic line of ten columns, against an untouched line of ten others and the prior. Rows are
+recognised, questions counted and gains judged by the very functions of a run; only adapting itself is left out, so that
+4,000 recipes take two minutes. Counted are the analysts who are told ``adapt`` at least once: by the rule, and if every
 question stood at 95%. Who *plans* draws columns at random; who *looks* keeps the columns that scored best on the holdout so
 far and exchanges two of them, which is what no bound holds for.
 """

@@ -1,4 +1,4 @@
-"""The holdout's seal, the memory of openings, and what rows are told again by."""
+"""The holdout's seal, the memory of openings, and what rows are recognised by."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tabkit.data.marks import MOST_KEYS, Marks, Sketch, hashed, marking
 from tabkit.errors import UsageError
+from tabkit.evaluate import ledger
 from tabkit.evaluate.ledger import Looks, Opening, Sealed
 
 
@@ -54,7 +55,7 @@ HELD = sketch_of(table(), 60)
         "other",
     ],
 )
-def test_rows_are_told_again_whatever_is_done_to_their_table(changed: pl.DataFrame, share: float) -> None:
+def test_rows_are_recognised_whatever_is_done_to_their_table(changed: pl.DataFrame, share: float) -> None:
     seen = sketch_of(table())
     assert sketch_of(changed).share_in(seen) == share
 
@@ -100,6 +101,18 @@ def test_a_broken_line_hides_no_other(own_ledger: Path) -> None:
         ledger.write('{"holdout": "a"')
         ledger.write("\n")
     assert Sealed("rows", Opening("b", HELD)).open()[1] == Looks(2, 2)
+
+
+def test_a_line_cut_short_by_a_full_disk_costs_no_later_one(own_ledger: Path) -> None:
+    own_ledger.write_bytes(b'{"question": "a", "rows": ["\xff')  # no line end, and a byte that is no text
+    assert Sealed("rows", Opening("a", HELD)).open()[1] == Looks(1, 1)
+    assert Sealed("rows", Opening("b", HELD)).open()[1] == Looks(2, 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_ledger_that_is_full_is_said_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ledger_path", lambda: Path("/dev/full"))
+    assert Sealed("rows", Opening("a", HELD)).open()[1] is None
 
 
 def test_an_unwritable_ledger_is_said_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

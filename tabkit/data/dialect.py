@@ -37,7 +37,13 @@ class EncodingError(DataError):
 
 
 def opened(path: Path) -> BinaryIO:
-    """Open a file of bytes, unpacked on the way if its name says that it is packed."""
+    """Open a file of bytes, unpacked on the way if its name says that it is packed.
+
+    Raises
+    ------
+    OSError
+        It cannot be read; while reading, also that it was cut short.
+    """
     if (codec := PACKED.get(path.suffix.lower())) is None:
         return path.open("rb")
     import pyarrow as pa

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Events, codes_of, columns_of
+from tabkit.data.marks import Sketch
 from tabkit.errors import DataError
 from tabkit.recipe import Plan
 
@@ -116,6 +117,14 @@ def stray(frame: pl.DataFrame, time: str) -> str:
     last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
     n = len(seconds) - at
     return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
+
+
+def sketch_of(frame: pl.DataFrame, names: Names, users: pl.Series, first: float, end: float) -> Sketch:
+    """Return what the events of some users from ``first`` to before ``end`` (seconds) are recognised by."""
+    lines = frame.select(names.user, names.item, moments(frame[names.time])[0].alias("second"))
+    own = pl.col(names.user).cast(pl.String).is_in(users.cast(pl.String).implode())
+    held = lines.filter(pl.col("second").is_between(first, end, closed="left") & own)
+    return Sketch.of_cells(held.get_columns())
 
 
 def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = None) -> Events:

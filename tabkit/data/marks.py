@@ -1,4 +1,4 @@
-"""What a row is told again by, whatever its table is called, however it is ordered, cut or renamed.
+"""What a row is recognised by, whatever its table is called, however it is ordered, cut or renamed.
 
 A row's marks are hashes of its cells in the few columns of the file that tell rows apart best, used by the recipe or
 not. Numbers count to six digits. Three marks and the label make a key; a row is the same if any of its keys is, so that
@@ -82,7 +82,7 @@ class Marks:
         return cls(tuple(columns), np.concatenate([r for r, _ in parts]), np.concatenate([c for _, c in parts]))
 
     def sketch(self, rows: npt.NDArray[np.int64], labels: pl.Series) -> Sketch:
-        """Return what tells these rows (n,) again, with their labels (n,)."""
+        """Return what these rows (n,), with their labels (n,), are recognised by."""
         cells = self.cells[np.searchsorted(self.rows, rows)]
         label = hashed(labels)
         keys = [

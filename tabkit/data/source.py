@@ -150,9 +150,8 @@ class Input:
         names = header_of(path, self.delimiter, self.encoding)
         released = weakref.ref(keep)
         try:
-            packed = path.suffix.lower() in PACKED
             with pa_csv.open_csv(
-                pa.input_stream(str(path), compression=PACKED[path.suffix.lower()]) if packed else path,
+                opened(path) if path.suffix.lower() in PACKED else path,
                 read_options=pa_csv.ReadOptions(
                     use_threads=False, block_size=block_bytes, encoding=self.encoding, skip_rows=skipped
                 ),
@@ -165,7 +164,7 @@ class Input:
             ) as reader:
                 for batch in reader:
                     yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], take_malformed()
-        except (pa.ArrowInvalid, UnicodeDecodeError, EOFError, OSError) as problem:
+        except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as problem:
             if "straddl" in str(problem) and block_bytes < _MOST_BLOCK_BYTES:
                 raise _LongRow from None
             raise DataError(

@@ -48,7 +48,7 @@ class Table:
     """Typed rows in scope, derived columns included, and an account of all others.
 
     ``rows`` are row numbers in the input. ``fingerprint`` (SHA-256, hex) depends only on the needed cells, not on
-    the order of rows, the file format, or the reading. ``marks`` tell the input's rows again, if they were asked for.
+    the order of rows, the file format, or the reading. By its ``marks``, if asked for, a row is recognised elsewhere.
     """
 
     frame: pl.DataFrame
@@ -189,7 +189,7 @@ def read_table(
     also
         Columns that are read too if the schema describes them.
     marked
-        Whether the rows are to be told again.
+        Whether the rows are to be recognised in other tables.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def read_table(
     n_bad = bad["row"].n_unique() if bad.height else 0
     if n_bad > plan.recipe.max_rejected * n_input:
         raise _too_many(plan, source, bad, n_bad, n_input)
-    fingerprint = _fingerprint(frame)
+    fingerprint = fingerprint_of(frame)
     frame = frame.with_columns(pl.lit(None, dtype=dtype_of(_spec(plan, c))).alias(c) for c in sorted(absent))
     check_derived(plan, frame)
     frame = outcome(derive(frame, plan.recipe), plan)
@@ -284,7 +284,7 @@ def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input:
     )
 
 
-def _fingerprint(frame: pl.DataFrame) -> str:
+def fingerprint_of(frame: pl.DataFrame) -> str:
     """Hash the cells, rows sorted by their own text, so that order and format do not matter."""
     text = frame[sorted(frame.columns)].select(pl.all().cast(pl.String).fill_null("\x00"))
     lines = text.select(pl.concat_str(pl.all(), separator="\x1f").alias("line"))["line"].sort()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
@@ -18,6 +17,7 @@ from tabkit.data.encode import Encoder, fit_encoder
 from tabkit.data.frames import values_of
 from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
+from tabkit.data.validate import fingerprint_of
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
 from tabkit.evaluate.harness import Ground, Judged
 from tabkit.evaluate.ledger import Opening, Sealed, question_of
@@ -26,6 +26,7 @@ from tabkit.learner import Budget, Predictions
 from tabkit.models.base import Model, TableCandidate
 from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts
+from tabkit.workflow.options import asked_by
 from tabkit.workflow.reading import TableRows
 from tabkit.workflow.spine import Arm, find
 
@@ -64,22 +65,18 @@ class Procedure:
     blends: bool
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """All that the answer depends on, but for the code and the rows of the sources."""
-        return {
-            "recipe": self.plan.recipe.model_dump(mode="json"),
-            "schema": self.plan.schema.model_dump(mode="json"),
+    def question(self) -> str:
+        """A hash of all that the answer depends on, but for the code."""
+        facts = {
+            **asked_by(self.plan),
             "data": self.rows.table.fingerprint,
+            "sources": [fingerprint_of(source.frame) for source in self.rows.sources],
             "weights": {name: asdict(m.opened_from) for name, m in self.opened.items() if m.opened_from is not None},
             "candidates": [item.name for item in self.todo],
             "seed": self.terms.seed,
-            "budget": repr(self.budget),
+            "budget": self.budget.effort,
         }
-
-    @cached_property
-    def question(self) -> str:
-        """A hash of them."""
-        return question_of(self.facts)
+        return question_of(facts)
 
     def on(self, split: Split, watch: Watch, *, distill: bool = False) -> TableArm:
         """Return the procedure on one split."""

@@ -14,6 +14,7 @@ from tabkit.data.source import DataLike, open_input
 from tabkit.data.validate import CheckReport
 from tabkit.data.validate import check as check_table
 from tabkit.errors import UsageError
+from tabkit.evaluate.ledger import ledger_path
 from tabkit.files import only_writer
 from tabkit.recipe import Plan, load_recipe
 from tabkit.report import summary_html
@@ -74,6 +75,7 @@ def run(recipe: str | Path, data: DataLike | None = None, **settings: Unpack[Set
     started = time.perf_counter()
     plan = load_recipe(str(recipe))
     options = options_for(plan.recipe, settings)
+    ledger_path()  # one that keeps nothing is refused now, not when the holdout is open
     work: Any = _work(plan, options)
     folder = new_folder(options.out, work.plan)
     with ExitStack() as until_written:
