@@ -432,7 +432,6 @@ PAYS = '[value]\nunit = "EUR"\nact_when = "above"\nacted = "{}"\n'
         (YES, FIELDS.replace('"string"', '"date"\nformat = "%d/%m"', 1), "'%d/%m' reads no date"),
         (YES, FIELDS.replace('"string"', '"date"\nformat = "%Q"', 1), "such as '%d/%m/%Y'"),
         ('sample = "toy:x"\n' + YES + '[source]\nsample = "toy:x"\n', FIELDS, "unknown provider 'toy'"),
-        (YES + '[split]\nkind = "random"\nfolds = 50\n', FIELDS, "too few"),
         ('exclude = ["x", "t"]\n' + YES, FIELDS, "No feature column is left"),
     ],
 )  # fmt: skip

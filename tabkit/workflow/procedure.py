@@ -36,7 +36,7 @@ chance, and plainly so; that all of them do has a chance of 1 in 256."""
 def encoder_of(plan: Plan, rows: TableRows, split: Split) -> Encoder:
     """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
     columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
-    train = rows.labelled.frame[columns][split.train]
+    train = rows.labelled.frame[split.train][columns]
     known = train if rows.source is None else pl.concat([train, rows.source[columns]])
     spectra = []
     for spectrum in plan.recipe.spectra:
