@@ -2,6 +2,7 @@
 
 python benchmarks/retail.py counts      popularity to TIFU-KNN, EASE, item-kNN, ALS, BPR at the main cutoff
 python benchmarks/retail.py rerank      the re-ranker against decayed counts and TIFU-KNN at three cutoffs
+python benchmarks/retail.py sequence    the sequence network by strategy, and the re-ranker with what it says, at three cutoffs
 python benchmarks/retail.py discovery   items that the household never had
 python benchmarks/retail.py cold        products first sold in the test window, ranked among themselves
 python benchmarks/retail.py speed       refresh, warm start, lists of 2,462 households
@@ -21,7 +22,7 @@ import polars as pl
 
 from tabkit.data.derive import derive
 from tabkit.data.event_table import Names, events_of
-from tabkit.data.interactions import Events, Truth, arrivals, truth_of
+from tabkit.data.interactions import Codes, Events, Truth, arrivals, truth_of
 from tabkit.data.windows import Kin
 from tabkit.evaluate.intervals import Resampler, paired
 from tabkit.evaluate.lists import ListScores, Question, only_among, only_new, score_lists
@@ -34,7 +35,8 @@ from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
 from tabkit.rankers.itemknn import ItemKnn
 from tabkit.rankers.parts.item_text import embedded
-from tabkit.rankers.rerank import TREES, Rerank
+from tabkit.rankers.rerank import TREES, WINDOWS, Pairs, Rerank
+from tabkit.rankers.sequence import Sequence
 from tabkit.rankers.tifu import Tifu
 from tabkit.recipe import load_recipe
 from tabkit.samples import load_sample
@@ -42,7 +44,8 @@ from tabkit.samples import load_sample
 TEXT = ("product_type", "product_category", "package_size")
 MAIN, DAYS = "2017-12-04", 28
 SHOWN = ["recall@10", "recall@20", "ndcg@10", "mrr@20", "new_recall@20"]
-STANDARD = BUDGETS["standard"]
+STANDARD, QUICK = BUDGETS["standard"], BUDGETS["quick"]
+CUTOFFS = ("2017-10-09", "2017-11-06", MAIN)
 
 
 def load(households: int | None = None) -> Events:
@@ -131,7 +134,7 @@ def learned(past: Events, new_only: bool = False) -> Rerank:
 
 def rerank(events: Events) -> None:
     metric = METRICS["ndcg@10"]
-    for cutoff in ("2017-10-09", "2017-11-06", MAIN):
+    for cutoff in CUTOFFS:
         past, truth = window(events, cutoff)
         print(f"\ncutoff {cutoff}, {len(truth.users):,} households")
         head()
@@ -149,6 +152,72 @@ def rerank(events: Events) -> None:
         for rival in ("decayed frequency, 90 days", "TIFU-KNN"):
             gain, _ = paired(metric, spread["re-ranker, 3 windows"], spread[rival])
             print(f"against {rival}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+
+
+class WithSequence(Rerank):
+    """The re-ranker with one more source: what a sequence network says, trained before every label window."""
+
+    network: Sequence
+
+    def pairs(self, users: Codes, day: int) -> Pairs:
+        known = self.known_pairs.get(day)
+        if known is not None and np.array_equal(known.users, users):
+            return known
+        made = super().pairs(users, day)
+        said = self.network.looking_at(self.past.before(day)).scores(users)
+        row = np.repeat(np.arange(len(users)), np.diff(made.start))
+        x = np.hstack([made.x, said[row, made.item][:, None]])
+        self.known_pairs[day] = replace(made, x=x, names=(*made.names, "sequence"))
+        return self.known_pairs[day]
+
+
+def quick(past: Events, ranker: Rerank) -> Rerank:
+    ranker.past = past
+    days = ranker._days(QUICK)
+    if isinstance(ranker, WithSequence):
+        ranker.network = Sequence.pretrain(past.before(min(days)), np.random.default_rng(0), QUICK)
+    ranker._learn(days, np.random.default_rng(0), QUICK, TREES["quick"], None)
+    return ranker
+
+
+def sequence(events: Events) -> None:
+    """Pretrain twelve weeks before each cutoff, adapt with valid four weeks before it, and run the procedure again at it."""
+    metric, question = METRICS["ndcg@10"], Question(("ndcg@10",), 20, False)
+    for cutoff in CUTOFFS:
+        past, truth = window(events, cutoff)
+        before = past.before(past.end - DAYS)
+        valid = truth_of(past, before.end, past.end)
+        print(f"\ncutoff {cutoff}, {len(truth.users):,} households")
+        head()
+        base, spent = timed(
+            lambda past=past: Sequence.pretrain(past.before(past.end - 84), np.random.default_rng(0), QUICK)
+        )
+        print(f"pretraining: {spent:.1f} CPU s")
+
+        def judge(ranker: Ranker, valid: Truth = valid) -> float:
+            return score_lists(ranker, valid, question).mean("ndcg@10")
+
+        def adapted(how: str, base: Sequence = base, before: Events = before, past: Events = past) -> Ranker:
+            found = base.adapt(before, judge, how, np.random.default_rng(0), QUICK)
+            return base.adapt(past, None, how, np.random.default_rng(0), QUICK, found.settings).model
+
+        made = {
+            "decayed frequency, 90 days": lambda past=past: Counts(90)._count(past),
+            "TIFU-KNN": lambda past=past: Tifu()._fit(past),
+            **{f"sequence ({how})": lambda how=how: adapted(how) for how in Sequence.hows},
+            f"re-ranker, {WINDOWS['quick']} windows": lambda past=past: quick(past, Rerank()),
+            "re-ranker with sequence": lambda past=past: quick(past, WithSequence()),
+        }
+        spread = {}
+        resampler, none = Resampler(len(truth.users), None, 2000, 0), np.zeros(len(truth.users))
+        for name, make in made.items():
+            ranker, seconds = timed(make)
+            spread[name] = resampler.score(metric, none, line(name, ranker, truth, seconds)["ndcg@10"])
+        for name in made:
+            for rival in ("decayed frequency, 90 days", "TIFU-KNN", f"re-ranker, {WINDOWS['quick']} windows"):
+                if name.startswith(("sequence", "re-ranker")) and name != rival:
+                    gain, _ = paired(metric, spread[name], spread[rival])
+                    print(f"{name} against {rival}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]", flush=True)
 
 
 def discovery(events: Events) -> None:
@@ -271,7 +340,7 @@ def replace_labels(parent: Rerank, past: Events, users: np.ndarray) -> Rerank:
 
 def main() -> None:
     """Load the events once, and print the parts asked for."""
-    parts = {f.__name__: f for f in (counts, rerank, discovery, cold, speed, stores)}
+    parts = {f.__name__: f for f in (counts, rerank, sequence, discovery, cold, speed, stores)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["counts"], choices=parts, metavar="part")
     parser.add_argument("--households", type=int, help="only the first so many, to try this out")

@@ -9,15 +9,25 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, Unpack
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from tabkit.bundle import CHUNK_ROWS, Bundle, Scores, count_rows, load_bundle, with_integers
+from tabkit.bundle import (
+    CHUNK_ROWS,
+    Bundle,
+    ListBundle,
+    Missing,
+    Scores,
+    Wishes,
+    count_rows,
+    load_bundle,
+    with_integers,
+)
 from tabkit.data.source import REJECTS, DataLike, Input, open_input
 from tabkit.errors import DataError, UsageError
 from tabkit.files import only_writer, whole_file, write_text
@@ -35,6 +45,8 @@ class Scored:
         The input's columns that the model does not need.
     without_id
         The recipe's id, if the input lacks it: rows are then named by their number, in the column ``row``.
+    missing
+        Of lists: how many rows were without history.
     """
 
     out: Path
@@ -44,6 +56,7 @@ class Scored:
     rows_rejected: int
     ignored: tuple[str, ...]
     without_id: str | None = None
+    missing: Missing | None = None
 
 
 def score(  # noqa: PLR0913 (the options of the verb)
@@ -56,6 +69,7 @@ def score(  # noqa: PLR0913 (the options of the verb)
     force: bool = False,
     chunk_rows: int = CHUNK_ROWS,
     watch: Callable[[int, int], None] = lambda rows, total: None,
+    **wishes: Unpack[Wishes],
 ) -> Scored:
     """Score every row of ``data`` and write ``out`` (CSV or Parquet, by its ending).
 
@@ -71,6 +85,8 @@ def score(  # noqa: PLR0913 (the options of the verb)
         Rows held in memory at a time; the result does not depend on it.
     watch
         Called with the number of rows done, and of all rows (of CSV files, of all lines).
+    wishes
+        Of lists: ``events``, ``among``, ``without``, ``k``, ``similar``; see :class:`~tabkit.bundle.Wishes`.
 
     Raises
     ------
@@ -79,9 +95,15 @@ def score(  # noqa: PLR0913 (the options of the verb)
     DataError
         The file as a whole does not fit: a needed column is missing.
     UsageError
-        The output exists, cannot be written or is being written by another scoring, or there is nothing to resume.
+        The output exists, cannot be written or is being written by another scoring, there is nothing to resume, or a
+        table is asked for lists.
     """
     loaded = load_bundle(bundle)
+    asked = {name: value for name, value in wishes.items() if value is not None and value is not False}
+    if asked and not isinstance(loaded, ListBundle):
+        raise UsageError(
+            f"--{next(iter(asked))} is for bundles of lists, and {bundle} answers the rows of a table. Leave it out."
+        )
     target = Path(out)
     rejects_path = Path(rejects) if rejects is not None else target.with_name(f"{target.name}.rejects.csv")
     source = open_input(data, loaded.plan.schema.dialect)
@@ -93,7 +115,10 @@ def score(  # noqa: PLR0913 (the options of the verb)
             raise UsageError(
                 f"--out {target} is being written by another scoring. Wait for it, or choose another name."
             )
-        parts = _Parts.open(target, rejects_path, loaded, source, chunk_rows, resume)
+        job = _job(loaded, source, chunk_rows, asked)
+        parts = _Parts.open(target, rejects_path, job, resume)
+        if isinstance(loaded, ListBundle) and asked:
+            loaded = loaded.asking(**wishes)
         return _score(loaded, source, parts, chunk_rows, watch)
 
 
@@ -105,23 +130,20 @@ def _score(bundle: Bundle, source: Input, parts: _Parts, chunk_rows: int, watch:
             done += len(batch.rows) + count_rows(batch.malformed)
             if number >= parts.finished:
                 scores = bundle.score(batch, columns)
-                totals = {
-                    "scored": totals["scored"] + scores.n_scored,
-                    "rejected": totals["rejected"] + scores.n_rejected,
-                }
+                totals = totals.plus(scores)
                 parts.add(number, scores, totals)
             watch(done, total)
     except DataError:
         parts.discard()  # a file that has to be fixed is another job: its parts could never be resumed
         raise
-    if totals["scored"] + totals["rejected"] != done:
-        raise AssertionError(f"rows in {done} != scored {totals['scored']} + rejected {totals['rejected']}")
+    if totals.scored + totals.rejected != done:
+        raise AssertionError(f"rows in {done} != scored {totals.scored} + rejected {totals.rejected}")
     parts.finish(totals, bundle)
-    id_ = bundle.plan.recipe.id
+    id_ = bundle.id_
     ignored = tuple(c for c in source.columns if c not in columns and c != id_)
-    wrote = parts.rejects if totals["rejected"] else None
+    wrote = parts.rejects if totals.rejected else None
     without_id = None if id_ in source.columns else id_
-    return Scored(parts.out, wrote, done, totals["scored"], totals["rejected"], ignored, without_id)
+    return Scored(parts.out, wrote, done, totals.scored, totals.rejected, ignored, without_id, totals.missing)
 
 
 def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None:
@@ -147,11 +169,18 @@ def _check_places(out: Path, rejects: Path, source: Input, bundle: Path) -> None
             ) from None
 
 
-class _Totals(TypedDict):
+@dataclass(frozen=True)
+class _Totals:
     """Rows of the finished chunks."""
 
-    scored: int
-    rejected: int
+    scored: int = 0
+    rejected: int = 0
+    missing: Missing | None = None
+
+    def plus(self, scores: Scores) -> _Totals:
+        more, missing = scores.missing, self.missing
+        together = missing if more is None else more if missing is None else missing + more
+        return _Totals(self.scored + scores.n_scored, self.rejected + scores.n_rejected, together)
 
 
 class _Job(TypedDict):
@@ -160,13 +189,31 @@ class _Job(TypedDict):
     bundle: str
     files: list[list[str | int]]
     chunk_rows: int
+    wishes: dict[str, str]
 
 
-class _State(_Totals):
-    """What ``state.json`` holds."""
+class _State(TypedDict):
+    """What ``state.json`` holds; ``missing`` is cold, unknown, and the pair of spellings."""
 
     job: _Job
     finished: int
+    scored: int
+    rejected: int
+    missing: tuple[int, int, list[str]] | None
+
+
+def _job(bundle: Bundle, source: Input, chunk_rows: int, wishes: Mapping[str, Any]) -> _Job:
+    """Say what is scored by what, in a form that another process can compare."""
+    dialect = bundle.plan.schema.dialect
+    tables = {n: str(_files(open_input(v, dialect))) for n, v in wishes.items() if n in ("events", "among", "without")}
+    asked = {name: tables.get(name, str(value)) for name, value in wishes.items()}
+    return {"bundle": bundle.seal, "files": _files(source), "chunk_rows": chunk_rows, "wishes": asked}
+
+
+def _files(source: Input) -> list[list[str | int]]:
+    if source.frame is not None:
+        return [["frame", source.frame.height, int(source.frame.hash_rows().sum() % 2**63)]]
+    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
 
 
 @dataclass
@@ -183,12 +230,8 @@ class _Parts:
         return self.state["finished"]
 
     @classmethod
-    def open(cls, out: Path, rejects: Path, bundle: Bundle, source: Input, chunk_rows: int, resume: bool) -> _Parts:
+    def open(cls, out: Path, rejects: Path, job: _Job, resume: bool) -> _Parts:
         folder = out.with_name(f".{out.name}.parts")
-        files: list[list[str | int]] = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in source.files]
-        if source.frame is not None:
-            files = [["frame", source.frame.height, int(source.frame.hash_rows().sum() % 2**63)]]
-        job: _Job = {"bundle": bundle.seal, "files": files, "chunk_rows": chunk_rows}
         state_file = folder / "state.json"
         try:
             if resume:
@@ -197,12 +240,12 @@ class _Parts:
                 state = json.loads(state_file.read_text(encoding="utf-8"))
                 if state["job"] != job:
                     raise UsageError(
-                        f"{folder} holds parts of another job (bundle, input or chunk size changed). Run without --resume."
+                        f"{folder} holds parts of another job (bundle, input, options or chunk size changed). Run without --resume."
                     )
                 return cls(folder, out, rejects, state)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            parts = cls(folder, out, rejects, {"job": job, "finished": 0, "scored": 0, "rejected": 0})
+            parts = cls(folder, out, rejects, {"job": job, "finished": 0, "scored": 0, "rejected": 0, "missing": None})
             parts._save_state()
             return parts
         except OSError as problem:
@@ -211,13 +254,18 @@ class _Parts:
             ) from None
 
     def totals(self) -> _Totals:
-        return {"scored": self.state["scored"], "rejected": self.state["rejected"]}
+        kept = self.state["missing"]
+        missing = None if kept is None else Missing(kept[0], kept[1], (kept[2][0], kept[2][1]) if kept[2] else None)
+        return _Totals(self.state["scored"], self.state["rejected"], missing)
 
     def add(self, number: int, scores: Scores, totals: _Totals) -> None:
         """Write one chunk; it counts once ``state.json`` says so."""
         scores.answers.write_parquet(self.folder / f"{number:06d}.scored.parquet")
         scores.rejects.write_parquet(self.folder / f"{number:06d}.rejects.parquet")
-        self.state = {**self.state, "finished": number + 1, **totals}
+        self.state["finished"] = number + 1
+        self.state["scored"], self.state["rejected"] = totals.scored, totals.rejected
+        if (m := totals.missing) is not None:
+            self.state["missing"] = (m.cold, m.unknown, list(m.near or ()))
         self._save_state()
 
     def _save_state(self) -> None:
@@ -236,7 +284,7 @@ class _Parts:
         finish = with_integers if numbered else _as_it_is
         try:
             _join(self.out, (finish(pl.read_parquet(part)) for part in parts), finish(empty))
-            if totals["rejected"]:
+            if totals.rejected:
                 bad = (pl.read_parquet(self.folder / f"{i:06d}.rejects.parquet") for i in range(n))
                 _join(self.rejects, bad, pl.DataFrame(schema=REJECTS))
             else:

@@ -60,6 +60,7 @@ _BRANCHES = {
     ("str", "string"): "text",
     ("bool", "bool"): "true or false",
     ("date", "date"): "a date",
+    ("datetime", "datetime"): "a moment",
 }
 """By the name of a union's branch and the kind of its errors: a key that is called ``date`` is no branch."""
 

@@ -37,6 +37,7 @@ from tabkit.evaluate.checks import (
 )
 from tabkit.evaluate.checks.sense import AskWhenKnown, WorthNothing
 from tabkit.evaluate.checks.tables import SourceDistance
+from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import METRICS
 from tabkit.recipe import load_recipe
 from tabkit.result import Calibration, CheckOutcome, Interval
@@ -99,7 +100,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
         champion="lgbm",
         baseline="linear",
         champion_gain=Interval(0.02, -0.01, 0.05),
-        opened=1,
+        looks=Looks(1, 1),
         seed=0,
         plan=load_recipe(str(path)),
         frame=frame,
@@ -131,7 +132,7 @@ def lists() -> ListEvidence:
         champion="rerank",
         baseline="counts",
         champion_gain=Interval(0.02, 0.01, 0.03),
-        opened=1,
+        looks=Looks(1, 1),
         seed=0,
         truth=truth_of(events, start, events.end),
         past=events.before(start),
@@ -208,7 +209,7 @@ PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
         lambda t: replace(t, source=shifted(t.train, 2, 100)),
         "Nowhere near those of the target: 'x2' is",
     ),
-    "holdout_reopened": (lambda t: replace(t, opened=3), "These holdout rows have been opened 3 times"),
+    "holdout_reopened": (lambda t: replace(t, looks=Looks(4, 3)), "have been asked 3 questions on this machine"),
     "too_few_holdout_cases": (lambda t: replace(t, holdout=t.holdout.take(np.arange(60))), "rows of class"),
     "no_skill": (lambda t: replace(t, scores=reported(0.45)), "is -0.05 ROC AUC from the prior"),
     "under_baseline": (lambda t: replace(t, champion_gain=WORSE), "gains -0.03 [-0.05, -0.01]"),
@@ -242,7 +243,7 @@ def test_a_fault_planted_in_a_table_is_found_by_name(code: str, table: TableEvid
 
 
 def test_a_check_of_a_table_without_what_it_needs_says_so(table: TableEvidence) -> None:
-    bare = replace(table, source=None, calibration=None, groups={}, opened=None, champion_gain=None, kinds={})
+    bare = replace(table, source=None, calibration=None, groups={}, looks=None, champion_gain=None, kinds={})
     bare = replace(bare, over_nothing=None)
     bare = replace(bare, split=replace(table.split, groups=None))
     made = {code: o.message for code, o in outcomes(bare).items() if o.outcome == "not_applicable"}
@@ -275,7 +276,7 @@ PLANTED_IN_LISTS: dict[str, tuple[Callable[[ListEvidence], ListEvidence], str]] 
         lambda e: replace(e, lifts={**e.lifts, "rerank": Lift(train=0.3, holdout=0.2)}),
         "rerank: +30.0% over counts in the last window that models were fitted to or chosen on, +20.0% on the holdout",
     ),
-    "holdout_reopened": (lambda e: replace(e, opened=3), "This window has been opened 3 times"),
+    "holdout_reopened": (lambda e: replace(e, looks=Looks(4, 3)), "has been asked 3 questions on this machine"),
     "under_baseline": (lambda e: replace(e, champion_gain=WORSE), "gains -0.0300 [-0.0500, -0.0100] NDCG@10"),
 }
 
@@ -303,7 +304,7 @@ def test_a_feature_of_the_future_is_found(lists: ListEvidence, monkeypatch: pyte
 def test_a_check_of_lists_without_what_it_needs_says_so(lists: ListEvidence) -> None:
     among = np.arange(lists.past.n_items) < 5
     nothing = {"counts": Lift(train=float("nan"), holdout=float("nan"))}
-    bare = replace(lists, truth=replace(lists.truth, among=among), opened=None, champion_gain=None, lifts=nothing)
+    bare = replace(lists, truth=replace(lists.truth, among=among), looks=None, champion_gain=None, lifts=nothing)
     made = {code: o.message for code, o in outcomes(replace(bare, gap=None)).items() if o.outcome == "not_applicable"}
     assert made == {
         "history_gap": "No bundle is refreshed.",

@@ -10,7 +10,8 @@ import pytest
 from conftest import make_features
 
 from tabkit.evaluate.choice import Choice, Terms, choose, picked_on_valid
-from tabkit.evaluate.comparison import Forecast, _signed, decide, over_cutoffs, plan_of
+from tabkit.evaluate.comparison import Forecast, _signed, carried_out, decide, over_cutoffs, plan_of
+from tabkit.evaluate.intervals import Resampled, level_of
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import Proof
 from tabkit.result import Against, Block, Chosen, Interval, Planned, Verdict
@@ -97,6 +98,20 @@ def test_not_enough_evidence_names_the_rows() -> None:
     assert found.rows_even_odds is not None and found.rows_needed is not None
     assert 1000 < found.rows_even_odds < found.rows_needed
     assert f"{found.rows_needed:,} in four of five cases" in found.sentence
+
+
+def test_every_question_asked_of_the_same_rows_costs_confidence() -> None:
+    draws = np.random.default_rng(0).normal(0.03, 0.012, 4000)
+    gained, nothing = Resampled(0.83, 0.8 + draws), Resampled(0.8, np.full(4000, 0.8))
+    opponents = [(name, "rival", nothing) for name in ("net_as_is", "lgbm")]
+    found = {k: carried_out("net_full", gained, opponents, TERMS, k) for k in (1, 2, 60)}
+    assert [found[k].against[0].state for k in found] == ["worthwhile", "not_settled", "not_settled"]
+    first, second = found[1].against[0], found[2].against[0]
+    assert (second.high - second.low) / (first.high - first.low) == pytest.approx(2.671 / 1.96, abs=1e-3)
+    assert "with 99.2% intervals" in decide(found[2], choice(), TERMS, ROWS, {})[0].reason
+    spent, _ = decide(found[60], choice(), TERMS, ROWS, {})
+    assert spent.decision == "not_enough_evidence" and "Hold out rows that nobody has looked at" in spent.sentence
+    assert sum((1 - level_of(k)) / 2 for k in range(1, 100_000)) < 0.035
 
 
 def test_the_best_untouched_base_of_all_is_a_rival_and_may_stay() -> None:

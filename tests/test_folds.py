@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,9 @@ from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.evaluate.folds import corrected_t, pool
 from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
-from tabkit.evaluate.metrics import METRICS
+from tabkit.evaluate.metrics import METRICS, ranked_within
 from tabkit.evaluate.roles import blended_alone, named
+from tabkit.evaluate.tables import drawn_together
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Recipe, load_recipe
 from tabkit.result import Chosen
@@ -127,14 +129,16 @@ def test_a_run_over_folds_scores_every_row_once_by_models_that_never_saw_it(tmp_
     table = pl.read_parquet(done.folder / "holdout_predictions.parquet")
     assert table["row"].to_list() == list(range(300)) and done.result.rows.holdout == 300
     linear = done.result.candidate("linear")
-    told = roc_auc_score(table["target"] == "yes", table["linear"])
+    ranks = table.select(((pl.col("linear").rank() - 0.5) / pl.len()).over("fold"))["linear"]
+    told = roc_auc_score(table["target"] == "yes", ranks)
     assert linear.scores["holdout"]["roc_auc"].value == pytest.approx(told) and told > 0.75
     assert table["target"].to_list() == frame["y"].to_list()  # rows of the folds are put back in order
     widening = done.result.intervals.widening
     assert widening == pytest.approx(1.5811 * stats.t.ppf(0.975, 299) / 1.96 * (300 / 299) ** 0.5, rel=1e-3)
-    y, p = (table["target"] == "yes").to_numpy().astype(int), table["linear"].to_numpy()
-    plain = Resampler(300, None, 1000, 0).score(METRICS["roc_auc"], y, np.c_[1 - p, p]).draws
-    low = told - widening * (told - np.quantile(plain, 0.025))
+    y, p = (table["target"] == "yes").to_numpy().astype(int), ranks.to_numpy()
+    single = Resampler(300, None, 1000, 0)
+    plain = single.score(METRICS["roc_auc"], y, np.c_[1 - p, p]).draws
+    low = told - widening / single.stretch * (told - np.quantile(plain, 0.025))
     assert linear.scores["holdout"]["roc_auc"].low == pytest.approx(low, abs=1e-6)
     assert "3 folds" in done.result.split.text and "3 folds" in done.result.verdict.reason
     scored = tabkit.score(done.folder / "bundle", tmp_path / "d.parquet", tmp_path / "s.parquet")
@@ -185,12 +189,47 @@ def test_a_widened_interval_ends_where_the_metric_does() -> None:
     wide = Resampler(40, None, 200, 0, widening=1.5).score(metric, y, predicted)
     value, plain = Resampler(40, None, 200, 0).score(metric, y, predicted)
     assert value == wide.value == metric.value(y, predicted)
-    stretch = 1.5 * (stats.t.ppf(0.975, 39) / 1.95996 * (40 / 39) ** 0.5)
-    np.testing.assert_allclose(wide.draws - value, stretch * (plain - value), rtol=1e-4)
+    np.testing.assert_allclose(wide.draws - value, 1.5 * (plain - value), rtol=1e-9)
     assert wide.draws.max() > 1 and interval(wide, metric.within).high == 1
     groups = np.arange(40) % 8
     assert Resampler(40, groups, 200, 0, 1.5).stretch == pytest.approx(1.5 * 2.3646 / 1.96 * (8 / 7) ** 0.5, rel=1e-3)
-    assert Resampler(40, groups, 200, 0).stretch == 1 and Resampler(40, groups * 0, 200, 0, 1.5).stretch == 1.5
+    assert Resampler(40, groups * 0, 200, 0, 1.5).stretch == 1.5
+
+
+@pytest.mark.parametrize(("n_groups", "least"), [(4, 0.93), (10, 0.93), (40, 0.93)])
+def test_few_groups_are_drawn_whole_and_made_up_for(n_groups: int, least: float) -> None:
+    """A shock common to a group: the mean's interval holds the truth, however few groups there are."""
+    rng, kept, singly = np.random.default_rng(n_groups), [], []
+    groups = np.repeat(np.arange(n_groups), 20)
+    for seed in range(400):
+        values = rng.normal(size=n_groups)[groups] + rng.normal(size=len(groups))
+        for held, codes in ((kept, groups), (singly, None)):
+            found = interval(Resampler(len(values), codes, 400, seed).mean(values))
+            held.append(found.low <= 0 <= found.high)
+    assert np.mean(kept) >= least and np.mean(singly) < 0.7, (np.mean(kept), np.mean(singly))
+
+
+def test_what_models_of_other_folds_ranked_is_not_compared() -> None:
+    """The mean of the other folds' labels ranks rows backwards, and knows nothing: within a fold it says one thing."""
+    rng = np.random.default_rng(0)
+    fold = np.repeat(np.arange(10), 30)
+    y = (rng.random(300) < np.linspace(0.1, 0.7, 10)[fold]).astype(int)
+    p = np.array([y[fold != f].mean() for f in range(10)])[fold]
+    both = np.c_[1 - p, p]
+    for name, chance in (("roc_auc", 0.5), ("gini", 0.0), ("ks", 0.0)):
+        assert METRICS[name].value(y, ranked_within(both, fold)) == pytest.approx(chance)
+    assert METRICS["roc_auc"].value(y, both) < 0.4, "this guards nothing"
+    assert METRICS["roc_auc"].value(y, ranked_within(both, fold * 0)) == METRICS["roc_auc"].value(y, both)
+    assert [n for n, m in METRICS.items() if m.by_order and m.within[1] != 1.0] == []
+
+
+def test_days_of_a_split_in_time_are_drawn_whole() -> None:
+    start = datetime(2024, 1, 1)
+    frame = signal_table(400).with_columns(at=pl.Series([start + timedelta(hours=3 * i) for i in range(400)]))
+    (split,) = split_rows(frame, recipe(time="at"), 0)
+    days = drawn_together(split, split.holdout)
+    assert days is not None and len(np.unique(days)) == len(np.unique(frame["at"].dt.date().to_numpy()[split.holdout]))
+    assert drawn_together(split, split.holdout[:60]) is None, "fewer than ten days are not drawn"
 
 
 def findings(adapted: str | None, baseline: str, measured: dict[str, bool]) -> Any:
@@ -225,7 +264,9 @@ def test_blends_over_folds_have_bases_and_are_bundled_with_their_mean_weights(tm
     for name in (n for n in found if n.startswith("blend")):  # each row by a mean of what its own fold made
         p = table[name].to_numpy()
         assert (p >= others.min(axis=1) - 1e-9).all() and (p <= others.max(axis=1) + 1e-9).all()
-        told = roc_auc_score(table["target"] == "yes", table[name])
+        told = roc_auc_score(
+            table["target"] == "yes", table.select(((pl.col(name).rank() - 0.5) / pl.len()).over("fold"))[name]
+        )
         assert found[name].scores["holdout"]["roc_auc"].value == pytest.approx(told)
     model = tmp_path / "out" / "bundle" / "model"
     weights = json.loads((model / "config.json").read_text())["weights"]

@@ -21,7 +21,8 @@ from tabkit.evaluate.choice import Choice
 from tabkit.evaluate.lists import ListScores, Prepared
 from tabkit.learner import BUDGETS
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
-from tabkit.recipe import Ranking, load_recipe
+from tabkit.ranking import Ranking
+from tabkit.recipe import load_recipe
 from tabkit.workflow.lists import ListArm, ListRun, Windows
 from tabkit.workflow.options import ListOptions
 
@@ -29,7 +30,7 @@ DAYS = Ranking().days
 """Days of a window; the last ones of the table are the holdout."""
 ITEM = ("item", "price", "kind", "maker")
 """What belongs to an item, and moves with it."""
-EVERYTHING = 'rerank = ["continue", "full"]'
+EVERYTHING = 'rerank = ["continue", "full"]\nsequence = ["full"]'
 
 
 def in_window(frame: pl.DataFrame) -> pl.Expr:

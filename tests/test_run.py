@@ -317,9 +317,28 @@ def test_columns_may_be_called_what_tabkit_calls_its_own(tmp_path: Path) -> None
 def test_second_look_at_a_holdout_is_remembered(tmp_path: Path) -> None:
     frame = signal_table(300)
     first = run(tmp_path, frame, BINARY + NO_ADAPTATION, out="a")
-    second = run(tmp_path, frame, BINARY + NO_ADAPTATION, out="b")
-    assert (first.result.holdout_opened, second.result.holdout_opened) == (1, 2)
-    assert "holdout_reopened" in failed(second)
+    again = run(tmp_path, frame, BINARY + NO_ADAPTATION, out="b")
+    assert [(r.result.holdout_opened, r.result.holdout_question) for r in (first, again)] == [(1, 1), (2, 1)]
+    assert "holdout_reopened" not in failed(again)  # the same question has the same answer
+
+
+@pytest.mark.parametrize(
+    "change", ["a cell by a hair", "a condition that holds always", "a new seed", "shuffled, without a column"]
+)
+def test_no_change_of_the_question_makes_a_holdout_untouched_again(tmp_path: Path, change: str) -> None:
+    frame, recipe = signal_table(300), BINARY + NO_ADAPTATION
+    run(tmp_path, frame, recipe, out="a")
+    changed, seed = frame, 0
+    if change == "a cell by a hair":
+        changed = frame.with_columns(pl.col("x0") + 1e-12)
+    elif change == "a condition that holds always":
+        recipe = f'where = "y IS NOT NULL"\n{recipe}'
+    elif change == "a new seed":
+        seed = 1
+    else:
+        changed = frame.drop("x0").sample(fraction=1, shuffle=True, seed=3)
+    again = run(tmp_path, changed, recipe, out="b", seed=seed)
+    assert again.result.holdout_question == 2 and "holdout_reopened" in failed(again)
 
 
 def test_post_outcome_fields_never_reach_a_model(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from tabkit.data.encode import Features
 from tabkit.learner import BUDGETS, Adapted
 from tabkit.models.base import loss
-from tabkit.models.parts.torch_loop import Course, Pace, fit, in_parallel, one_thread, stages
 from tabkit.models.tabnet import TabNet
+from tabkit.torch_loop import Course, Pace, fit, in_parallel, one_thread, stages
 
 BUDGET = replace(BUDGETS["quick"], epochs=6)
 PACE = Pace(learning_rate=0.05, decay=0.5, pull=0.0, batch_rows=32, patience=3)

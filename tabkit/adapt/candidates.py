@@ -8,10 +8,12 @@ from pathlib import Path
 from tabkit.adapt.runtime import Wanted, Watch, silent
 from tabkit.errors import UsageError, nearest
 from tabkit.learner import Effort, Learner, Weights
+from tabkit.learner.need import Size
 from tabkit.models.base import Model, baselines, installed, model_class, model_names
 from tabkit.models.blend import Blend
 from tabkit.rankers import base as rankers
 from tabkit.recipe import Recipe
+from tabkit.result.lists import LeftOut
 
 
 def wanted(recipe: Recipe, has_source: bool, where: str = "recipe") -> tuple[Wanted, ...]:
@@ -57,6 +59,30 @@ def wanted_rankers(recipe: Recipe, effort: Effort, where: str) -> tuple[Wanted, 
         _check_strategies(base, rankers.ranker_class(base), hows, where)
         out += [Wanted(base, how, known[how]) for how in [*(h for h, k in known.items() if k == "base"), *hows]]
     return tuple(dict.fromkeys(out))
+
+
+def fitting(
+    todo: Sequence[Wanted], size: Size, effort: Effort, without: Collection[str]
+) -> tuple[tuple[Wanted, ...], tuple[LeftOut, ...], tuple[str, ...]]:
+    """Return the rankers that fit a log of some size, those that do not and why, and the names no other ranker may ask.
+
+    It depends on the log and the budget, never on the machine: the same log gives the same candidates everywhere.
+
+    Parameters
+    ----------
+    without
+        Rankers that the recipe leaves out.
+    """
+    kept, left = [], []
+    kinds = {name: rankers.ranker_class(name) for name in rankers.ranker_names()}
+    barred = {*without, *(n for n, kind in kinds.items() if kind.need(size, "scratch", effort).too_much(effort))}
+    for item in todo:
+        kind = kinds[item.base]
+        if reason := kind.need(size, item.how, effort).too_much(effort):
+            left.append(LeftOut(name=item.name, title=kind().called(item.how), reason=reason))
+        else:
+            kept.append(item)
+    return tuple(kept), tuple(left), tuple(sorted(barred))
 
 
 def wanted_on_top(base: str, todo: Sequence[Wanted]) -> tuple[Wanted, ...]:

@@ -6,18 +6,18 @@ only valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from tabkit.adapt.runtime import Runtime, Wanted, measured
-from tabkit.data.event_table import day_after
+from tabkit.data.event_table import end_of
 from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
 from tabkit.rankers.base import Judge, ListCandidate, Ranker, ranker_class
-from tabkit.recipe import Ranking
+from tabkit.ranking import Ranking
 from tabkit.seed import stream
 
 
@@ -61,18 +61,19 @@ class Clock:
         return past.take(~np.isin(past.user, self.cold)) if len(self.cold) else past
 
 
-def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking) -> tuple[Calendar, int]:
-    """Return what a day of the models' clock is for a recipe, and the cutoff in it.
+def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking, sample: bool = False) -> tuple[Calendar, int]:
+    """Return what a day of the models' clock is for a recipe, and the cutoff in it, on its sample or on other events.
 
     Raises
     ------
     DataError
         There is no event, or its time is none.
     """
-    if ranking.cutoff is not None:
-        seconds = int(np.datetime64(ranking.cutoff, "s").astype(np.int64))
+    if (cutoff := ranking.cutoff_of(sample)) is not None:
+        seconds = int(np.datetime64(cutoff, "s").astype(np.int64))
     else:
-        seconds = day_after(frame, time) - round(ranking.days * SECONDS_A_DAY)
+        window = round(ranking.days * SECONDS_A_DAY)
+        seconds = end_of(frame, time, window) - window
     calendar = Calendar.of(ranking.days, seconds)
     return calendar, calendar.day_at(seconds)
 
@@ -93,7 +94,7 @@ def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int, where: st
     if ranking.cold_users:
         drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
         cold = np.sort(drawn).astype(np.int32)
-    base_end = cutoff - ticks(ranking.base_days)
+    base_end = cutoff - ticks(ranking.bases_end)
     whom = cold if ranking.cold_users else None
     if ranking.home_stores:
         whom = at_home(events.before(base_end), ranking.home_stores, where)
@@ -145,7 +146,12 @@ class Exam:
 
 
 def adapt_rankers(
-    todo: Sequence[Wanted], clock: Clock, exam: Exam, parents: Mapping[str, Ranker], runtime: Runtime
+    todo: Sequence[Wanted],
+    clock: Clock,
+    exam: Exam,
+    parents: Mapping[str, Ranker],
+    runtime: Runtime,
+    without: Collection[str] = (),
 ) -> tuple[ListCandidate, ...]:
     """Make every ranker on what was known before valid, and list for the users of valid.
 
@@ -153,13 +159,15 @@ def adapt_rankers(
     ----------
     parents
         Bases that are there already; the others are pretrained on the source period.
+    without
+        Rankers that no other one may ask for anything.
     """
     past, valid = clock.at(clock.cutoff - WINDOW), exam.valid
     bases = dict(parents)
     out = []
     for item in todo:
         if item.kind != "baseline" and item.base not in bases:
-            bases[item.base] = _pretrained(item.base, clock, exam, runtime)
+            bases[item.base] = _pretrained(item.base, clock, exam, runtime, without)
         origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
         rng = runtime.stream("adapt", item.name)
         with measured() as cost:
@@ -170,11 +178,11 @@ def adapt_rankers(
     return tuple(out)
 
 
-def _pretrained(name: str, clock: Clock, exam: Exam, runtime: Runtime) -> Ranker:
+def _pretrained(name: str, clock: Clock, exam: Exam, runtime: Runtime, without: Collection[str]) -> Ranker:
     stage = f"{name} (pretraining)"
     runtime.watch(stage, 0.0, "")
     rng = runtime.stream("pretrain", name)
-    base = ranker_class(name).pretrain(clock.source(), rng, runtime.budget_of(stage), exam.new_only)
+    base = ranker_class(name).pretrain(clock.source(), rng, runtime.budget_of(stage), exam.new_only, without)
     assert base is not None, f"{name} makes no base"
     runtime.watch(stage, 1.0, "")
     return base.learning_from(clock.whom)

@@ -4,15 +4,16 @@ from tabkit.bundle.bundles import (
     CHUNK_ROWS,
     Bundle,
     Contents,
-    ListBundle,
+    Missing,
     Scores,
     TableBundle,
     count_rows,
-    load_bundle,
     save_bundle,
     saving_ranker,
     with_integers,
 )
+from tabkit.bundle.lists import ListBundle, Wishes
+from tabkit.bundle.loading import load_bundle
 from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, verify
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "Contents",
     "ListBundle",
     "Manifest",
+    "Missing",
     "Scores",
     "TableBundle",
+    "Wishes",
     "count_rows",
     "load_bundle",
     "save_bundle",

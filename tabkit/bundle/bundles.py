@@ -15,25 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of, verify
+from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, files_of, sha256_of
 from tabkit.data.conform import conform
 from tabkit.data.derive import derive, matches
 from tabkit.data.encode import Encoder
-from tabkit.data.event_files import load_events, save_events, vocabulary_json
+from tabkit.data.event_files import save_events, vocabulary_json
 from tabkit.data.frames import as_given, values_of
-from tabkit.data.interactions import WINDOW, arrivals
 from tabkit.data.source import REJECTS, DataLike, Input, RawBatch, open_input
 from tabkit.data.target import band
 from tabkit.data.validate import needed_columns
-from tabkit.errors import BundleError, DataError, TabkitError, nearest
+from tabkit.errors import DataError, nearest
 from tabkit.files import whole_folder
 from tabkit.models.base import Model
-from tabkit.models.parts.bagged import read_model
-from tabkit.rankers.base import RECENT_DAYS, Ranker, popularity, ranker_class
-from tabkit.recipe import Plan, Recipe
+from tabkit.rankers.base import Ranker
+from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts, Result, to_json
-from tabkit.schema import Schema
-from tabkit.strict import parse_toml
 
 CHUNK_ROWS = 50_000
 
@@ -116,6 +112,28 @@ def save_bundle(folder: Path, plan: Plan, contents: Contents, result: Result, ca
 
 
 @dataclass(frozen=True)
+class Missing:
+    """What lists were asked for and the bundle has no history of.
+
+    Attributes
+    ----------
+    cold
+        Rows without history.
+    unknown
+        Those of them whose id no event has.
+    near
+        An id that is unknown, and a known one that differs from it in spelling only.
+    """
+
+    cold: int = 0
+    unknown: int = 0
+    near: tuple[str, str] | None = None
+
+    def __add__(self, more: Missing) -> Missing:
+        return Missing(self.cold + more.cold, self.unknown + more.unknown, self.near or more.near)
+
+
+@dataclass(frozen=True)
 class Scores:
     """What a batch of rows became: answers, and a line for each cell (or row) that did not fit.
 
@@ -126,6 +144,7 @@ class Scores:
     rejects: pl.DataFrame
     n_scored: int
     n_rejected: int
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,15 @@ class Bundle(ABC):
     plan: Plan
     manifest: Manifest
     seal: str
+
+    @property
+    def id_(self) -> str | None:
+        """The column that names a row; None if the recipe has none."""
+        return self.plan.recipe.id
+
+    def missing(self, frame: pl.DataFrame) -> Missing | None:
+        """Count what there is no history of; None if answers need none."""
+        return None
 
     @abstractmethod
     def _needed(self) -> list[str]:
@@ -178,14 +206,14 @@ class Bundle(ABC):
         n_in, n_bad = len(batch.rows) + count_rows(batch.malformed), count_rows(rejects)
         if n_in != frame.height + n_bad:
             raise AssertionError(f"a chunk of {n_in} rows gave {frame.height} scores and {n_bad} rejects")
-        return Scores(answers, rejects, frame.height, n_bad)
+        return Scores(answers, rejects, frame.height, n_bad, self.missing(frame))
 
     def _key(self, batch: RawBatch, rows: npt.NDArray[np.int64]) -> pl.Series:
         """Return what names these rows: the id as it was given, whatever the schema takes it for; else their number.
 
         Text stays text here, since later rows may hold W-17 or 007; see :meth:`numbered`.
         """
-        id_ = self.plan.recipe.id
+        id_ = self.id_
         if id_ is None or id_ not in batch.frame.columns:
             return pl.Series("row", rows, dtype=pl.Int64)
         values, field = values_of(batch.frame, id_)[np.searchsorted(batch.rows, rows)], self.plan.schema.field(id_)
@@ -198,7 +226,7 @@ class Bundle(ABC):
 
     def numbered(self, keys: Iterable[pl.Series]) -> bool:
         """Tell whether keys of text are the integers that the schema takes them for, and come back unchanged as such."""
-        field = self.plan.schema.field(self.plan.recipe.id) if self.plan.recipe.id is not None else None
+        field = self.plan.schema.field(self.id_) if self.id_ is not None else None
         if field is None or field.type != "integer":
             return False
         texts = (key.alias("") for key in keys)
@@ -304,60 +332,6 @@ class TableBundle(Bundle):
         return pl.DataFrame([key, first, *(pl.Series(name, [], dtype=pl.Float64) for name in numbers)])
 
 
-@dataclass(frozen=True)
-class ListBundle(Bundle):
-    """A bundle that lists items for the users whose history it holds."""
-
-    ranker: Ranker
-
-    def _needed(self) -> list[str]:
-        return [str(self.plan.recipe.id)]
-
-    @property
-    def among(self) -> npt.NDArray[np.bool_] | None:
-        """Items that may be listed: those that arrived in the last window, if the recipe is about such; else all."""
-        ranking, past = self.plan.recipe.ranking, self.ranker.past
-        assert ranking is not None
-        return arrivals(past, past.end - WINDOW, past.end) if ranking.cold_items else None
-
-    def answer(self, frame: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
-        """List for users, a row per user and rank; those without history get what is popular now, marked ``cold``."""
-        recipe, past = self.plan.recipe, self.ranker.past
-        assert recipe.id is not None and recipe.ranking is not None
-        asked, k = frame[recipe.id], recipe.ranking.length
-        places = pl.Series(range(past.n_users), dtype=pl.Int32)
-        code = asked.replace_strict(past.users, places, default=None, return_dtype=pl.Int32).fill_null(-1).to_numpy()
-        warm = (code >= 0) & past.active[code]
-        items = np.full((len(code), k), -1, np.int32)
-        scores = np.zeros((len(code), k), np.float32)
-        if warm.any():
-            lists = self.ranker.top(code[warm].astype(np.int32), k, recipe.ranking.new_only, self.among)
-            items[warm], scores[warm] = lists.items, lists.scores
-        popular = popularity(past, RECENT_DAYS)
-        if self.among is not None:
-            popular = np.where(self.among, popular, 0.0)
-        best = np.argsort(-popular, kind="stable")[:k]
-        best = best[popular[best] > 0]
-        items[np.ix_(~warm, range(len(best)))] = best
-        scores[np.ix_(~warm, range(len(best)))] = popular[best]
-        row, rank = np.nonzero(items >= 0)
-        listed = past.items.gather(items[row, rank].astype(np.int64))
-        return pl.DataFrame(
-            [
-                asked.gather(row).alias(recipe.id),
-                pl.Series("rank", rank + 1, dtype=pl.Int32),
-                listed.alias(recipe.target),
-                pl.Series("score", scores[row, rank], dtype=pl.Float32),
-                pl.Series("cold", ~warm[row]),
-            ]
-        )
-
-    def empty(self, key: pl.Series | None = None) -> pl.DataFrame:
-        """Return the columns of the answers, without a row."""
-        users = self.ranker.past.users[:0].alias(str(self.plan.recipe.id))
-        return self.answer(pl.DataFrame([users]), users)
-
-
 def with_integers(answers: pl.DataFrame) -> pl.DataFrame:
     """Return answers with their key, the first column, as integers."""
     key = answers.to_series(0)
@@ -375,37 +349,3 @@ def _rejected(batch: RawBatch, rows: npt.NDArray[np.int64], where: str | None) -
         {"file": [batch.file] * n, "row": rows, "column": [""] * n, "value": [""] * n, "reason": [reason] * n},
         schema=REJECTS,
     )
-
-
-def load_bundle(folder: str | Path) -> TableBundle | ListBundle:
-    """Load a bundle after checking size and hash of every file.
-
-    Raises
-    ------
-    BundleError
-        A file is missing, changed or cut short, or the format is another version.
-    """
-    folder = Path(folder)
-    manifest, seal = verify(folder)
-    try:
-        plan, text = _plan(folder), (folder / "encoder.json").read_text(encoding="utf-8")
-        if manifest.task == "ranking":
-            events = load_events(folder / "model", text)
-            return ListBundle(plan, manifest, seal, ranker_class(manifest.model).load(folder / "model", events))
-        return TableBundle(plan, manifest, seal, Encoder.from_json(text), read_model(manifest.model, folder / "model"))
-    except BundleError:
-        raise
-    except TabkitError as problem:
-        raise BundleError(
-            f"Bundle {folder} needs another version of tabkit (made by {manifest.tabkit}): {problem}"
-        ) from None
-    except ModuleNotFoundError as problem:
-        raise BundleError(
-            f"Bundle {folder} needs the package '{problem.name}', which is not installed here; install it."
-        ) from None
-
-
-def _plan(folder: Path) -> Plan:
-    recipe = parse_toml((folder / "recipe.toml").read_text(encoding="utf-8"), Recipe, str(folder / "recipe.toml"))
-    schema = parse_toml((folder / "schema.toml").read_text(encoding="utf-8"), Schema, str(folder / "schema.toml"))
-    return Plan(recipe, schema, folder / "recipe.toml", folder / "schema.toml")

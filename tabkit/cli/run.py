@@ -106,9 +106,13 @@ def weights_of(options: list[str]) -> dict[str, str]:
 
 
 def print_result(result: Result, folder: Path) -> None:
-    """Print the candidates' table, failed checks and the verdict."""
+    """Print the candidates' table, who was left out, failed checks and the verdict."""
+    from tabkit.result import ListResult
+
     out, student = console(), getattr(result, "student", None)
     out.print(_candidates(result))
+    for left in result.ranking.left_out if isinstance(result, ListResult) else ():
+        out.print(Text(f"  {left.name} was left out: {left.reason}.", style="yellow"))
     failed = [c for c in result.checks if c.outcome == "fail"]
     passed = sum(c.outcome == "pass" for c in result.checks)
     out.print(Text(f"\nChecks: {passed} passed, {len(failed)} failed."))

@@ -13,6 +13,7 @@ from tabkit.cli.output import console, print_json, progress
 from tabkit.errors import EXIT_DATA, count
 
 if TYPE_CHECKING:
+    from tabkit.bundle import Missing
     from tabkit.scoring import Scored
 
 
@@ -25,6 +26,19 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over an output that exists already.")] = False,
+    events: Annotated[
+        Path | None, typer.Option(help="Lists: newer events, which histories then include; nothing is fitted again.")
+    ] = None,
+    among: Annotated[
+        Path | None, typer.Option(help="Lists: the items that may be listed; for each user, if the file names users.")
+    ] = None,
+    without: Annotated[
+        Path | None, typer.Option(help="Lists: items that may not be listed; for each user, if the file names users.")
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Lists: how many items. Default: as the recipe says.", min=1)] = None,
+    similar: Annotated[
+        bool, typer.Option("--similar", help="Lists: rows are items, answered with the items most like them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score new records with a bundle."""
@@ -38,6 +52,11 @@ def command(
             rejects=rejects,
             resume=resume,
             force=force,
+            events=events,
+            among=among,
+            without=without,
+            k=k,
+            similar=similar,
             watch=lambda rows, total: watch("scoring", min(1.0, rows / total), f"{rows:,} rows"),
         )
     if as_json:
@@ -64,4 +83,18 @@ def _print(scored: Scored) -> None:
             f"\nIgnored {count(len(scored.ignored), 'column')} the model does not need: "
             f"{', '.join(scored.ignored[:8])}."
         )
+    if scored.missing is not None:
+        text += _missing(scored.missing, scored.rows_scored)
     console().print(Text(text))
+
+
+def _missing(missing: Missing, rows: int) -> str:
+    """Say how many rows have no history; nothing if all have one."""
+    if not missing.cold:
+        return ""
+    share = f"{missing.cold / max(1, rows):.0%}"
+    text = f"\n{missing.cold:,} of {rows:,} ({share}) without history are cold, {missing.unknown:,} of them unknown to the bundle."
+    if missing.near is not None:
+        given, known = missing.near
+        text += f" Ids may be spelled another way: '{given}' was asked for, and the bundle knows '{known}'."
+    return text

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tabkit.data.interactions import SECONDS_A_DAY, Calendar, Events, codes_of, columns_of
+from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Events, codes_of, columns_of
 from tabkit.errors import DataError
+from tabkit.recipe import Plan
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,22 @@ class Names:
     price: str | None = None
     attributes: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+
+
+def names_of(plan: Plan) -> Names:
+    """Return the roles of the columns of a recipe's events."""
+    recipe, ranking = plan.recipe, plan.recipe.ranking
+    assert recipe.id is not None and recipe.time is not None and ranking is not None
+    return Names(
+        recipe.id,
+        recipe.target,
+        recipe.time,
+        ranking.basket,
+        ranking.store,
+        ranking.price,
+        tuple(ranking.attributes),
+        tuple(ranking.text),
+    )
 
 
 def moments(times: pl.Series) -> tuple[pl.Series, str]:
@@ -61,8 +78,13 @@ _UNITS: dict[str, tuple[float, float]] = {
 _MOST_DAYS = 1e5
 
 
-def day_after(frame: pl.DataFrame, time: str) -> int:
-    """Return the midnight after the last event, in seconds since 1970-01-01.
+def end_of(frame: pl.DataFrame, time: str, window: int) -> int:
+    """Return the midnight after the last event, in seconds since 1970-01-01; the full hour, or minute, if a window is shorter.
+
+    Parameters
+    ----------
+    window
+        Seconds in a window.
 
     Raises
     ------
@@ -74,7 +96,8 @@ def day_after(frame: pl.DataFrame, time: str) -> int:
         raise DataError(f"No row has a {time}. Expected events.")
     last = moments(times)[0].max()
     assert isinstance(last, int)
-    return (last // SECONDS_A_DAY + 1) * SECONDS_A_DAY
+    step = next((s for s in (SECONDS_A_DAY, 3600, 60) if s <= window), 1)
+    return (last // step + 1) * step
 
 
 def stray(frame: pl.DataFrame, time: str) -> str:
@@ -120,8 +143,8 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
     # Vocabularies are text or whole numbers, which JSON keeps as they are.
     named = [c for c in (names.user, names.item, names.store) if c and not frame[c].dtype.is_integer()]
     frame = frame.with_columns(frame[c].cast(pl.String) for c in named)
-    day = ((moments(frame[names.time])[0] - calendar.origin) // calendar.tick).cast(pl.Int32)
-    end = calendar.day_at(day_after(frame, names.time) - 1) + 1
+    day = ((moments(frame[names.time])[0] - calendar.origin) * WINDOW // calendar.window).cast(pl.Int32)
+    end = calendar.day_at(end_of(frame, names.time, calendar.window) - 1) + 1
     basket = _baskets(frame, names)
     store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
     price = (
@@ -148,11 +171,13 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
 
 
 def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
-    """Code baskets (n_rows,); a line without one is a basket of its own."""
-    own = pl.Series(range(frame.height), dtype=pl.Int32)
+    """Code baskets (n_rows,), each of one user; a line without one is a basket of its own."""
+    own = pl.int_range(frame.height, dtype=pl.Int32, eager=True)
     if names.basket is None:
         return own
-    known = frame[names.basket].rank("dense").cast(pl.Int32) - 1
+    # Order numbers may restart per user: the same number of another user is another basket.
+    user, basket = (frame[column].rank("dense").cast(pl.Int64) for column in (names.user, names.basket))
+    known = (user * frame.height + basket).rank("dense").cast(pl.Int32) - 1
     return known.fill_null(own + known.n_unique())
 
 

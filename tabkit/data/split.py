@@ -31,7 +31,7 @@ class Split:
 
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
-    independent. ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
+    independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time. ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
     """
 
     kind: SplitKind
@@ -43,6 +43,7 @@ class Split:
     fold: int = 0
     n_folds: int = 1
     inner: int | None = None
+    days: Rows | None = None
 
     @property
     def before(self) -> Rows:
@@ -102,6 +103,13 @@ class _Cutter:
             )
         return rest, rest
 
+    def days(self, kind: SplitKind) -> Rows | None:
+        """Return codes of the day of each row, or of its moment if times are numbers; None unless the split is in time."""
+        if kind != "temporal":
+            return None
+        times = values_of(self.frame, str(self.recipe.time))
+        return _codes(times.cast(pl.Date) if times.dtype.is_temporal() else times)
+
     def valid_kind(self, kind: SplitKind) -> SplitKind:
         """Return how valid is cut: by the rule of the holdout, unless a column gives that."""
         if kind != "given":
@@ -115,7 +123,9 @@ class _Cutter:
         splits = []
         for fold, (rest, holdout) in enumerate(pairs):
             train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
-            split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner)
+            split = Split(
+                kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, self.days(kind)
+            )
             _check(split, self.frame, self.recipe)
             splits.append(split)
         text = _cross_text(tuple(splits), self.recipe)
@@ -196,7 +206,9 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     else:
         rest, holdout = cutter.cut(kind, np.arange(frame.height), rule.holdout, to_be_cut_again=True)
         train, valid = cutter.to_choose_on(kind, rest)
-    split = Split(kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner)
+    split = Split(
+        kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner, days=cutter.days(kind)
+    )
     _check(split, frame, recipe)
     return (replace(split, text=_text(split, recipe)),)
 

@@ -19,6 +19,7 @@ from tabkit.data.cells import reads_what_it_writes
 from tabkit.data.conform import conform, dtype_of, plan_rules, raw_columns
 from tabkit.data.derive import check_by_row, check_derived, derive, matches, outcome, parse_sql
 from tabkit.data.frames import values_of
+from tabkit.data.marks import Marks, hashed, marking
 from tabkit.data.source import REJECTS, Input, RawBatch
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan
@@ -47,7 +48,7 @@ class Table:
     """Typed rows in scope, derived columns included, and an account of all others.
 
     ``rows`` are row numbers in the input. ``fingerprint`` (SHA-256, hex) depends only on the needed cells, not on
-    the order of rows, the file format, or the reading.
+    the order of rows, the file format, or the reading. ``marks`` tell the input's rows again, if they were asked for.
     """
 
     frame: pl.DataFrame
@@ -57,6 +58,7 @@ class Table:
     n_out_of_scope: int
     ignored: tuple[str, ...]
     fingerprint: str
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def read_table(
     *,
     absent: frozenset[str] = frozenset(),
     also: frozenset[str] = frozenset(),
+    marked: bool = False,
 ) -> Table:
     """Read, type, check and derive all rows.
 
@@ -185,6 +188,8 @@ def read_table(
         Columns that may be absent, as in a source of other columns; they are then missing in every row.
     also
         Columns that are read too if the schema describes them.
+    marked
+        Whether the rows are to be told again.
 
     Raises
     ------
@@ -202,12 +207,17 @@ def read_table(
             )
     columns = list(dict.fromkeys([*needed, *patterned]))
     frames, rows, rejects, n_input = [], [], [], 0
+    by: list[str] = []
+    cells = []
     for batch in source.batches(CHUNK_ROWS):
         fitted = conform(batch, plan.schema, columns, _classed(plan))
         frames.append(fitted.frame)
         rows.append(fitted.rows)
         rejects += [batch.malformed, fitted.rejects]
         n_input += len(batch.rows) + batch.malformed.height
+        if marked:
+            by = by or marking(batch.frame)
+            cells.append((batch.rows, np.column_stack([hashed(values_of(batch.frame, c)) for c in by])))
     if not frames:
         raise DataError(f"{source.name} has no rows. Expected at least one row of data.")
     frame, numbers, bad = pl.concat(frames), np.concatenate(rows), pl.concat(rejects).sort("row", maintain_order=True)
@@ -228,7 +238,8 @@ def read_table(
                 f"{source.name}: none of {before:,} rows meets the recipe's condition {where}. Check its values."
             )
     ignored = tuple(c for c in source.columns if c not in columns)
-    return Table(frame, numbers, bad, n_input, before - frame.height, ignored, fingerprint)
+    marks = Marks.of(by, cells) if marked else None
+    return Table(frame, numbers, bad, n_input, before - frame.height, ignored, fingerprint, marks)
 
 
 def without_undated(table: Table, plan: Plan, name: str) -> Table:

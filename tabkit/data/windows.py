@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,52 +28,99 @@ FeatureFunction = Callable[[Events, int, Codes, Codes], pl.DataFrame]
 
 
 def features(events: Events, day: int, users: Codes, items: Codes) -> pl.DataFrame:
-    """Describe pairs of user and item as of the beginning of ``day``.
+    """Describe pairs of user and item as of the beginning of ``day``: see :meth:`AsOf.describe`.
 
     Parameters
     ----------
     events
         Any events; those of ``day`` and later are left out before anything is computed.
-    users, items
-        Codes (n_pairs,) each.
-
-    Returns
-    -------
-    DataFrame
-        (n_pairs, n_features) Float32, in the order of the pairs; null if there is nothing to tell. Ages and gaps
-        in days, prices in the currency of the events.
     """
-    past = events.before(day)
-    ages = past.frame().with_columns(age=(day - pl.col("day")).cast(pl.Float32)).lazy()
-    frame = ages.with_columns((-pl.col("age") / (h / np.log(2))).exp().alias(f"decay_{h}") for h in HALF_LIVES)
-    pair = _of_pairs(frame)
-    home = (
-        frame.group_by("user", "store")
-        .len()
-        .sort("user", "len", "store", descending=[False, True, False])
-        .group_by("user", maintain_order=True)
-        .agg(pl.first("store"))
-    )
-    near = frame.filter(pl.col("age") <= STORE_DAYS)
-    store = near.group_by("store", "item").agg(pl.len().cast(pl.Float32).alias("store_recent"))
-    out = pl.DataFrame({"user": users, "item": items}).lazy()
-    for table, key in (
-        (pair, ["user", "item"]),
-        (_of_items(frame, pair), ["item"]),
-        (_of_users(frame, pair), ["user"]),
-        (home, ["user"]),
-        (store, ["store", "item"]),
-    ):
-        out = out.join(table, on=key, how="left", maintain_order="left")
-    for column in past.attributes.columns:
-        if column not in past.text:
-            out = _with_attribute(out, frame, past, column)
-    sums = [*(f"own_decay_{h}" for h in HALF_LIVES), "own_baskets", "store_recent"]
-    out = out.with_columns(pl.col(sums).fill_null(0.0))
-    out = out.with_columns(share=pl.col("own_baskets") / pl.col("user_baskets"))
-    return out.drop("user", "item", "store").cast(pl.Float32).collect()
+    return AsOf(events, day).describe(users, items)
 
 
+class AsOf:
+    """What was known when a day began.
+
+    What there is to say of items and stores takes all events, and is found once; what there is to say of users takes
+    theirs alone, and is found for those who are asked about.
+    """
+
+    def __init__(self, events: Events, day: int) -> None:
+        self.past, self.day = events.before(day), day
+        self._tables: tuple[pl.DataFrame, pl.DataFrame] | None = None
+
+    def describe(self, users: Codes, items: Codes) -> pl.DataFrame:
+        """Describe pairs of user and item.
+
+        Parameters
+        ----------
+        users, items
+            Codes (n_pairs,) each.
+
+        Returns
+        -------
+        DataFrame
+            (n_pairs, n_features) Float32, in the order of the pairs; null if there is nothing to tell. Ages and gaps
+            in days, prices in the currency of the events.
+        """
+        past = self.past.of(np.unique(users))
+        frame = self._aged(past)
+        pair = _of_pairs(frame)
+        home = (
+            frame.group_by("user", "store")
+            .len()
+            .sort("user", "len", "store", descending=[False, True, False])
+            .group_by("user", maintain_order=True)
+            .agg(pl.first("store"))
+        )
+        of_item, of_store = (table.lazy() for table in self.tables)
+        out = pl.DataFrame({"user": users, "item": items}).lazy()
+        for table, key in (
+            (pair, ["user", "item"]),
+            (of_item, ["item"]),
+            (_of_users(frame, pair), ["user"]),
+            (home, ["user"]),
+            (of_store, ["store", "item"]),
+        ):
+            out = out.join(table, on=key, how="left", maintain_order="left")
+        for column in past.attributes.columns:
+            if column not in past.text:
+                out = _with_attribute(out, frame, past, column)
+        sums = [*(f"own_decay_{h}" for h in HALF_LIVES), "own_baskets", "store_recent"]
+        out = out.with_columns(pl.col(sums).fill_null(0.0))
+        out = out.with_columns(share=pl.col("own_baskets") / pl.col("user_baskets"))
+        return out.drop("user", "item", "store").cast(pl.Float32).collect()
+
+    @property
+    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """What is said of items, and of items in stores."""
+        if self._tables is None:
+            frame = self._aged(self.past)
+            near = frame.filter(pl.col("age") <= STORE_DAYS)
+            store = near.group_by("store", "item").agg(pl.len().cast(pl.Float32).alias("store_recent"))
+            self._tables = _of_items(frame, _of_pairs(frame)).collect(), store.collect()
+        return self._tables
+
+    def _aged(self, past: Events) -> pl.LazyFrame:
+        ages = past.frame().lazy().with_columns(age=(self.day - pl.col("day")).cast(pl.Float32))
+        return ages.with_columns((-pl.col("age") / (h / np.log(2))).exp().alias(f"decay_{h}") for h in HALF_LIVES)
+
+    def save(self, folder: Path) -> None:
+        """Write what is said of items and stores."""
+        for name, table in zip(_FILES, self.tables, strict=True):
+            table.write_parquet(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path, past: Events) -> Self | None:
+        """Read what :meth:`save` wrote at the end of these events; None if nothing was."""
+        if not (folder / _FILES[0]).is_file():
+            return None
+        made = cls(past, past.end)
+        made._tables = pl.read_parquet(folder / _FILES[0]), pl.read_parquet(folder / _FILES[1])
+        return made
+
+
+_FILES = ("items_as_of.parquet", "stores_as_of.parquet")
 _RECENT = pl.col("age") <= 28
 
 
@@ -181,8 +230,7 @@ class Kin:
             self._kinds.append(_Kind(of_item, counted, decayed, totals[0], totals[1], known))
             self.names += [f"{name} {feature}" for feature in _OF_KIND]
         # Distinct baskets, so that it is a user's activity and not the length of his receipts.
-        baskets = np.unique(np.stack([past.user, past.basket]), axis=1)[0]
-        self._baskets = np.bincount(baskets, minlength=past.n_users).astype(np.float64)
+        self._baskets = past.baskets.astype(np.float64)
         self.names.append("user baskets")
 
     def describe(self, users: Codes, items: Codes) -> npt.NDArray[np.float32]:

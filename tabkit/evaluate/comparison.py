@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 from tabkit.errors import count
 from tabkit.evaluate.choice import Choice, Terms, better_on_valid
-from tabkit.evaluate.intervals import Resampled, holm, paired, with_limits
+from tabkit.evaluate.intervals import Resampled, at_level, holm, level_of, paired, with_limits
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import candidate_name
 from tabkit.result import Against, Chosen, Decision, Exploratory, Planned, Verdict
@@ -24,6 +24,8 @@ from tabkit.result.lists import Cutoff
 
 MOST_ROWS = 100
 """A forecast beyond this many times today's rows is not made: it would be a guess."""
+MOST_QUESTIONS = 50
+"""Beyond so many questions, the same rows prove no gain any more."""
 ASSURANCE = 0.8
 """The chance with which ``rows_needed`` settles it."""
 SHRINK = 0.5
@@ -56,22 +58,32 @@ def plan_of(chosen: Chosen, names: Collection[str]) -> list[tuple[str, str]]:
     return [(name, role) for name, role in opponents if name is not None]
 
 
-def compare_planned(chosen: Chosen, terms: Terms, scores: Mapping[str, Resampled]) -> Planned | None:
+def compare_planned(chosen: Chosen, terms: Terms, scores: Mapping[str, Resampled], question: int = 1) -> Planned | None:
     """Carry out the planned comparison; None if nothing was adapted.
 
     Parameters
     ----------
     scores
         The primary metric on holdout, by candidate, over the common resamples.
+    question
+        The number of this question among those asked of these rows.
     """
     if chosen.adapted is None:
         return None
-    ours = scores[chosen.adapted]
+    opponents = [(name, role, scores[name]) for name, role in plan_of(chosen, scores)]
+    return carried_out(chosen.adapted, scores[chosen.adapted], opponents, terms, question)
+
+
+def carried_out(
+    candidate: str, ours: Resampled, opponents: Sequence[tuple[str, str, Resampled]], terms: Terms, question: int
+) -> Planned:
+    """Compare a candidate with its opponents, each with its role and score, at the level that is left for the question."""
+    level = level_of(question)
     against = (
-        Against.of(name, role, paired(terms.metric, ours, scores[name])[0], terms.worthwhile)
-        for name, role in plan_of(chosen, scores)
+        Against.of(name, role, at_level(paired(terms.metric, ours, theirs)[0], level), terms.worthwhile)
+        for name, role, theirs in opponents
     )
-    return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))
+    return Planned(candidate=candidate, metric=terms.primary, against=tuple(against), question=question, level=level)
 
 
 def explore(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> tuple[Exploratory, ...]:
@@ -118,6 +130,12 @@ def decide(
         sentence = f"Nothing was adapted: use {titles[stay]}, {what} on valid."
         return Verdict(decision=kept, sentence=sentence, reason="The recipe names no strategy to adapt by."), stay
     reason = _reason(planned, titles, terms, n_rows["holdout"])
+    if planned.question > MOST_QUESTIONS:
+        sentence = (
+            f"Not enough evidence: these rows have been asked {planned.question - 1} other questions, and can prove no gain any "
+            f"more. Hold out rows that nobody has looked at. Until then use {titles[stay]}."
+        )
+        return Verdict(decision="not_enough_evidence", sentence=sentence, reason=reason), stay
     if choice.chosen.base is not None and all(a.state == "worthwhile" for a in planned.against):
         return Verdict(decision="adapt", sentence=_paid(planned, titles, metric), reason=reason), planned.candidate
     if any(a.state == "not_worthwhile" for a in planned.against):
@@ -133,7 +151,9 @@ def _reason(planned: Planned, titles: Mapping[str, str], terms: Terms, n_holdout
         f"against {titles[a.name]} ({a.role}): {_signed(a)}, {_STATES[a.state]}" for a in planned.against
     )
     name = titles[planned.candidate]
-    reason = f"Gain of {name} in {terms.metric.called} on {n_holdout:,} untouched {terms.unit}s, with 95% intervals: {numbers}."
+    reason = f"Gain of {name} in {terms.metric.called} on {n_holdout:,} untouched {terms.unit}s, with {_percent(planned)} intervals: {numbers}."
+    if planned.question > 1:
+        reason += f" These rows were asked {count(planned.question - 1, 'other question')} before: the level is that of question {planned.question}."
     return f"{reason} A gain counts from {terms.worthwhile:g}." if terms.worthwhile else reason
 
 
@@ -188,7 +208,7 @@ def _paid(planned: Planned, titles: Mapping[str, str], metric: Metric) -> str:
     beaten = [f"{a.role}, {titles[a.name]}" for a in planned.against]
     return (
         f"Fine-tuning paid: {titles[planned.candidate]} beats {'; '.join(beaten)}, on rows nobody had touched, by at least "
-        f"{_plain(least.low)} {metric.called} at 95% confidence. (What had to be shown tends to be estimated too high: count "
+        f"{_plain(least.low)} {metric.called} at {_percent(planned)} confidence. (What had to be shown tends to be estimated too high: count "
         "on the lower bound.)"
     )
 
@@ -198,7 +218,7 @@ def _shortfall(planned: Planned, titles: Mapping[str, str], metric: Metric, wort
     worst = min((a for a in planned.against if a.state == "not_worthwhile"), key=lambda a: a.high)
     name, against, shown = titles[planned.candidate], titles[worst.name], _plain(abs(worst.gain))
     bound = f"a gain of at most {_plain(worst.high)}" if worst.high >= 0 else f"at least {_plain(-worst.high)} worse"
-    bound += " at 95% confidence"
+    bound += f" at {_percent(planned)} confidence"
     if worst.gain > 0:
         return f"{name} gained only {shown} {metric.called} over {against} ({bound}), below the {worthwhile:g} that would matter."
     if shown == "0":
@@ -287,6 +307,16 @@ def _two_digits(number: float) -> int:
         return 1
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return int(math.ceil(number / unit - 1e-9) * unit)
+
+
+def _percent(planned: Planned) -> str:
+    """Return the level, to as many digits as tell it from certainty.
+
+    >>> _percent(Planned(candidate="", metric="", against=(), level=0.99662))
+    '99.7%'
+    """
+    digits = max(0, math.ceil(-math.log10(100 * (1 - planned.level))))
+    return f"{100 * planned.level:.{digits}f}%"
 
 
 def _plain(value: float) -> str:

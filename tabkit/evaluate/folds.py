@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +22,19 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import decide, explore, plan_of, proven_worse
+from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, proven_worse
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired, widening_over_folds
-from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of
+from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, widening_over_folds
+from tabkit.evaluate.ledger import Looks, question_number
+from tabkit.evaluate.metrics import Metric, ranked_within
+from tabkit.evaluate.tables import HeldOut, TableFound, drawn_together, interval_facts, slices_of, unit_drawn
 from tabkit.learner import Predictions, candidate_name
-from tabkit.models.blend import described, mean_weights
+from tabkit.models.blend import described, mean_weights, title_of
 from tabkit.recipe import Plan
 from tabkit.recipe import Value as Rule
 from tabkit.result import (
     PARTS,
     Ablation,
-    Against,
     CandidateFacts,
     CheckOutcome,
     Chosen,
@@ -108,7 +110,8 @@ def pool(
     choice = _choice(folds, measured, unmeasured, terms)
     chosen = choice.chosen
     candidates = (*with_excess(measured, chosen.baseline), *unmeasured)
-    planned = _planned(chosen, names, pooled, terms)
+    looks = _looks(folds)
+    planned = _planned(chosen, names, pooled, terms, question_number(looks))
     # Every row is in the holdout; parts of a fold are not rows beside them.
     on_holdout = {name: found[terms.primary] for name, found in spread.items()}
     barred = proven_worse(chosen, terms.metric, on_holdout)
@@ -117,12 +120,15 @@ def pool(
 
     rows = pooled.split.holdout
     means = {name: pooled.mean(roles.named(name)) for name in names}
-    held = HeldOut(frame[rows], everything.take(rows), means, pooled.resampler)
+    fold_of = pooled.fold_of[0] if len(pooled.repeats) == 1 else None
+    shared = means
+    if terms.metric.by_order and fold_of is not None:
+        shared = {name: ranked_within(predicted, fold_of) for name, predicted in means.items()}
+    held = HeldOut(frame[rows], everything.take(rows), shared, pooled.resampler)
     shown = list(dict.fromkeys((champion, *chosen.names)))
     first = folds[0].findings
     widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
     coverages = [c for f in folds if (c := f.findings.interval_coverage) is not None]
-    opened = [n for f in folds if (n := f.findings.holdout_opened) is not None]
     by_name = {c.name: c for c in candidates}
     findings = TableFindings(
         primary=first.primary,
@@ -135,8 +141,9 @@ def pool(
         champion=champion,
         slices=slices_of(plan, held, shown, terms.metric)[1],
         checks=_checks(folds, held.rows, plan),
-        intervals=intervals_of(pooled.resampler, "row" if pooled.split.groups is None else "group", pooled.method),
-        holdout_opened=max(opened) if opened else None,
+        intervals=intervals_of(pooled.resampler, unit_drawn(pooled.split, pooled.resampler), pooled.method),
+        holdout_opened=None if looks is None else looks.openings,
+        holdout_question=None if looks is None else looks.question,
         curve=first.curve,
         value=_value(frame, plan.recipe.value, value.priced(chosen, champion), pooled, by_name, chosen),
         importance=_importance(folds, champion),
@@ -144,7 +151,7 @@ def pool(
         interval_coverage=float(np.mean(coverages)) if coverages else None,
         prediction_interval=interval_facts(float(np.mean(widths)) if widths else None, plan.recipe.scale),
     )
-    return TableFound(findings, means), pooled.split
+    return TableFound(findings, means, fold_of=fold_of), pooled.split
 
 
 def _reason(reason: str, planned: Planned | None, folds: tuple[Fold, ...]) -> str:
@@ -215,7 +222,7 @@ class _Pooled:
         rows = np.sort(np.concatenate([f.split.holdout for f in repeats[0]]))
         one = folds[0].split
         split = replace(one, holdout=rows, fold=0)
-        groups = None if one.groups is None else one.groups[rows]
+        groups = drawn_together(one, rows)
         widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
         resampler = Resampler(len(rows), groups, terms.resamples, terms.seed, widening)
         return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
@@ -227,6 +234,16 @@ class _Pooled:
             f"{BOOTSTRAP}, {self.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
             "corrected resampled t)"
         )
+
+    @cached_property
+    def fold_of(self) -> list[npt.NDArray[np.int64]]:
+        """The fold of each pooled row, one array a repeat."""
+        out = []
+        for repeat in self.repeats:
+            rows = np.concatenate([f.split.holdout for f in repeat])
+            folds = np.repeat([f.split.fold for f in repeat], [len(f.split.holdout) for f in repeat])
+            out.append(folds[np.argsort(rows)])
+        return out
 
     def predictions(self, pick: roles.Pick) -> list[Predictions]:
         """Return out-of-fold predictions, in the order of the pooled rows, one array a repeat."""
@@ -243,7 +260,9 @@ class _Pooled:
 
     def scored(self, terms: Terms, pick: roles.Pick) -> dict[str, Resampled]:
         """Return each metric of all rows and its resamples, both the mean over repeats."""
-        each = [self.resampler.scored(terms.metrics, self.y, p) for p in self.predictions(pick)]
+        each = [
+            self._scored(terms.metrics, fold, p) for fold, p in zip(self.fold_of, self.predictions(pick), strict=True)
+        ]
         return {
             name: Resampled(
                 float(np.mean([scores[name].value for scores in each])),
@@ -251,6 +270,14 @@ class _Pooled:
             )
             for name in terms.metrics
         }
+
+    def _scored(
+        self, metrics: Mapping[str, Metric], fold: npt.NDArray[np.int64], predicted: Predictions
+    ) -> dict[str, Resampled]:
+        ordered = {name: metric for name, metric in metrics.items() if metric.by_order}
+        others = {name: metric for name, metric in metrics.items() if not metric.by_order}
+        found = self.resampler.scored(ordered, self.y, ranked_within(predicted, fold)) if ordered else {}
+        return found | (self.resampler.scored(others, self.y, predicted) if others else {})
 
     def primary(self, terms: Terms, pick: roles.Pick) -> Resampled:
         """Return the primary metric only."""
@@ -355,6 +382,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     proof, settings, notes = described([members[n] for n in weights], weights)
     note = f"{notes[0]}; the mean of the weights of {len(blends)} outer folds"
     changed = {
+        "title": title_of(like.how, {members[n].kind for n in weights}),
         "proof": proof.blocks,
         "trained_parameters": proof.trained_parameters,
         "total_parameters": proof.total_parameters,
@@ -366,7 +394,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     return like.model_copy(update=changed)
 
 
-def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) -> Planned | None:
+def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms, question: int) -> Planned | None:
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")
@@ -380,11 +408,15 @@ def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms) ->
     if any(roles.blended_alone(f.findings) != roles.baseline(f.findings) for f in pooled.folds):
         opponents.setdefault(alone, "the blend of baselines alone")
     ours = pooled.primary(terms, roles.adapted)
-    against = (
-        Against.of(name, role, paired(terms.metric, ours, pooled.primary(terms, picks[name]))[0], terms.worthwhile)
-        for name, role in opponents.items()
-    )
-    return Planned(candidate=chosen.adapted, metric=terms.primary, against=tuple(against))
+    theirs = [(name, role, pooled.primary(terms, picks[name])) for name, role in opponents.items()]
+    return carried_out(chosen.adapted, ours, theirs, terms, question)
+
+
+def _looks(folds: tuple[Fold, ...]) -> Looks | None:
+    """Return the most looks at any fold's rows."""
+    each = [(f.findings.holdout_opened, f.findings.holdout_question) for f in folds]
+    openings, questions = [n for n, _ in each if n is not None], [q for _, q in each if q is not None]
+    return Looks(max(openings), max(questions)) if openings and questions else None
 
 
 def _checks(folds: tuple[Fold, ...], held_out: Features, plan: Plan) -> tuple[CheckOutcome, ...]:

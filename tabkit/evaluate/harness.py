@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
+from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Candidate
 from tabkit.result import (
@@ -70,11 +74,14 @@ class Ground:
         Whether the gain shrinks as rows grow.
     earlier
         The planned comparison at earlier cutoffs: the verdict is one over all of them.
+    question
+        The number of this question among those asked of these rows.
     """
 
     n_rows: Mapping[str, int]
     curve: GainCurve = field(default_factory=dict)
     earlier: Sequence[Any] = ()
+    question: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class Judged:
         checks: tuple[CheckOutcome, ...],
         slices: tuple[Slice, ...],
         intervals: Intervals,
-        opened: int | None,
+        looks: Looks | None,
         units: Mapping[str, str],
     ) -> Findings:
         """Return what both arms report.
@@ -139,7 +146,8 @@ class Judged:
             slices=slices,
             checks=checks,
             intervals=intervals,
-            holdout_opened=opened,
+            holdout_opened=None if looks is None else looks.openings,
+            holdout_question=None if looks is None else looks.question,
         )
 
 
@@ -158,7 +166,7 @@ def judge(
         choice.chosen.baseline,
     )
     on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items()}
-    planned = compare_planned(choice.chosen, terms, on_holdout)
+    planned = compare_planned(choice.chosen, terms, on_holdout, ground.question)
     barred = proven_worse(choice.chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
     verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms, barred)
@@ -166,12 +174,14 @@ def judge(
     return Judged(facts, on_holdout, choice, planned, exploratory, verdict, champion, terms)
 
 
-def resamplers(sizes: Mapping[Part, int], groups: Mapping[Part, Any] | None, terms: Terms) -> dict[Part, Resampler]:
-    """Return the common resamples of each part; ``groups`` are codes of what is drawn together."""
+def resamplers(
+    sizes: Mapping[Part, int], groups: Mapping[Part, npt.NDArray[np.int64] | None], terms: Terms
+) -> dict[Part, Resampler]:
+    """Return the common resamples of each part; ``groups`` are codes of what is drawn together, if not rows."""
     return {
         part: Resampler(
             sizes[part],
-            None if groups is None else groups[part],
+            groups.get(part),
             terms.resamples // (1 if part == "holdout" else TRAIN_SHARE),
             terms.seed,
         )

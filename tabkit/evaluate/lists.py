@@ -16,12 +16,12 @@ from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import compare_planned
 from tabkit.evaluate.harness import Ground, Judged, Measured, intervals_of, resamplers
 from tabkit.evaluate.intervals import Resampled, Resampler, interval
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Sealed, question_number
 from tabkit.evaluate.metrics import METRICS, Floats
 from tabkit.evaluate.ranking import compare_lists
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
 from tabkit.result import Chosen, ListFacts, ListFindings, Part, Slice
-from tabkit.result.lists import Cutoff, CutoffGain, Lift, ListCharacter, ListMargin, Parent
+from tabkit.result.lists import Cutoff, CutoffGain, LeftOut, Lift, ListCharacter, ListMargin, Parent
 
 FEW_BASKETS = 10
 LEAST_SLICE_USERS = 20
@@ -87,7 +87,7 @@ def score_lists(ranker: Ranker, truth: Truth, question: Question, lists: Lists |
 
 def compared_at(chosen: Chosen, scores: Mapping[str, ListScores], truth: Truth, terms: Terms) -> Cutoff:
     """Carry out the planned comparison at an earlier cutoff."""
-    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), None, terms)["holdout"]
+    resampler = resamplers(dict.fromkeys(("train", "valid", "holdout"), len(truth.users)), {}, terms)["holdout"]
     drawn = {name: _scored(found, resampler, terms)[terms.primary] for name, found in scores.items()}
     planned = compare_planned(chosen, terms, drawn)
     gains = [] if planned is None else planned.against
@@ -122,6 +122,8 @@ class Prepared:
         The planned comparison at earlier cutoffs.
     parent
         The bundle that is refreshed, if any.
+    left_out
+        Rankers that the log is too large for.
     """
 
     finals: Mapping[str, Ranker]
@@ -131,14 +133,15 @@ class Prepared:
     past: Events
     earlier: tuple[Cutoff, ...] = ()
     parent: Parent | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
 class ListFound:
-    """What was found, and what only the run needs: the champion's lists and the rankers that were measured."""
+    """What was found, and what only the run needs: the lists of every candidate, and the rankers that were measured."""
 
     findings: ListFindings
-    lists: Lists
+    lists: Mapping[str, Lists]
     truth: Truth
     candidates: tuple[ListCandidate, ...]
     finals: Mapping[str, Ranker]
@@ -149,11 +152,9 @@ class OpenWindow:
 
     def __init__(self, sealed: Sealed[Truth], prepared: Prepared, question: Question, terms: Terms) -> None:
         self.prepared, self.question, self.terms = prepared, question, terms
-        self.truth, self.opened = sealed.open()
+        self.truth, self.looks = sealed.open()
         n_valid = len(prepared.valid.users)
-        self.resamplers = resamplers(
-            {"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, None, terms
-        )
+        self.resamplers = resamplers({"train": n_valid, "valid": n_valid, "holdout": len(self.truth.users)}, {}, terms)
         self.on_holdout: dict[str, ListScores] = {}
 
     def measure(self, candidate: ListCandidate) -> Measured:
@@ -170,7 +171,7 @@ class OpenWindow:
 
     def ground(self) -> Ground:
         """Return what the verdict stands on: users, and the earlier cutoffs."""
-        return Ground({"holdout": len(self.truth.users)}, {}, self.prepared.earlier)
+        return Ground({"holdout": len(self.truth.users)}, {}, self.prepared.earlier, question_number(self.looks))
 
     def findings(self, judged: Judged, candidates: tuple[ListCandidate, ...]) -> ListFound:
         """Return everything found in the window."""
@@ -182,7 +183,7 @@ class OpenWindow:
             champion=judged.champion,
             baseline=chosen.baseline,
             champion_gain=judged.champion_gain,
-            opened=self.opened,
+            looks=self.looks,
             seed=self.terms.seed,
             truth=truth,
             past=past,
@@ -191,7 +192,7 @@ class OpenWindow:
         )
         units = {name: metric.unit for name, metric in self.terms.metrics.items()}
         common = judged.findings(
-            run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.opened, units
+            run_checks(evidence), self._slices(judged.rivals), intervals_of(resampler, "user"), self.looks, units
         )
         facts = ListFacts(
             cutoff=truth.calendar.date(truth.start),
@@ -205,8 +206,9 @@ class OpenWindow:
             cutoffs=prepared.earlier,
             parent=parent,
             value=self._margin(chosen),
+            left_out=prepared.left_out,
         )
-        lists = self.on_holdout[judged.champion].lists
+        lists = {name: scores.lists for name, scores in self.on_holdout.items()}
         findings = ListFindings(**dict(common), ranking=facts)
         return ListFound(findings, lists, truth, candidates, prepared.finals)
 
@@ -243,7 +245,7 @@ class OpenWindow:
 
     def _slices(self, rivals: Sequence[str]) -> tuple[Slice, ...]:
         past, users, primary = self.prepared.past, self.truth.users, self.terms.primary
-        baskets = np.bincount(np.unique(np.stack([past.user, past.basket]), axis=1)[0], minlength=past.n_users)[users]
+        baskets = past.baskets[users]
         quarter = np.searchsorted(np.quantile(baskets, [0.25, 0.5, 0.75]), baskets, side="left")
         named = [(f"fewer than {FEW_BASKETS} baskets before", baskets < FEW_BASKETS)]
         named += [(f"activity quartile {q + 1} of 4", quarter == q) for q in range(4)]

@@ -20,7 +20,7 @@ from tabkit.evaluate.comparison import explore
 from tabkit.evaluate.fidelity import fidelity
 from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Sealed, question_number
 from tabkit.evaluate.metrics import Metric
 from tabkit.learner import Predictions, candidate_name
 from tabkit.models.base import TableCandidate, folds_of
@@ -33,6 +33,8 @@ from tabkit.seed import stream
 INTERVAL_LEVEL = 0.9
 """Share of new rows that a regression's intervals are made to hold."""
 LEAST_SLICE_ROWS = 20
+LEAST_DAYS = 10
+"""Fewer days, or other moments, of the holdout are too few to be drawn."""
 SLICE_RESAMPLES = 500
 
 Groups = dict[str, dict[str, tuple[float, int]]]
@@ -75,12 +77,14 @@ class HeldOut:
 class TableFound:
     """What was found on a split (or over folds), and what only the run needs: predictions, and the candidates themselves.
 
-    ``candidates`` is empty if the split was measured by another process, or before an interruption.
+    ``candidates`` is empty if the split was measured by another process, or before an interruption. ``fold_of`` is the
+    fold of each row over folds, if each row was predicted once.
     """
 
     findings: TableFindings
     predictions: dict[str, Predictions] = field(repr=False)
     candidates: tuple[TableCandidate, ...] = ()
+    fold_of: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 class OpenTable:
@@ -88,15 +92,14 @@ class OpenTable:
 
     def __init__(self, plan: Plan, parts: Parts, terms: Terms) -> None:
         self.plan, self.parts, self.terms = plan, parts, terms
-        self.holdout, self.opened = parts.holdout.open()
+        self.holdout, self.looks = parts.holdout.open()
         split = parts.split
         rows: dict[Part, npt.NDArray[np.int64]] = {
             "train": split.train,
             "valid": split.valid,
             "holdout": split.holdout,
         }
-        codes = split.groups
-        groups = None if codes is None else {part: codes[at] for part, at in rows.items()}
+        groups = {part: drawn_together(split, at) for part, at in rows.items()}
         self.resamplers = resamplers({part: len(at) for part, at in rows.items()}, groups, terms)
         rule = plan.recipe.value
         self._paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule)
@@ -135,7 +138,7 @@ class OpenTable:
             name: [(n, sign * (by[str(adapted)] - by[name])) for n, by in points if {adapted, name} <= by.keys()]
             for name in opponents
         }
-        return Ground(self.parts.split.sizes(), gains)
+        return Ground(self.parts.split.sizes(), gains, question=question_number(self.looks))
 
     def findings(
         self,
@@ -169,8 +172,8 @@ class OpenTable:
             else None
         )
         units = {name: unit_of(metric, self.plan) for name, metric in terms.metrics.items()}
-        intervals = intervals_of(resampler, "row" if resampler.groups is None else "group")
-        common = judged.findings(checks, slices, intervals, self.opened, units)
+        intervals = intervals_of(resampler, unit_drawn(parts.split, resampler))
+        common = judged.findings(checks, slices, intervals, self.looks, units)
         points = [CurvePoint(rows=n, scores=by) for n, by in self._curve(controls)]
         findings = TableFindings(
             **dict(common),
@@ -202,7 +205,7 @@ class OpenTable:
             champion=judged.champion,
             baseline=judged.choice.chosen.baseline,
             champion_gain=judged.champion_gain,
-            opened=self.opened,
+            looks=self.looks,
             seed=terms.seed,
             plan=self.plan,
             frame=parts.frame,
@@ -269,6 +272,25 @@ class OpenTable:
         exploratory = explore(findings.chosen, self.terms.metric, {**judged.on_holdout, student.name: ours})
         changed = {"candidates": (*findings.candidates, facts), "exploratory": exploratory, "student": told}
         return findings.model_copy(update=changed)
+
+
+def drawn_together(split: Split, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """Return codes of what is drawn together among some rows: whole groups, else whole days of a split in time.
+
+    A shock common to a day makes its rows alike (Kuensch, *Ann. Statist.* 1989: blocks of what hangs together). Few days
+    say nothing of how days differ: below :data:`LEAST_DAYS`, rows are drawn, and a check tells how much days matter.
+    """
+    if split.groups is not None:
+        return split.groups[rows]
+    days = None if split.days is None else split.days[rows]
+    return days if days is not None and len(np.unique(days)) >= LEAST_DAYS else None
+
+
+def unit_drawn(split: Split, resampler: Resampler) -> str:
+    """Say what is drawn."""
+    if resampler.groups is None:
+        return "row"
+    return "day" if split.groups is None else "group"
 
 
 def unit_of(metric: Metric, plan: Plan) -> str:

@@ -22,7 +22,7 @@ class Budget:
     ``trials``, ``epochs`` and ``trees`` decide in practice, so that a seed gives the same model everywhere.
     ``seconds`` is the ceiling that keeps a promise of time on a slow machine; a candidate that hits it says so.
     ``effort`` is for what only one learner counts (factors, neighbours, windows): each has a table of its own by it.
-    ``resamples`` stand behind every interval; the learning curve is measured at ``curve_shares`` of the train rows.
+    ``resamples`` stand behind every interval; of a window of events, ``listed`` users at most are listed for; the learning curve is measured at ``curve_shares`` of the train rows.
     """
 
     level: str
@@ -33,6 +33,7 @@ class Budget:
     trees: int
     resamples: int
     curve_shares: tuple[float, ...]
+    listed: int = 20_000
     device: Device = "auto"
     progress: Callable[[float, str], None] = field(default=lambda fraction, note: None, repr=False, compare=False)
 
@@ -52,6 +53,7 @@ BUDGETS: dict[str, Budget] = {
         trees=2000,
         resamples=2000,
         curve_shares=(0.125, 0.25, 0.5),
+        listed=50_000,
     ),
     "thorough": Budget(
         "thorough",
@@ -62,6 +64,7 @@ BUDGETS: dict[str, Budget] = {
         trees=5000,
         resamples=5000,
         curve_shares=(0.0625, 0.125, 0.25, 0.5),
+        listed=100_000,
     ),
 }
 """The levels, least first: all that a level decides is here."""

@@ -47,7 +47,7 @@ from tabkit.models.parts.icl_net import (
 )
 from tabkit.models.parts.icl_training import Lesson, tune
 from tabkit.models.parts.icl_weights import adapters_of, build, merged, open_folder
-from tabkit.models.parts.torch_loop import in_parallel
+from tabkit.torch_loop import in_parallel
 
 PRETRAINED_COLUMNS, PRETRAINED_CLASSES = 30, 10
 

@@ -27,7 +27,7 @@ from torch.nn import functional
 from tabkit.data.encode import MISSING, Features
 from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings
 from tabkit.models.base import Model, prior_of
-from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread, seeded
+from tabkit.torch_loop import Course, Pace, fit, one_thread, seeded
 
 Z_CLIP = 5.0
 """Standardised numbers beyond this are clipped: a network is led astray by tails that trees do not mind."""

@@ -37,11 +37,11 @@ from tabkit.models.parts.icl_context import MAX_COLUMNS
 from tabkit.models.parts.icl_net import IclNet, random_draw
 from tabkit.models.parts.icl_prior import MAX_CLASSES
 from tabkit.models.parts.icl_weights import open_folder
-from tabkit.models.parts.torch_loop import Course, Pace, fit, one_thread
 from tabkit.pretraining.checkpoint import write_weights
 from tabkit.pretraining.domain import DomainTable, read_table_of
 from tabkit.pretraining.loop import Episodes, Shape, draw_episodes, episode_loss
 from tabkit.seed import stream
+from tabkit.torch_loop import Course, Pace, fit, one_thread
 
 FEWEST_TABLES = 3
 """Fewer tables left out give no interval over tables that says anything."""

@@ -23,9 +23,9 @@ from torch.multiprocessing import get_context
 
 from tabkit.models.parts.icl_net import Draw, IclConfig, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.parts.icl_prior import MAX_CLASSES, draw, draw_easy
-from tabkit.models.parts.torch_loop import one_thread
 from tabkit.pretraining.checkpoint import Learner
 from tabkit.pretraining.schedule import Schedule
+from tabkit.torch_loop import one_thread
 
 _START = "fork" if sys.platform == "linux" else "spawn"
 """Forking begins at once, but Windows cannot fork, and on macOS a fork of a process with threads may hang."""

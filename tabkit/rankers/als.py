@@ -6,18 +6,19 @@ Source: Hu, Koren & Volinsky, *Collaborative Filtering for Implicit Feedback Dat
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from tabkit.data.interactions import Codes, Events, Joined
-from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import Judge, Ranker, Scores, contest
+from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
+from tabkit.learner.need import Need, Size
+from tabkit.rankers.base import Judge, Ranker, Scores, contest, logged
 
 ITERATIONS = 15
 WARM = {"quick": (1, 2), "standard": (1, 2, 3), "thorough": (1, 2, 3)}
@@ -45,7 +46,14 @@ class Als(Ranker):
         self.factors, self.regularization, self.alpha, self.seed = factors, regularization, alpha, seed
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self:
         """Factorise the source period."""
         return cls(seed=int(rng.integers(2**31))).fit(source, ITERATIONS)
 
@@ -108,6 +116,10 @@ class Als(Ranker):
             made, history = contest(judge, options)
         return Adapted(made, "scratch", made._proof(None), made._settings(), history)
 
+    def caught_up(self, joined: Joined) -> Als:
+        """Solve the users on all events; items keep their factors, and new ones have none."""
+        return self.recoded(joined).fit(joined.events, 0)
+
     def recoded(self, joined: Joined) -> Als:
         """Return the factors in the larger vocabulary; new users and items have none until they are solved."""
         users = np.zeros((joined.past.n_users, self.user_factors.shape[1]), np.float32)
@@ -127,7 +139,7 @@ class Als(Ranker):
         """Iterate on ``past``, from the factors there are; 0 iterations solve the users alone."""
         from implicit.cpu.als import AlternatingLeastSquares
 
-        x = _values(past)
+        x = logged(past.counts.astype(np.float32))
         with threadpool_limits(1, "blas"):
             als = AlternatingLeastSquares(
                 factors=self.factors,
@@ -156,6 +168,20 @@ class Als(Ranker):
             blocks.append(Block(name, after.size, moved, float(np.linalg.norm(change))))
         return Proof(tuple(blocks))
 
+    @classmethod
+    def need(cls, size: Size, how: str, effort: Effort) -> Need:
+        """Estimate by the events that an iteration goes through, and the items that each user is held against."""
+        search = {"scratch": len(ALPHAS[effort]) * ITERATIONS, "warm": sum(WARM[effort]), "full": ITERATIONS}.get(
+            how, 0
+        )
+        again = {"as_is": 0, "fold_in": 1, "warm": max(WARM[effort])}.get(how, ITERATIONS)
+        iterations = search + 2 * again + (0 if how == "scratch" else ITERATIONS)  # the cutoff, the bundle; pretraining
+        lists = {"scratch": len(ALPHAS[effort]), "warm": len(WARM[effort]) * len(PULLS[effort])}.get(how, 1) + 3
+        product = 8e-9 * size.n_items * size.n_listed
+        return Need(
+            iterations * 2.7e-7 * size.n_events + lists * product, 2e-9 * 64 * 8 * (size.n_users + size.n_items)
+        )
+
     def scores(self, users: Codes) -> Scores:
         """Return the dot products; in float64, so that rounding hides the order in which BLAS adds."""
         with threadpool_limits(1, "blas"):
@@ -181,9 +207,3 @@ def _steps(how: str, found: Settings, budget: Budget) -> tuple[int, ...]:
     if "iterations" in found:
         return (int(found["iterations"]),)
     return WARM[budget.effort] if how == "warm" else (ITERATIONS,)
-
-
-def _values(past: Events) -> sparse.csr_matrix:
-    x = past.counts.astype(np.float32)
-    x.data = np.log1p(x.data)
-    return x

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from tabkit.data.interactions import Codes, Events
-from tabkit.learner import Adapted, Block, Budget, Proof, Settings
+from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings
+from tabkit.learner.need import Need, Size
 from tabkit.rankers.base import Judge, Ranker, Scores
 
 ITERATIONS = {"quick": 30, "standard": 100, "thorough": 200}
@@ -60,6 +61,14 @@ class Bpr(Ranker):
             for name, factors in (("user_factors", made.user_factors), ("item_factors", made.item_factors))
         )
         return Adapted(made, how, Proof(tuple(blocks)), found)
+
+    @classmethod
+    def need(cls, size: Size, how: str, effort: Effort) -> Need:
+        """Estimate by the events that an iteration goes through, and the items that each user is held against."""
+        product = 8e-9 * size.n_items * size.n_listed
+        return Need(
+            3 * ITERATIONS[effort] * 3e-7 * size.n_events + 4 * product, 1e-9 * 64 * 4 * (size.n_users + size.n_items)
+        )
 
     def scores(self, users: Codes) -> Scores:
         """Return the dot products, bias included; see ``als``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ from tabkit.data.interactions import WINDOW, Codes, Events, Joined, arrivals, bl
 from tabkit.data.windows import Kin
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings
-from tabkit.rankers.base import Judge, Lists, Ranker, Scores, best_of
+from tabkit.rankers.base import Among, Judge, Lists, Ranker, Scores, best_of
 from tabkit.rankers.parts.item_text import Texts, embedded
 
 MIN_HISTORY_DAYS = 56
@@ -52,7 +53,14 @@ class Content(Ranker):
         self._kin: Kin | None = None
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self:
         """Learn on the last windows of the source period."""
         made = cls()
         made.texts = embedded(source)
@@ -92,6 +100,12 @@ class Content(Ranker):
         """Return what was learned with the counts of another day."""
         made = copy.copy(self)
         made.past, made._kin = past, None
+        return made
+
+    def caught_up(self, joined: Joined) -> Content:
+        """Return the trees, with the counts of all events; texts of new items are read."""
+        made = self.looking_at(joined.events)
+        made.texts = embedded(joined.events)
         return made
 
     def recoded(self, joined: Joined) -> Content:
@@ -160,15 +174,15 @@ class Content(Ranker):
         """Return the score of every item."""
         return self._among(users, np.arange(self.past.n_items, dtype=np.int32))
 
-    def top(self, users: Codes, k: int, new_only: bool = False, among: npt.NDArray[np.bool_] | None = None) -> Lists:
+    def top(self, users: Codes, k: int, new_only: bool = False, among: Among = None) -> Lists:
         """List the best items of those allowed; only these are scored."""
-        items = np.flatnonzero(self.past.known if among is None else among).astype(np.int32)
+        allowed = self.allowed(users, new_only, among)
+        items = np.flatnonzero(allowed.everyone).astype(np.int32)
         listed = np.full((len(users), k), -1, np.int32)
         values = np.full((len(users), k), -np.inf, np.float32)
         for block in blocks(len(users), len(items)):
             scored = self._among(users[block], items)
-            if new_only:
-                scored[self.past.counts[users[block]][:, items].toarray() > 0] = -np.inf
+            allowed.of(block).among(items).mark(scored)
             place, values[block] = best_of(scored, k)
             listed[block] = np.where(place >= 0, items[place], -1)
         return Lists(listed, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from scipy import sparse
 
 from tabkit.data.interactions import Codes, Events, Joined
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import RECENT_DAYS, Judge, Ranker, Scores, decayed, filled, popularity
+from tabkit.rankers.base import RECENT_DAYS, Judge, Ranker, Rows, Scores, decayed, popularity
 
 _MANY = (15, 30, 45, 60, 90, 120, 180, 365)
 HALF_LIVES = {"quick": (30, 60, 90, 180), "standard": _MANY, "thorough": _MANY}
@@ -40,12 +41,21 @@ class Counts(Ranker):
     cold_baselines = {"popular": 10}
     own: sparse.csr_matrix
     common: np.ndarray
+    pull: float = 0.0
+    """Share of the parent's counts that were kept."""
 
     def __init__(self, half_life: float | None = 90, personal: bool = True, recent: float | None = RECENT_DAYS) -> None:
         self.half_life, self.personal, self.recent = half_life, personal, recent
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self:
         """Count the source period."""
         return cls()._count(source)
 
@@ -112,10 +122,20 @@ class Counts(Ranker):
 
     def _fresh(self, past: Events, half_life: float | None, pull: float) -> Counts:
         made = Counts(half_life, self.personal, self.recent)._count(past)
+        made.pull = pull
         if pull:
             made.own = ((1 - pull) * made.own + pull * self.own).tocsr()
             made.common = (1 - pull) * made.common + pull * self.common
         return made
+
+    def caught_up(self, joined: Joined) -> Counts:
+        """Count all events; what was kept of the parent's counts stays."""
+        fresh = Counts(self.half_life, self.personal, self.recent)._count(joined.events)
+        if self.pull:
+            known, old = self.recoded(joined), Counts(self.half_life, self.personal, self.recent)._count(joined.past)
+            fresh.own = (known.own + (1 - self.pull) * (fresh.own - old.own)).tocsr()
+            fresh.common = known.common + (1 - self.pull) * (fresh.common - old.common)
+        return fresh
 
     def recoded(self, joined: Joined) -> Counts:
         """Return the counts it has, in the larger vocabulary."""
@@ -143,23 +163,28 @@ class Counts(Ranker):
     def _settings(self) -> dict[str, object]:
         return {"half_life": self.half_life, "personal": self.personal, "recent": self.recent}
 
-    def scores(self, users: Codes) -> Scores:
+    def sparse_scores(self, users: Codes) -> Rows:
         """Return decayed counts, and a thousandth of the item's popularity."""
-        common = self.common if not self.personal else FALLBACK * self.common
-        return filled(self.own[users], common)
+        return Rows(self.own[users], self.common if not self.personal else FALLBACK * self.common)
+
+    def scores(self, users: Codes) -> Scores:
+        """Return the scores of every item."""
+        return self.sparse_scores(users).filled()
 
     def save(self, folder: Path) -> None:
         """Write the settings and the counts."""
-        (folder / "counts.json").write_text(json.dumps(self._settings()), encoding="utf-8")
-        own = self.own
-        np.savez_compressed(
-            folder / "counts.npz", data=own.data, indices=own.indices, indptr=own.indptr, common=self.common
-        )
+        facts = {**self._settings(), "pull": self.pull}
+        (folder / "counts.json").write_text(json.dumps(facts), encoding="utf-8")
+        own = self.own  # not compressed: of ten million counts, reading them back took longer than listing
+        np.savez(folder / "counts.npz", data=own.data, indices=own.indices, indptr=own.indptr, common=self.common)
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
         """Read settings and counts."""
-        made = cls(**json.loads((folder / "counts.json").read_text(encoding="utf-8")))
+        facts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        pull = facts.pop("pull", 0.0)  # bundles of tabkit 0.1.0 do not say
+        made = cls(**facts)
+        made.pull = pull
         with np.load(folder / "counts.npz") as kept:
             made.own = sparse.csr_matrix((kept["data"], kept["indices"], kept["indptr"]), (past.n_users, past.n_items))
             made.common = kept["common"]

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
 
-from tabkit.data.interactions import Codes, Events
+from tabkit.data.interactions import Codes, Events, Joined, blocks
 from tabkit.errors import DataError
-from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import Judge, Ranker, Scores, contest
+from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
+from tabkit.learner.need import Need, Size
+from tabkit.rankers.base import Judge, Ranker, Scores, contest, logged
 
 PENALTIES = {"quick": (50.0, 500.0), "standard": (20.0, 50.0, 200.0, 500.0), "thorough": (20.0, 50.0, 200.0, 500.0)}
 MOST_SIDE = 20_000
@@ -34,14 +35,15 @@ class Ease(Ranker):
     hows = {"scratch": "baseline"}
     baselines = {"scratch": 80}
     optional = True
-    x: sparse.csr_matrix
     mix: npt.NDArray[np.float32]
+    by_items: bool
+    """Whether it was solved on the items' side: then ``mix`` is the weights themselves."""
     diagonal: npt.NDArray[np.float64]
 
     @cached_property
     def columns(self) -> sparse.csr_matrix:
         """The values by item: CSR (n_items, n_users) float32."""
-        return self.x.T.tocsr().astype(np.float32)
+        return logged(self.past.counts).T.tocsr().astype(np.float32)
 
     def __init__(self, penalty: float = 50.0) -> None:
         self.penalty = penalty
@@ -76,16 +78,16 @@ class Ease(Ranker):
         """
         made = copy.copy(self)
         made.past = past
-        made.x = past.counts.copy()
-        made.x.data = np.log1p(made.x.data)
-        if past.n_users > past.n_items:
-            return made._primal()
-        if past.n_users > MOST_SIDE:
+        if min(past.n_users, past.n_items) > MOST_SIDE:
             raise DataError(
                 f"EASE needs a square matrix of the smaller side: {past.n_users:,} users, {past.n_items:,} items. Expected at "
                 f"most {MOST_SIDE:,} of one of them. Take a sample of users, or leave ease out."
             )
-        gram = np.asarray((made.x @ made.x.T).toarray())
+        made.by_items = False
+        if past.n_users > past.n_items:
+            return made._primal()
+        x = logged(past.counts)
+        gram = np.asarray((x @ x.T).toarray())
         gram[np.diag_indices_from(gram)] += self.penalty
         inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
         # Row u of XX' K is row u of I - lam K.
@@ -93,25 +95,50 @@ class Ease(Ranker):
         mix[np.diag_indices_from(mix)] += 1
         made.mix = mix.astype(np.float32)
         # diag(X' K X), from K x_i for the few users of each item.
-        made.diagonal = (1 - _quadratic(made.x, inverse)) / self.penalty
+        made.diagonal = (1 - _quadratic(x, inverse)) / self.penalty
         return made
 
     def _primal(self) -> Self:
         """Solve on the items' side: the weights B themselves, for more users than items."""
-        gram = np.asarray((self.x.T @ self.x).toarray())
+        self.by_items = True
+        x = logged(self.past.counts)
+        gram = np.asarray((x.T @ x).toarray())
         gram[np.diag_indices_from(gram)] += self.penalty
         p = linalg.inv(gram, overwrite_a=True, check_finite=False)
         self.diagonal = np.diag(p).copy()
-        weights = -p / self.diagonal
-        np.fill_diagonal(weights, 0.0)
-        self.mix = weights.astype(np.float32)
+        self.mix = np.empty(p.shape, np.float32)
+        for block in blocks(len(p), len(p)):  # a second matrix of float64 is what would not fit
+            self.mix[block] = -p[block] / self.diagonal
+        np.fill_diagonal(self.mix, 0.0)
         return self
+
+    def caught_up(self, joined: Joined) -> Ease | None:
+        """Return the weights for the users as they are now; None if they were solved on the users' side."""
+        if not self.by_items:
+            return None
+        made = copy.copy(self)
+        made.past, n_items = joined.events, joined.events.n_items
+        made.mix = np.zeros((n_items, n_items), np.float32)
+        made.mix[np.ix_(joined.items, joined.items)] = self.mix
+        return made
+
+    @classmethod
+    def need(cls, size: Size, how: str, effort: Effort) -> Need:
+        """Estimate by the square matrix of the smaller side, which is inverted for each penalty, the cutoff and the bundle."""
+        side = min(size.n_users, size.n_items)
+        fits, listings = len(PENALTIES[effort]) + 2, len(PENALTIES[effort]) + 1
+        dense = size.n_items if side == size.n_users else 0  # the users' side goes through all values for each user
+        return Need(
+            fits * 5e-11 * side**3 + listings * size.n_listed * 1e-9 * (dense and size.n_events),
+            1e-9 * 20 * side**2,
+        )
 
     def scores(self, users: Codes) -> Scores:
         """Return x B of each user."""
-        x = self.x[users]
-        if self.mix.shape[0] == self.past.n_items:
-            return np.asarray(x @ self.mix.astype(np.float64), dtype=np.float32)
+        x = logged(self.past.counts_of(users))
+        if self.by_items:
+            used = np.unique(x.indices)
+            return np.asarray(x[:, used] @ self.mix[used].astype(np.float64), dtype=np.float32)
         # x B = x - x P / diag(P), with x P = (x - (x X' K) X) / lam.
         # Each sum runs over one user in a fixed order, so float32 does not depend on the block.
         rebuilt = np.ascontiguousarray((self.columns @ np.ascontiguousarray(self.mix[users].T)).T)
@@ -123,16 +150,17 @@ class Ease(Ranker):
 
     def save(self, folder: Path) -> None:
         """Write what was solved."""
-        (folder / "ease.json").write_text(json.dumps({"penalty": self.penalty}), encoding="utf-8")
+        facts = {"penalty": self.penalty, "by_items": self.by_items}
+        (folder / "ease.json").write_text(json.dumps(facts), encoding="utf-8")
         np.savez(folder / "ease.npz", mix=self.mix, diagonal=self.diagonal)
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
         """Read what was solved; the users' values follow from the events."""
-        made = cls(**json.loads((folder / "ease.json").read_text(encoding="utf-8")))
+        facts = json.loads((folder / "ease.json").read_text(encoding="utf-8"))
+        made = cls(facts["penalty"])
+        made.by_items = facts.get("by_items", past.n_users > past.n_items)  # bundles of tabkit 0.1.0 do not say
         made.past = past
-        made.x = past.counts.copy()
-        made.x.data = np.log1p(made.x.data)
         with np.load(folder / "ease.npz") as kept:
             made.mix, made.diagonal = kept["mix"], kept["diagonal"]
         return made

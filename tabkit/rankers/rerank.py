@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from tabkit.data.interactions import WINDOW, Codes, Events, Joined, Truth, blocks, truth_of
-from tabkit.data.windows import features
+from tabkit.data.windows import AsOf
 from tabkit.errors import DataError
 from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import Judge, Lists, Ranker, Scores, best_of
-from tabkit.rankers.counts import Counts
+from tabkit.rankers.base import RECENT_DAYS, Among, Judge, Lists, Ranker, Scores, best_of, decayed, popularity
 from tabkit.rankers.ease import Ease
 from tabkit.rankers.tifu import Tifu
 
 OWN, POPULAR, NEW = 300, 100, 100
 """Candidates per user: own items by decayed frequency, recent popular ones, and EASE's best of the others."""
+OWN_HALF_LIFE = 90
 WINDOWS = {"quick": 2, "standard": 3, "thorough": 4}
 TREES = {"quick": 120, "standard": 150, "thorough": 200}
 KEEP_NEGATIVES = {"quick": 0.4, "standard": 1.0, "thorough": 1.0}
@@ -46,7 +48,14 @@ PARAMETERS = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-EXTRA = ("ease", "tifu_own", "tifu_near", "is_own", "is_popular")
+
+
+SOURCES = ("ease", "tifu")
+"""Rankers that are asked for candidates, or for what they say of one, beside counts."""
+MOST_LEARNED = {"quick": 5_000, "standard": 10_000, "thorough": 12_000}
+"""Users of a label window that are learned from: more, and their pairs alone would take gigabytes."""
+KEPT_BYTES = 2**30
+"""Described pairs that are kept, to be judged again."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +64,123 @@ class Pairs:
 
     Attributes
     ----------
-    users
-        Codes (n_users,) whose candidates these are.
-    start
-        Where each user's pairs begin (n_users + 1,).
+    row
+        Position (n_pairs,) of each pair's user among those asked about, ascending.
     item
         Item codes (n_pairs,).
     x
         Features (n_pairs, n_features) float32.
     """
 
-    users: Codes
-    start: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
     item: Codes
     x: npt.NDArray[np.float32]
     names: tuple[str, ...]
-    n_events: int
+
+    @property
+    def is_own(self) -> npt.NDArray[np.bool_]:
+        """Whether the user took the item before (n_pairs,)."""
+        return np.asarray(self.x[:, self.names.index("is_own")] != 0)
+
+
+class Sources:
+    """Where candidates come from at the end of some events, made once for however many users."""
+
+    def __init__(self, past: Events, names: Collection[str]) -> None:
+        self.past, self.as_of = past, AsOf(past, past.end)
+        self.ease = Ease(50.0).fit(past) if "ease" in names else None
+        self.tifu = Tifu()._fit(past) if "tifu" in names else None
+        self._find_popular()
+
+    def _find_popular(self) -> None:
+        self.popular = np.argsort(-popularity(self.past, RECENT_DAYS), kind="stable")[:POPULAR].astype(np.int32)
+
+    def pairs(self, users: Codes) -> Pairs:
+        """Return candidates and features of users."""
+        mine = self.past.of(users)
+        own = mine.matrix(decayed(mine, OWN_HALF_LIFE))[users]
+        cut = blocks(len(users), self.past.n_items)
+        parts = [self._candidates(users[block], own[block]) for block in cut]
+        row = np.concatenate([b.start + part[0] for b, part in zip(cut, parts, strict=True)])
+        item = np.concatenate([part[1] for part in parts])
+        said = {}
+        if self.ease is not None:
+            said["ease"] = np.concatenate([part[2] for part in parts])
+        if self.tifu is not None:
+            for name, vectors in zip(("tifu_own", "tifu_near"), self.tifu.apart(users), strict=True):
+                vectors.sort_indices()
+                said[name] = np.asarray(vectors[row, item]).ravel().astype(np.float32)
+        said["is_own"] = (np.asarray(own[row, item]).ravel() > 0).astype(np.float32)
+        said["is_popular"] = np.isin(item, self.popular).astype(np.float32)
+        table = self.as_of.describe(users[row], item)
+        x = np.hstack([table.to_numpy().astype(np.float32), np.stack(list(said.values()), axis=1)])
+        return Pairs(row, item, x, (*table.columns, *said))
+
+    def _candidates(self, users: Codes, own: sparse.csr_matrix) -> tuple[npt.NDArray[np.int64], Codes, Scores]:
+        """Return the position and item of each candidate of a block of users, ascending, and what EASE says of it."""
+        n_items, first = self.past.n_items, np.arange(len(users))[:, None] * self.past.n_items
+        row = np.repeat(np.arange(len(users)), np.diff(own.indptr))
+        order = np.lexsort((own.indices, -own.data, row))
+        heaviest = order[np.arange(len(order)) - own.indptr[row] < OWN]
+        keys = [(row * n_items + own.indices)[heaviest], (first + self.popular).ravel()]
+        scored = np.zeros((len(users), 0), np.float32)
+        if self.ease is not None:
+            scored = self.ease.scores(users)
+            unseen = scored.copy()
+            unseen[:, ~self.past.known] = -np.inf
+            unseen[row, own.indices] = -np.inf
+            new = best_of(unseen, NEW)[0]
+            keys.append((first + new)[new >= 0])
+        found = np.unique(np.concatenate(keys))
+        said = scored.ravel()[found] if self.ease is not None else scored.ravel()
+        return found // n_items, (found % n_items).astype(np.int32), said
+
+    def save(self, folder: Path) -> None:
+        """Write what would take all events to find again."""
+        for part in (self.as_of, self.ease, self.tifu):
+            if part is not None:
+                part.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path, past: Events, names: Collection[str]) -> Self | None:
+        """Read what :meth:`save` wrote; None if nothing was."""
+        as_of = AsOf.load(folder, past)
+        if as_of is None:
+            return None
+        made = cls.__new__(cls)
+        made.past, made.as_of = past, as_of
+        made.ease = Ease.load(folder, past) if "ease" in names else None
+        made.tifu = Tifu.load(folder, past) if "tifu" in names else None
+        made._find_popular()
+        return made
+
+
+class Memory:
+    """Sources by their past, and described pairs by the users asked about: a judge asks for the same again and again."""
+
+    def __init__(self) -> None:
+        self.sources: dict[tuple[int, int], Sources] = {}
+        self.pairs: dict[tuple[int, int, bytes], Pairs] = {}
+        self.predicted: tuple[Pairs, str, npt.NDArray[np.float32]] | None = None
+
+    def sources_of(self, past: Events, names: Collection[str]) -> Sources:
+        """Return the sources at the end of a past; the last two are remembered."""
+        when = (past.end, len(past))
+        if when not in self.sources:
+            while len(self.sources) > 1:
+                del self.sources[next(iter(self.sources))]
+            self.sources[when] = Sources(past, names)
+        return self.sources[when]
+
+    def pairs_of(self, past: Events, users: Codes, names: Collection[str]) -> Pairs:
+        """Return the pairs of users at the end of a past."""
+        key = (past.end, len(past), users.tobytes())
+        if key not in self.pairs:
+            made = self.sources_of(past, names).pairs(users)
+            while self.pairs and sum(p.x.nbytes for p in self.pairs.values()) + made.x.nbytes > KEPT_BYTES:
+                del self.pairs[next(iter(self.pairs))]
+            self.pairs[key] = made
+        return self.pairs[key]
 
 
 class Rerank(Ranker):
@@ -87,13 +197,21 @@ class Rerank(Ranker):
         self.text: str | None = None
         self.only: Codes | None = None
         self.trees = 0
-        self.known_pairs: dict[int, Pairs] = {}
-        self.predicted: tuple[Pairs, str, npt.NDArray[np.float32]] | None = None
+        self.sources: tuple[str, ...] = SOURCES
+        self.memory = Memory()
 
     @classmethod
-    def pretrain(cls, source: Events, rng: np.random.Generator, budget: Budget, new_only: bool = False) -> Self | None:
+    def pretrain(
+        cls,
+        source: Events,
+        rng: np.random.Generator,
+        budget: Budget,
+        new_only: bool = False,
+        without: Collection[str] = (),
+    ) -> Self | None:
         """Learn on the last windows of the source period."""
         made = cls(new_only=new_only)
+        made.sources = tuple(name for name in SOURCES if name not in without)
         made.past = source
         made._learn(made._days(budget), rng, budget, TREES[budget.effort], None)
         return made
@@ -147,13 +265,19 @@ class Rerank(Ranker):
         if users is None:
             return self
         made = copy.copy(self)
-        made.only, made.known_pairs = users, {}
+        made.only = users
+        return made
+
+    def caught_up(self, joined: Joined) -> Rerank:
+        """Return the trees, with the features and sources of all events."""
+        made = self.looking_at(joined.events)
+        made.memory = Memory()
         return made
 
     def recoded(self, joined: Joined) -> Rerank:
         """Return the trees; codes are in the events alone."""
         made = self.looking_at(joined.past)
-        made.known_pairs, made.predicted = {}, None
+        made.memory = Memory()
         return made
 
     def _days(self, budget: Budget) -> list[int]:
@@ -170,28 +294,26 @@ class Rerank(Ranker):
             )
         return kept
 
-    def _truths(self, days: list[int]) -> list[tuple[int, Truth]]:
+    def _truths(self, days: list[int], most: int) -> list[tuple[int, Truth]]:
         """Return the label windows, of the users learned from if any of them has history before one; else of everyone."""
         windows = [(day, truth_of(self.past, day, day + WINDOW)) for day in days]
-        if self.only is None:
-            return windows
-        own = [(day, truth.take(np.flatnonzero(np.isin(truth.users, self.only)))) for day, truth in windows]
-        return [(day, truth) for day, truth in own if len(truth.users)] or windows
+        if self.only is not None:
+            own = [(day, truth.take(np.flatnonzero(np.isin(truth.users, self.only)))) for day, truth in windows]
+            windows = [(day, truth) for day, truth in own if len(truth.users)] or windows
+        return [(day, truth.sample(most)) for day, truth in windows]
 
     def _learn(self, days: list[int], rng: np.random.Generator, budget: Budget, n_trees: int, base: str | None) -> None:
         import lightgbm as lgb
 
         xs, ys = [], []
         names: tuple[str, ...] = ()
-        for day, truth in self._truths(days):
+        for day, truth in self._truths(days, MOST_LEARNED[budget.effort]):
             pairs = self.pairs(truth.users, day)
             names = pairs.names
-            per_user = np.diff(pairs.start)
-            rows = np.repeat(np.arange(len(truth.users)), per_user)
-            y = np.asarray(truth.items[rows, pairs.item]).ravel() > 0
+            y = np.asarray(truth.items[pairs.row, pairs.item]).ravel() > 0
             keep = y | (rng.random(len(y)) < KEEP_NEGATIVES[budget.effort])
             if self.new_only:
-                keep &= pairs.x[:, pairs.names.index("is_own")] == 0
+                keep &= ~pairs.is_own
             xs.append(pairs.x[keep])
             ys.append(y[keep])
         x, y = np.concatenate(xs), np.concatenate(ys).astype(np.float32)
@@ -213,77 +335,37 @@ class Rerank(Ranker):
 
     def pairs(self, users: Codes, day: int) -> Pairs:
         """Return candidates and features of users as of a day, from the events before it."""
-        past = self.past.before(day)
-        known = self.known_pairs.get(day)
-        if known is not None and known.n_events == len(past) and np.array_equal(known.users, users):
-            return known
-        own, ease, tifu = Counts(90)._count(past), Ease(50.0).fit(past), Tifu()._fit(past)
-        popular = np.argsort(-own.common, kind="stable")[:POPULAR].astype(np.int32)
-        user_of, items, extra = [], [], []
-        for block in blocks(len(users), past.n_items):
-            here = users[block]
-            scored = ease.scores(here)
-            near = np.asarray((tifu.near[here] @ tifu.vectors).toarray())
-            mine = np.asarray(tifu.vectors[here].toarray())
-            for row, user in enumerate(here):
-                line = slice(own.own.indptr[user], own.own.indptr[user + 1])
-                had, weight = own.own.indices[line], own.own.data[line]
-                best = had[np.argsort(-weight, kind="stable")[:OWN]]
-                unseen = scored[row].copy()
-                unseen[had] = -np.inf
-                unseen[~past.known] = -np.inf
-                new, _ = best_of(unseen[None], NEW)
-                candidates = np.unique(np.concatenate([best, popular, new[0][new[0] >= 0]]))
-                user_of.append(np.full(len(candidates), user, np.int32))
-                items.append(candidates.astype(np.int32))
-                extra.append(
-                    np.stack(
-                        [
-                            scored[row, candidates],
-                            mine[row, candidates],
-                            near[row, candidates],
-                            np.isin(candidates, had),
-                            np.isin(candidates, popular),
-                        ],
-                        axis=1,
-                    ).astype(np.float32)
-                )
-        start = np.concatenate([[0], np.cumsum([len(c) for c in items])]).astype(np.int64)
-        item = np.concatenate(items)
-        table = features(past, day, np.concatenate(user_of), item)
-        x = np.hstack([table.to_numpy().astype(np.float32), np.concatenate(extra)])
-        made = Pairs(users, start, item, x, (*table.columns, *EXTRA), len(past))
-        self.known_pairs[day] = made
-        return made
+        past = self.past if day >= self.past.end else self.past.before(day)
+        return self.memory.pairs_of(past, users, self.sources)
 
-    def top(self, users: Codes, k: int, new_only: bool = False, among: npt.NDArray[np.bool_] | None = None) -> Lists:
+    def top(self, users: Codes, k: int, new_only: bool = False, among: Among = None) -> Lists:
         """List the best candidates of each user; never an item that no source proposes."""
-        if len(users) > MOST_USERS:
-            parts = [self.top(users[i : i + MOST_USERS], k, new_only, among) for i in range(0, len(users), MOST_USERS)]
-            return Lists(np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts]))
-        pairs = self.pairs(np.asarray(users, np.int32), self.past.end)
-        score = self._predict(pairs)
-        allowed = self.past.known if among is None else among
-        inside = allowed[pairs.item]
-        if new_only:
-            inside &= pairs.x[:, pairs.names.index("is_own")] == 0
         items = np.full((len(users), k), -1, np.int32)
         values = np.full((len(users), k), -np.inf, np.float32)
-        for row in range(len(users)):
-            line = slice(pairs.start[row], pairs.start[row + 1])
-            own, value = pairs.item[line][inside[line]], score[line][inside[line]]
-            order = np.argsort(-value, kind="stable")[:k]
-            items[row, : len(order)], values[row, : len(order)] = own[order], value[order]
+        allowed = self.allowed(users, False, among)
+        for start in range(0, len(users), MOST_USERS):
+            part = slice(start, min(start + MOST_USERS, len(users)))
+            pairs = self.pairs(np.asarray(users[part], np.int32), self.past.end)
+            inside = allowed.of(part).pairs(pairs.row, pairs.item)
+            if new_only:
+                inside &= ~pairs.is_own
+            row, item, score = pairs.row[inside], pairs.item[inside], self._predict(pairs)[inside]
+            order = np.lexsort((-score, row))
+            row, item, score = row[order], item[order], score[order]
+            rank = np.arange(len(row)) - np.searchsorted(row, row)
+            listed = rank < k
+            at = (start + row[listed], rank[listed])
+            items[at], values[at] = item[listed], score[listed]
         return Lists(items, values)
 
     def _predict(self, pairs: Pairs) -> npt.NDArray[np.float32]:
         import lightgbm as lgb
 
         assert self.text is not None
-        known = self.predicted
+        known = self.memory.predicted
         if known is None or known[0] is not pairs or known[1] is not self.text:
             score = lgb.Booster(model_str=self.text).predict(pairs.x, num_threads=0)
-            self.predicted = known = (pairs, self.text, np.asarray(score, dtype=np.float32))
+            self.memory.predicted = known = (pairs, self.text, np.asarray(score, dtype=np.float32))
         return known[2]
 
     def scores(self, users: Codes) -> Scores:
@@ -291,22 +373,27 @@ class Rerank(Ranker):
         pairs = self.pairs(np.asarray(users, np.int32), self.past.end)
         score = self._predict(pairs)
         out = np.full((len(users), self.past.n_items), score.min() - 1 if len(score) else 0.0, np.float32)
-        out[np.repeat(np.arange(len(users)), np.diff(pairs.start)), pairs.item] = score
+        out[pairs.row, pairs.item] = score
         return out
 
     def save(self, folder: Path) -> None:
-        """Write the trees and what they are asked for."""
+        """Write the trees, what they are asked for, and what the sources found."""
         assert self.text is not None
+        self.memory.sources_of(self.past, self.sources).save(folder)
+        facts = {"new_only": self.new_only, "sources": self.sources}
         (folder / "rerank.txt").write_text(self.text, encoding="utf-8")
-        (folder / "rerank.json").write_text(json.dumps({"new_only": self.new_only}), encoding="utf-8")
+        (folder / "rerank.json").write_text(json.dumps(facts), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
-        """Read the trees; sources and features follow from the events."""
+        """Read the trees and what the sources found; features of users follow from the events."""
         import lightgbm as lgb
 
-        facts = json.loads((folder / "rerank.json").read_text(encoding="utf-8"))  # older ones also state the objective
+        facts = json.loads((folder / "rerank.json").read_text(encoding="utf-8"))
         made = cls(new_only=facts["new_only"])
+        made.sources = tuple(facts.get("sources", SOURCES))  # bundles of tabkit 0.1.0 had them all
+        if (kept := Sources.load(folder, past, made.sources)) is not None:
+            made.memory.sources[past.end, len(past)] = kept
         made.text = (folder / "rerank.txt").read_text(encoding="utf-8")
         made.trees = lgb.Booster(model_str=made.text).num_trees()
         made.past = past

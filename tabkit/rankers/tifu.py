@@ -14,9 +14,11 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
-from tabkit.data.interactions import Codes, Events
-from tabkit.learner import Adapted, Block, Budget, Proof, Settings, Step
-from tabkit.rankers.base import Judge, Ranker, Scores, contest, filled, popularity
+from tabkit.data.interactions import Codes, Events, Joined
+from tabkit.learner import Adapted, Block, Budget, Effort, Proof, Settings, Step
+from tabkit.learner.need import Need, Size
+from tabkit.rankers.base import Judge, Ranker, Rows, Scores, contest, popularity
+from tabkit.rankers.parts.neighbours import Neighbours
 
 GROUP_SIZE = 4
 """Baskets per group; within a group ``within`` decays, between groups ``between``."""
@@ -32,7 +34,7 @@ class Tifu(Ranker):
     baselines = {"scratch": 50}
     optional = True
     vectors: sparse.csr_matrix
-    near: sparse.csr_matrix
+    near: Neighbours
     common: np.ndarray
 
     def __init__(self, within: float = 0.95, between: float = 0.85, neighbours: int = 100, alpha: float = 0.7) -> None:
@@ -53,7 +55,7 @@ class Tifu(Ranker):
         if settings is None and judge is not None:
             options = ((f"own share {alpha}", made._mixed(alpha)) for alpha in ALPHAS[budget.effort])
             made, history = contest(judge, options)
-        size = made.vectors.nnz + made.near.nnz
+        size = made.vectors.nnz + made.near.found.size
         change = float(np.sqrt(made.vectors.power(2).sum()))
         return Adapted(made, how, Proof((Block("vectors", size, size, change),)), made._settings(), history)
 
@@ -63,39 +65,60 @@ class Tifu(Ranker):
         return other
 
     def _fit(self, past: Events) -> Self:
-        self.past = past
-        self.vectors = past.matrix(_basket_weights(past, self.within, self.between))
+        return self._of(past, past.matrix(_basket_weights(past, self.within, self.between)))
+
+    def _of(self, past: Events, vectors: sparse.csr_matrix, near: Codes | None = None) -> Self:
+        self.past, self.vectors = past, vectors
         self.common = popularity(past, 28)
         self.common /= max(1.0, self.common.max())
-        # Nearest by Euclidean distance, over users with history; a user is not his own neighbour.
-        squared = np.asarray(self.vectors.power(2).sum(axis=1)).ravel()
-        products = np.asarray((self.vectors @ self.vectors.T).toarray())
-        distance = squared[:, None] + squared[None, :] - 2 * products
-        np.fill_diagonal(distance, np.inf)
-        distance[:, ~past.active] = np.inf
-        k = min(self.neighbours, max(1, int(past.active.sum()) - 1))
-        chosen = np.sort(np.argsort(distance, axis=1, kind="stable")[:, :k], axis=1)
-        rows = np.repeat(np.arange(past.n_users), k)
-        self.near = sparse.csr_matrix((np.full(len(rows), 1.0 / k), (rows, chosen.ravel())), distance.shape)
+        self.near = Neighbours(vectors, past.active, self.neighbours)
+        if near is not None:
+            self.near.found, self.near.is_found = near, past.active.copy()
         return self
 
     def _settings(self) -> dict[str, float]:
         names = ("within", "between", "neighbours", "alpha")
         return {name: getattr(self, name) for name in names}
 
-    def scores(self, users: Codes) -> Scores:
+    @classmethod
+    def need(cls, size: Size, how: str, effort: Effort) -> Need:
+        """Estimate by the users that each user asked about is compared with: those of two windows, and all for a bundle."""
+        a_user = 1.3e-8 * size.n_users + 2.5e-10 * size.shared / max(1, size.n_users)
+        return Need((2 * size.n_listed + size.n_users) * a_user, 1e-9 * size.n_users * cls().neighbours * 8)
+
+    def caught_up(self, joined: Joined) -> Tifu:
+        """Decay all baskets; neighbours are found for those who are asked about."""
+        return copy.copy(self)._fit(joined.events)
+
+    def sparse_scores(self, users: Codes) -> Rows:
         """Return alpha times the user's own vector plus (1 - alpha) times the neighbours' mean."""
-        both = self.alpha * self.vectors[users] + (1 - self.alpha) * (self.near[users] @ self.vectors)
-        return filled(both, FALLBACK * self.common)
+        own, near = self.apart(users)
+        return Rows(self.alpha * own + (1 - self.alpha) * near, FALLBACK * self.common)
+
+    def apart(self, users: Codes) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """Return the users' own vectors, and the means of their neighbours': CSR (B, n_items) each."""
+        return self.vectors[users], self.near.means_of(users) @ self.vectors
+
+    def scores(self, users: Codes) -> Scores:
+        """Return the scores of every item."""
+        return self.sparse_scores(users).filled()
 
     def save(self, folder: Path) -> None:
-        """Write the settings; vectors and neighbours follow from the events."""
+        """Write the settings, vectors, and everyone's neighbours: to find them again takes the square of the users."""
         (folder / "tifu.json").write_text(json.dumps(self._settings()), encoding="utf-8")
+        self.near.find(np.flatnonzero(self.past.active).astype(np.int32))
+        v = self.vectors
+        np.savez(folder / "tifu.npz", data=v.data, indices=v.indices, indptr=v.indptr, near=self.near.found)
 
     @classmethod
     def load(cls, folder: Path, past: Events) -> Self:
-        """Read the settings and find the neighbours again."""
-        return cls(**json.loads((folder / "tifu.json").read_text(encoding="utf-8")))._fit(past)
+        """Read settings, vectors and neighbours."""
+        made = cls(**json.loads((folder / "tifu.json").read_text(encoding="utf-8")))
+        if not (folder / "tifu.npz").is_file():  # bundles of tabkit 0.1.0 hold the settings alone
+            return made._fit(past)
+        with np.load(folder / "tifu.npz") as kept:
+            vectors = sparse.csr_matrix((kept["data"], kept["indices"], kept["indptr"]), (past.n_users, past.n_items))
+            return made._of(past, vectors, kept["near"])
 
 
 def _basket_weights(past: Events, within: float, between: float) -> np.ndarray:

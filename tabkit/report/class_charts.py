@@ -73,8 +73,9 @@ def _curves(
     positive: str,
     curve_of: Callable[[npt.NDArray[np.bool_], diagnose.Floats], diagnose.Curve | None],
 ) -> _Curves:
-    y = _observed(frame, positive)
-    curves = {n: curve_of(y, frame[n].to_numpy()) for n in reading.styles if n in frame.columns}
+    y, names = _observed(frame, positive), [n for n in reading.styles if n in frame.columns]
+    ordered = diagnose.in_order(frame, names)
+    curves = {n: curve_of(y, ordered[n].to_numpy()) for n in names}
     return {n: c for n, c in curves.items() if c is not None}
 
 

@@ -103,6 +103,13 @@ def _thinned(x: Floats, y: Floats) -> Curve:
     return Curve(x, y)
 
 
+def in_order(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Return predictions over folds as ranks within their fold, as metrics of their order take them; others as they are."""
+    if "fold" not in frame.columns:
+        return frame
+    return frame.with_columns(((pl.col(name).rank() - 0.5) / pl.len()).over("fold") for name in names)
+
+
 def at_grid(curve: Curve, grid: Floats) -> Floats:
     """Return a curve's y at x values, between its points."""
     return np.asarray(np.interp(grid, curve.x, curve.y))
@@ -120,7 +127,8 @@ def confusion(frame: pl.DataFrame, name: str, classes: Sequence[str]) -> Confusi
     known = observed >= 0
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (observed[known], predicted[known]), 1)
-    auc = tuple(area(observed[known] == k, probabilities[known, k]) for k in range(len(classes)))
+    ordered = in_order(frame, columns).select(columns).to_numpy()
+    auc = tuple(area(observed[known] == k, ordered[known, k]) for k in range(len(classes)))
     return Confusion(tuple(classes), counts, auc)
 
 

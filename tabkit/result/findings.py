@@ -206,6 +206,10 @@ class Planned(Facts):
     """The primary metric."""
     against: tuple[Against, ...]
     """Its opponents."""
+    question: int = 1
+    """The number of this question among those asked of these holdout rows on this machine."""
+    level: Number = 0.95
+    """The level of the intervals: it rises with the number of questions."""
 
 
 class Exploratory(Facts):
@@ -311,7 +315,9 @@ class Findings(Facts):
     intervals: Intervals
     """How intervals were made."""
     holdout_opened: int | None
-    """How often these holdout rows were opened on this machine; null if no ledger could be kept."""
+    """How often these holdout rows, or a part of them, were opened on this machine; null if no ledger could be kept."""
+    holdout_question: int | None = None
+    """The number of this question among those asked of them; null if no ledger could be kept."""
 
     def candidate(self, name: str) -> CandidateFacts:
         """Return a candidate by name.

@@ -86,6 +86,17 @@ class ListMargin(Facts):
     """Their margin, per user and window."""
 
 
+class LeftOut(Facts):
+    """A ranker that the recipe asks for and the log is too large for: it was not tried."""
+
+    name: str
+    """The candidate."""
+    title: str
+    """What it is called in sentences."""
+    reason: str
+    """What it would have needed."""
+
+
 class ListFacts(Facts):
     """What there is to say of lists."""
 
@@ -111,6 +122,8 @@ class ListFacts(Facts):
     """The bundle that was refreshed (--base); null if bases were pretrained."""
     value: ListMargin | None
     """The margin gained; null without a margin or price."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Candidates that were not tried, as the log is too large for them."""
 
 
 class ListFindings(Findings):

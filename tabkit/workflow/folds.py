@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -56,20 +55,9 @@ def kept(folder: Path) -> TableFound | None:
 
 def folder_of(procedure: Procedure, parent: Path) -> Path:
     """Return where the folds of this very procedure are kept under ``parent``."""
-    plan, rows, budget = procedure.plan, procedure.rows, procedure.budget
-    digest = hashlib.sha256()
-    facts = {
-        "packages": sorted(f"{d.name}={d.version}" for d in metadata.distributions()),
-        "recipe": plan.recipe.model_dump(mode="json"),
-        "schema": plan.schema.model_dump(mode="json"),
-        "data": rows.table.fingerprint,
-        "weights": {name: asdict(m.opened_from) for name, m in procedure.opened.items() if m.opened_from is not None},
-        "candidates": [item.name for item in procedure.todo],
-        "seed": procedure.terms.seed,
-        "budget": repr(budget),
-    }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for source in rows.sources:
+    digest = hashlib.sha256(procedure.question.encode())
+    digest.update(json.dumps(sorted(f"{d.name}={d.version}" for d in metadata.distributions())).encode())
+    for source in procedure.rows.sources:
         digest.update(source.frame.hash_rows().to_numpy().tobytes())
     for module in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(module.read_bytes())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,17 +12,18 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt import Runtime, Wanted
-from tabkit.adapt.candidates import wanted_on_top, wanted_rankers
+from tabkit.adapt.candidates import fitting, wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.event_table import Names, events_of, moments, stray
+from tabkit.data.event_table import events_of, moments, names_of, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
+from tabkit.data.marks import Sketch
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count
 from tabkit.evaluate.choice import Choice, choose
 from tabkit.evaluate.harness import Ground, Judged
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Opening, Sealed, question_of
 from tabkit.evaluate.lists import (
     ListFound,
     ListScores,
@@ -37,8 +36,10 @@ from tabkit.evaluate.lists import (
     score_lists,
 )
 from tabkit.learner import budget_of
+from tabkit.learner.need import Size
 from tabkit.rankers.base import ListCandidate, Ranker
-from tabkit.recipe import Plan, Ranking
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan
 from tabkit.result import ListFindings
 from tabkit.result.document import FeatureFacts, SplitFacts
 from tabkit.result.lists import Cutoff, Parent
@@ -82,6 +83,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
     def __init__(self, run: ListRun, windows: Windows, runtime: Runtime) -> None:
         self.terms, self.watch, self.runtime = run.terms, run.options.watch, runtime
         self.todo, self.parents, self.parent = run.todo, run.parents, run.parent
+        self.barred, self.left_out = run.barred, run.left_out
         self.question, self.ranking, self.cutoffs = run.question, run.ranking, run.options.cutoffs
         self.windows, self.clock = windows, windows.clock
         self._on_valid: dict[str, ListScores] = {}
@@ -95,7 +97,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
             return metric.sign * score_lists(ranker, valid, alone).mean(primary)
 
         exam = Exam(valid, judge, self.question.depth, self.question.new_only)
-        return adapt_rankers(self.todo, self.clock, exam, self.parents, self.runtime)
+        return adapt_rankers(self.todo, self.clock, exam, self.parents, self.runtime, self.barred)
 
     def choose(self, candidates: tuple[ListCandidate, ...]) -> Choice:
         """Check every proof, and choose on valid."""
@@ -113,7 +115,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
             finals[candidate.name] = rerun(candidate, past, self.runtime)
         on_train = {c.name: self._where_fitted(finals[c.name], self._on_valid[c.name]) for c in accepted}
         earlier = self._earlier({c.name: c for c in accepted}, choice)
-        return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent)
+        return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent, self.left_out)
 
     def _where_fitted(self, final: Ranker, on_valid: ListScores) -> ListScores:
         """Measure a ranker in the last window before the cutoff, to which it may have been fitted; else as on valid."""
@@ -128,6 +130,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
         for done, day in enumerate(days):
             self.watch("earlier cutoffs", done / len(days), self.clock.past.calendar.date(day))
             truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
+            truth = truth.sample(self.runtime.budget.listed)
             scores = {
                 name: score_lists(rerun(by_name[name], past, self.runtime), truth, alone)
                 for name in choice.chosen.names
@@ -191,10 +194,10 @@ class ListRun:
         quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
         self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
-        names = _names(plan)
+        names = names_of(plan)
         self._leave_out()
         if parent is None:
-            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
+            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking, data is None)
             self.events = events_of(self.table.frame, names, calendar)
             self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed, str(plan.path))
         else:
@@ -203,6 +206,10 @@ class ListRun:
             self.parents = {taken.base: taken.ranker}
             self.todo = wanted_on_top(taken.base, self.todo)
         self.windows = self._windows()
+        size, without = Size.of(self.clock.past, len(self.windows.valid.users)), plan.recipe.candidates.without
+        self.todo, self.left_out, self.barred = fitting(self.todo, size, self.budget.effort, without)
+        for left in self.left_out:
+            self.options.watch(left.name, 1.0, f"left out: {left.reason}")
         self.options.watch("data", 1.0, "")
 
     def _leave_out(self) -> None:
@@ -228,7 +235,7 @@ class ListRun:
         if far := stray(lines, time):
             raise DataError(
                 f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
-                f"where = \"{time} < '2025-01-01'\"."
+                f"where = \"{time} < DATE '2025-01-01'\"."
             )
         if self.ranking.basket is None:
             repeats = lines.height - lines.select(_key(self.plan)).n_unique()
@@ -250,7 +257,7 @@ class ListRun:
         )
 
     def _windows(self) -> Windows:
-        clock, events, ranking, recipe = self.clock, self.events, self.ranking, self.plan.recipe
+        clock, events, ranking = self.clock, self.events, self.ranking
         date, first = events.calendar.date, int(events.day.min())
         if clock.base_end <= first or clock.cutoff + 1 > events.end:
             raise DataError(
@@ -271,10 +278,28 @@ class ListRun:
                     f"Only {count(len(truth.users), 'user')} with history take something in the {name} window from {date(truth.start)}. "
                     f"Expected at least {MIN_EVALUATED}. Choose an earlier cutoff or a longer window under [ranking]."
                 )
-        asked = [self.table.fingerprint, recipe.target, recipe.where, clock.cutoff, WINDOW]
-        key = json.dumps([*asked, ranking.new_only, ranking.cold_users, ranking.cold_items])
-        key = hashlib.sha256(key.encode() + holdout.users.tobytes()).hexdigest()
-        return Windows(clock, valid, Sealed(holdout, key))
+        self.n_holdout = len(holdout.users)
+        valid, holdout = (truth.sample(self.budget.listed) for truth in (valid, holdout))
+        return Windows(clock, valid, Sealed(holdout, self._opening(holdout)))
+
+    def _opening(self, holdout: Truth) -> Opening:
+        """Return what is asked of which events: those of the window and of its users."""
+        plan, options, events = self.plan, self.options, self.events
+        question = {
+            "recipe": plan.recipe.model_dump(mode="json"),
+            "schema": plan.schema.model_dump(mode="json"),
+            "data": self.table.fingerprint,
+            "candidates": [item.name for item in self.todo],
+            "options": [options.seed, options.cutoffs, str(options.base), repr(self.budget)],
+        }
+        names, calendar, frame = names_of(plan), events.calendar, self.table.frame
+        first, end = (day * calendar.tick + calendar.origin for day in (holdout.start, holdout.end))
+        lines = frame.select(names.user, names.item, moments(frame[names.time])[0].alias("second"))
+        users = events.users[holdout.users].cast(pl.String).implode()
+        held = lines.filter(
+            pl.col("second").is_between(first, end, closed="left") & pl.col(names.user).cast(pl.String).is_in(users)
+        )
+        return Opening(question_of(question), Sketch.of_cells(held.get_columns()))
 
     def find(self, until_written: ExitStack) -> ListOutcome:
         """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""
@@ -332,6 +357,8 @@ class ListRun:
             whom = f" Lists are for {len(clock.whom):,} users who went most to the stores {stores} before the bases' end; bases know everyone."
         if ranking.cold_items:
             whom += " Lists are of items first taken in the window, among themselves."
+        if self.n_holdout > self.budget.listed:
+            whom += f" Of {self.n_holdout:,} users to list for, {self.budget.listed:,} drawn at random stand for all."
         date, length = self.events.calendar.date, self.events.calendar.length
         bases = f"Bases end on {date(clock.base_end)}."
         if parent is not None:
@@ -347,7 +374,18 @@ class ListRun:
 
     def predictions(self, outcome: ListOutcome) -> pl.DataFrame:
         """Return the champion's lists of the holdout: user, rank, item, score, and whether it was taken."""
-        lists, truth, events = outcome.found.lists, outcome.found.truth, self.events
+        return self._listed(outcome, outcome.findings.champion)
+
+    def lists(self, outcome: ListOutcome) -> pl.DataFrame:
+        """Return every candidate's lists of the holdout: its name, then as in :meth:`predictions`, without scores."""
+        names = list(outcome.found.lists)
+        parts = [self._listed(outcome, name).drop("score") for name in names]
+        return pl.concat(
+            p.select(pl.lit(n, pl.Enum(names)).alias("candidate"), pl.all()) for n, p in zip(names, parts, strict=True)
+        )
+
+    def _listed(self, outcome: ListOutcome, name: str) -> pl.DataFrame:
+        lists, truth, events = outcome.found.lists[name], outcome.found.truth, self.events
         rows, ranks = np.nonzero(lists.items >= 0)
         items = lists.items[rows, ranks]
         return pl.DataFrame(
@@ -389,21 +427,6 @@ def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
     """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
     numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
     return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
-
-
-def _names(plan: Plan) -> Names:
-    recipe, ranking = plan.recipe, plan.recipe.ranking
-    assert recipe.id is not None and recipe.time is not None and ranking is not None
-    return Names(
-        recipe.id,
-        recipe.target,
-        recipe.time,
-        ranking.basket,
-        ranking.store,
-        ranking.price,
-        tuple(ranking.attributes),
-        tuple(ranking.text),
-    )
 
 
 def earlier_cutoffs(clock: Clock) -> list[int]:

@@ -53,7 +53,7 @@ def write_run(
     folder: Path,
     plan: Plan,
     result: Result,
-    predictions: pl.DataFrame,
+    tables: Mapping[str, pl.DataFrame],
     rejects: pl.DataFrame,
     bundles: Mapping[str, Contents],
 ) -> None:
@@ -63,8 +63,8 @@ def write_run(
 
     Parameters
     ----------
-    predictions
-        The holdout's predictions, or the lists of its users.
+    tables
+        By name of the file: ``holdout_predictions``; of lists, ``holdout_lists`` of every candidate.
     rejects
         Rows that did not fit; written if there are any.
     bundles
@@ -74,7 +74,8 @@ def write_run(
     with whole_folder(folder) as place:
         write_result(place, result)
         scorecard_table(result).write_parquet(place / "scorecard.parquet")
-        predictions.write_parquet(place / "holdout_predictions.parquet")
+        for name, table in tables.items():
+            table.write_parquet(place / f"{name}.parquet")
         if rejects.height:
             rejects.write_csv(place / "rejects.csv")
         for name, contents in bundles.items():

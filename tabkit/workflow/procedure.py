@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -15,11 +15,12 @@ from tabkit.adapt import tables as adapt
 from tabkit.adapt.controls import learning_curve, shuffled, without_columns
 from tabkit.adapt.student import teach
 from tabkit.data.encode import Encoder, fit_encoder
+from tabkit.data.frames import values_of
 from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
 from tabkit.evaluate.harness import Ground, Judged
-from tabkit.evaluate.ledger import Sealed
+from tabkit.evaluate.ledger import Opening, Sealed, question_of
 from tabkit.evaluate.tables import Controls, OpenTable, Parts, TableFound
 from tabkit.learner import Budget, Predictions
 from tabkit.models.base import Model, TableCandidate
@@ -62,6 +63,24 @@ class Procedure:
     budget: Budget
     blends: bool
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """All that the answer depends on, but for the code and the rows of the sources."""
+        return {
+            "recipe": self.plan.recipe.model_dump(mode="json"),
+            "schema": self.plan.schema.model_dump(mode="json"),
+            "data": self.rows.table.fingerprint,
+            "weights": {name: asdict(m.opened_from) for name, m in self.opened.items() if m.opened_from is not None},
+            "candidates": [item.name for item in self.todo],
+            "seed": self.terms.seed,
+            "budget": repr(self.budget),
+        }
+
+    @cached_property
+    def question(self) -> str:
+        """A hash of them."""
+        return question_of(self.facts)
+
     def on(self, split: Split, watch: Watch, *, distill: bool = False) -> TableArm:
         """Return the procedure on one split."""
         return TableArm(self, split, encoder_of(self.plan, self.rows, split), watch, distill=distill)
@@ -89,12 +108,13 @@ class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
         self.runtime = Runtime(procedure.terms.seed, procedure.budget, watch)
         lessons = adapt.Lessons(train, source, self._unlabelled, scale, split.inner)
         self.origins = adapt.Origins(lessons, procedure.opened, self.runtime)
-        self._parts = Parts(train, valid, Sealed(holdout, self._key()), frame, split, source)
+        self._parts = Parts(train, valid, Sealed(holdout, self._opening()), frame, split, source)
 
-    def _key(self) -> str:
-        recipe = self.procedure.plan.recipe
-        table = json.dumps([self.procedure.rows.table.fingerprint, recipe.target, recipe.where]).encode()
-        return hashlib.sha256(table + self.split.holdout.tobytes()).hexdigest()
+    def _opening(self) -> Opening:
+        table, held = self.procedure.rows.labelled, self.split.holdout
+        assert table.marks is not None
+        labels = values_of(table.frame, self.procedure.plan.recipe.target)[held]
+        return Opening(self.procedure.question, table.marks.sketch(table.rows[held], labels))
 
     def candidates(self) -> tuple[TableCandidate, ...]:
         """Adapt every candidate, and blend those whose proof holds."""

@@ -76,7 +76,7 @@ def read_rows(
     recipe = plan.recipe
     here = input_of(plan, data, recipe.sample, "--data FILE")
     try:
-        table = read_table(plan, here, recipe.where)
+        table = read_table(plan, here, recipe.where, marked=True)
         sources = tuple(
             read_source(plan, given, rule, table, given is here) for rule, given in _source_inputs(plan, here, source)
         )

@@ -83,7 +83,10 @@ def run(recipe: str | Path, data: DataLike | None = None, **settings: Unpack[Set
         outcome = work.find(until_written)
         seconds = time.perf_counter() - started
         result = assemble(work.plan, options, outcome.findings, work.about(outcome), seconds, str(recipe))
-        write_run(folder, work.plan, result, work.predictions(outcome), work.rejects, work.bundles(outcome))
+        tables = {"holdout_predictions": work.predictions(outcome)}
+        if isinstance(work, ListRun):
+            tables["holdout_lists"] = work.lists(outcome)
+        write_run(folder, work.plan, result, tables, work.rejects, work.bundles(outcome))
         work.finish()
     options.watch("bundle", 1.0, "")
     return Run(folder, result)

@@ -186,6 +186,7 @@ class TableRun:
             ),
             features=FeatureFacts(
                 columns=tuple(layout.columns),
+                titles={name: field.title for name, field in self.plan.schema.fields.items() if field.title},
                 numeric=len(layout.num_names),
                 categorical=len(layout.cat_names),
                 dropped=encoder.dropped,
@@ -198,12 +199,14 @@ class TableRun:
         )
 
     def predictions(self, outcome: TableOutcome) -> pl.DataFrame:
-        """Return the holdout's predictions: input row, id, target, and a column per candidate (per class if multiclass)."""
+        """Return the holdout's predictions: input row, id, fold, target, and a column per candidate (per class if multiclass)."""
         recipe, table, rows = self.plan.recipe, self.rows.labelled, outcome.split.holdout
         frame = table.frame[rows]
         target = values_of(frame, recipe.target)
         target = target.cast(pl.Float64) if recipe.task == "regression" else as_text(target)
         columns = [pl.Series("row", table.rows[rows], dtype=pl.Int64), target.alias("target")]
+        if outcome.found.fold_of is not None:
+            columns.insert(1, pl.Series("fold", outcome.found.fold_of + 1))
         for name, predicted in outcome.found.predictions.items():
             if recipe.task == "binary":
                 columns.append(pl.Series(name, predicted[:, 1]))

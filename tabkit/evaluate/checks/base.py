@@ -16,6 +16,7 @@ import polars as pl
 from tabkit.data.encode import Features
 from tabkit.data.interactions import Events, Truth
 from tabkit.data.split import Split
+from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import Metric
 from tabkit.recipe import Plan
 from tabkit.result import Calibration, CheckOutcome, Interval, Kind, Part
@@ -46,8 +47,8 @@ class Evidence:
     ----------
     champion_gain
         In the primary metric on the holdout, over the best baseline; None if the champion is that baseline.
-    opened
-        How often this holdout was opened on this machine, this time included; None if no ledger could be kept.
+    looks
+        How often this holdout was looked at on this machine, this time included; None if no ledger could be kept.
     """
 
     wording: ClassVar[Wording]
@@ -56,7 +57,7 @@ class Evidence:
     champion: str
     baseline: str
     champion_gain: Interval | None
-    opened: int | None
+    looks: Looks | None
     seed: int
 
 
@@ -87,10 +88,10 @@ class TableEvidence(Evidence):
     """
 
     wording = Wording(
-        reopened="These holdout rows have been opened",
+        reopened="These holdout rows, or a part of them, have been asked",
         first="These holdout rows were opened",
         numbers="every number on them",
-        advice="a new seed, or new rows,",
+        advice="rows that nobody has looked at",
         digits="+.4g",
     )
 
@@ -126,7 +127,7 @@ class ListEvidence(Evidence):
     """
 
     wording = Wording(
-        reopened="This window has been opened",
+        reopened="This window, or a part of it, has been asked",
         first="This window was opened",
         numbers="its numbers",
         advice="a later cutoff",

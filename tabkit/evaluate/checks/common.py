@@ -14,18 +14,20 @@ class HoldoutReopened(Check[Evidence]):
     title = "Holdout opened before"
     severity = "warning"
     question = "Has this holdout been looked at before?"
-    needs = {"opened": "The ledger of holdout openings could not be written, so earlier ones are unknown."}
+    needs = {"looks": "The ledger of holdout openings could not be written, so earlier ones are unknown."}
     before = "too_few_holdout_cases"
 
     def find(self, evidence: Evidence) -> Finding:
-        """Fail from the second opening on."""
-        times, words = evidence.opened, evidence.wording
-        assert times is not None
-        if times > 1:
+        """Fail from the second question on."""
+        looks, words = evidence.looks, evidence.wording
+        assert looks is not None
+        if looks.question > 1:
             return "fail", (
-                f"{words.reopened} {times} times on this machine. Choices made after looking make {words.numbers} "
-                f"optimistic: use {words.advice} for the final word."
+                f"{words.reopened} {looks.question} questions on this machine. Choices made after looking make {words.numbers} "
+                f"optimistic, so the verdict asks for more with each: use {words.advice} for the final word."
             )
+        if looks.openings > 1:
+            return "pass", f"{words.first} {looks.openings} times on this machine, always with this very question."
         return "pass", f"{words.first} for the first time on this machine."
 
 

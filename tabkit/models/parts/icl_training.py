@@ -15,7 +15,7 @@ from tabkit.models.base import cells_of
 from tabkit.models.parts.icl_context import MAX_COLUMNS, Table, part_of, shares_of
 from tabkit.models.parts.icl_net import Adapters, Draw, IclNet, class_probabilities, crps, random_draw
 from tabkit.models.parts.icl_weights import RANK, copied
-from tabkit.models.parts.torch_loop import Course, Fitted, Pace, fit, seeded
+from tabkit.torch_loop import Course, Fitted, Pace, fit, seeded
 
 VALID_ROWS = 300
 """Rows of valid on which the loop compares epochs; the outcome is judged on all of valid."""
@@ -61,7 +61,7 @@ class Tuned:
 
 
 def tune(lesson: Lesson, how: str, rng: np.random.Generator, budget: Budget, settings: Settings | None) -> Tuned:
-    """Train a copy of the network on episodes of train. See :func:`tabkit.models.parts.torch_loop.fit`."""
+    """Train a copy of the network on episodes of train. See :func:`tabkit.torch_loop.fit`."""
     net, effort = copied(lesson.net), lesson.table.effort
     with seeded(int(rng.integers(2**31))):
         adapters = Adapters(net, RANK) if how == "lora" else None

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from tabkit.errors import UsageError
 from tabkit.learner import Weights
 from tabkit.models.parts.icl_net import Adapters, IclConfig, IclNet
-from tabkit.models.parts.torch_loop import seeded
+from tabkit.torch_loop import seeded
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
