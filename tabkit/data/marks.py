@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,14 @@ class Sketch:
 
     def share_in(self, other: Sketch) -> float:
         """Estimate which share of these rows the other set has: the greatest over all choices of columns."""
-        return max((self._share(ours, other, theirs) for ours in self.keys for theirs in other.keys), default=0.0)
+        if not self.keys or not other.keys or not np.isin(np.concatenate(self.keys), np.concatenate(other.keys)).any():
+            return 0.0  # most sets that a ledger holds are of other tables
+        best = 0.0
+        for ours, theirs in product(self.keys, other.keys):
+            best = max(best, self._share(ours, other, theirs))
+            if best == 1.0:
+                break
+        return best
 
     def _share(self, ours: Hashes, other: Sketch, theirs: Hashes) -> float:
         if not self.whole:
