@@ -188,6 +188,7 @@ class Rerank(Ranker):
 
     title = "Re-ranker"
     hows = {"as_is": "base", "continue": "adapted", "full": "adapted"}
+    lasting = True
 
     only: Codes | None
     """Users whose windows are learned from; all where None."""
@@ -378,8 +379,12 @@ class Rerank(Ranker):
 
     def save(self, folder: Path) -> None:
         """Write the trees, what they are asked for, and what the sources found."""
-        assert self.text is not None
         self.memory.sources_of(self.past, self.sources).save(folder)
+        self.save_base(folder)
+
+    def save_base(self, folder: Path) -> None:
+        """Write the trees, and what they are asked for."""
+        assert self.text is not None
         facts = {"new_only": self.new_only, "sources": self.sources}
         (folder / "rerank.txt").write_text(self.text, encoding="utf-8")
         (folder / "rerank.json").write_text(json.dumps(facts), encoding="utf-8")
