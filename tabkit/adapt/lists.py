@@ -55,6 +55,14 @@ class Clock:
         is_cold = np.isin(past.user, self.cold)
         return past.take(~is_cold | (past.day >= day - self.cold_days))
 
+    @property
+    def earlier(self) -> list[int]:
+        """The days on which earlier windows may begin, the latest first.
+
+        The window just before the cutoff is the one that choices were made on, and bases must not have seen any.
+        """
+        return list(range(self.cutoff - 2 * WINDOW, self.base_end - 1, -WINDOW))
+
     def source(self) -> Events:
         """Return what the bases are made from: the events of the source period, without cold users."""
         past = self.past.before(self.base_end)

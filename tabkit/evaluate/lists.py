@@ -271,8 +271,8 @@ class OpenWindow:
 
 
 def _whole(days: float) -> float:
-    """Return days to two decimals, as a whole number if they are one."""
-    return int(days) if days == int(days) else round(days, 2)
+    """Return days to the tenth of a second, as a whole number if they are one."""
+    return int(days) if days == int(days) else round(days, 6)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import fitting, wanted_again, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.event_table import events_of, moments, names_of, sketch_of, stray
+from tabkit.data.event_table import events_of, like_quantity, moments, names_of, returned, sketch_of, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
@@ -45,7 +44,7 @@ from tabkit.result.lists import Cutoff, LeftOut, Parent
 from tabkit.workflow.assemble import About
 from tabkit.workflow.options import ListOptions, asked_by, terms_of
 from tabkit.workflow.reading import input_of
-from tabkit.workflow.refresh import open_parent, take_on
+from tabkit.workflow.refresh import open_parent, take_on, told
 from tabkit.workflow.spine import Arm, find
 
 MIN_EVALUATED = 10
@@ -134,7 +133,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
         """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
         out = []
         alone = Question((self.terms.primary,), self.question.depth, self.question.new_only)
-        days = earlier_cutoffs(self.clock)[: self.cutoffs - 1]
+        days = self.clock.earlier[: self.cutoffs - 1]
         for done, day in enumerate(days):
             self.watch("earlier cutoffs", done / len(days), self.clock.past.calendar.date(day))
             truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
@@ -180,9 +179,16 @@ class ListRun:
         self.parent: Parent | None = None
         self.far_behind: tuple[LeftOut, ...] = ()
 
-    def rehearse(self, data: DataLike) -> None:
-        """Read the events and cut them by the clock, as a run would; it would refuse what is refused here."""
+    def rehearse(self, data: DataLike) -> tuple[str, ...]:
+        """Read the events and cut them by the clock, as a run would, and return what it would note.
+
+        Raises
+        ------
+        UsageError, DataError
+            As a run would.
+        """
         self.read(data, Path())
+        return (self.note,) if self.note else ()
 
     def read(self, data: DataLike | None, folder: Path) -> None:
         """Read the events, code them, cut them by the clock.
@@ -200,7 +206,7 @@ class ListRun:
             )
         self.options.watch("data", 0.0, "reading")
         given = input_of(plan, data, plan.recipe.sample, "--data FILE")
-        quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
+        quantities = frozenset(c for c in given.columns if like_quantity(c))
         self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
         names = names_of(plan)
@@ -253,7 +259,8 @@ class ListRun:
                 notes.append(f"{count(repeats, 'line')} that repeat user, item and time of another were counted once.")
         notes += [
             f"{c} has values below 0: name it as quantity under [ranking] to leave returns out."
-            for c in _returns(self.plan, lines)
+            for c in returned(lines)
+            if self.plan.roles.get(c) != "quantity"
         ]
         if unit := moments(lines[time])[1]:
             notes.append(unit)
@@ -274,7 +281,7 @@ class ListRun:
                 f"Events run from {date(first)} to {date(events.end - 1)}. Expected some before {date(clock.base_end)}, where the "
                 f"bases end, and some from the cutoff {date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
             )
-        possible = 1 + len(earlier_cutoffs(clock))
+        possible = 1 + len(clock.earlier)
         if self.options.cutoffs > possible:
             raise UsageError(
                 f"--cutoffs {self.options.cutoffs}: there can be {possible}. Each is a window of its own, none is the one that choices "
@@ -367,11 +374,7 @@ class ListRun:
         date, length = self.events.calendar.date, self.events.calendar.length
         bases = f"Bases end on {date(clock.base_end)}."
         if parent is not None:
-            bases = (
-                f"A refresh: candidates, settings and bases are those of a bundle made on {parent.created[:10]}, which holds "
-                f"{parent.champion} and whose {parent.events:,} events end on {parent.events_end}; {parent.new_events:,} new ones "
-                f"follow, with {parent.new_users:,} new users and {parent.new_items:,} new items."
-            )
+            bases = told(parent)
         return (
             f"A global clock: choices on the {length(WINDOW)} from {date(start)}, by what was known before; the verdict on those from "
             f"{date(clock.cutoff)}, by what was known then. {bases}{whom}{f' {self.note}' if self.note else ''}"
@@ -424,23 +427,6 @@ def _key(plan: Plan) -> list[str]:
     """Return the columns without which a line is no event."""
     recipe = plan.recipe
     return [str(recipe.id), recipe.target, str(recipe.time)]
-
-
-_QUANTITY = re.compile(r"(^|[^a-z])(qty|quantity|quantities|units?|amount|count)([^a-z]|$)", re.I)
-
-
-def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
-    """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
-    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
-    return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
-
-
-def earlier_cutoffs(clock: Clock) -> list[int]:
-    """Return the days on which earlier windows may begin, the latest first.
-
-    The window just before the cutoff is the one that choices were made on, and bases must not have seen any.
-    """
-    return list(range(clock.cutoff - 2 * WINDOW, clock.base_end - 1, -WINDOW))
 
 
 def truth_at(clock: Clock, events: Events, start: int, ranking: Ranking) -> Truth:

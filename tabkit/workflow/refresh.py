@@ -129,3 +129,12 @@ def take_on(parent: Opened, new: Events) -> Taken:
         gap_days=round(calendar.days(int(new.day.min()) - past.end)),
     )
     return Taken(bases, events, clock, facts)
+
+
+def told(parent: Parent) -> str:
+    """Say in a sentence what is refreshed."""
+    return (
+        f"A refresh: candidates, settings and bases are those of a bundle made on {parent.created[:10]}, which holds "
+        f"{parent.champion} and whose {parent.events:,} events end on {parent.events_end}; {parent.new_events:,} new ones "
+        f"follow, with {parent.new_users:,} new users and {parent.new_items:,} new items."
+    )
