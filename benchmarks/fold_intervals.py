@@ -23,8 +23,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from tabkit.evaluate.folds import corrected_t
-from tabkit.evaluate.intervals import Resampled, Resampler, interval, widening_over_folds
+from tabkit.evaluate.intervals import Resampled, Resampler, corrected_t, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS
 from tabkit.result import Interval
 

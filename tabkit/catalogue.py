@@ -11,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tabkit.data.split import default_kind
+from tabkit.data.validate import needed_columns
 from tabkit.errors import UsageError, nearest
-from tabkit.recipe import Plan, Ranking, load_recipe
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan, load_recipe
 from tabkit.shipped import measured, recipe_names
 
 
@@ -93,8 +95,11 @@ def _facts(plan: Plan) -> dict[str, str]:
     r = plan.recipe
     split = f"{r.split.kind or default_kind(r)}, {r.split.holdout:.0%} held out"
     if r.ranking is not None:
-        from_day = r.ranking.cutoff or f"{r.ranking.days} days before the end"
-        split = f"global clock: {r.ranking.days} days from {from_day} held out, the {r.ranking.days} before them to choose on"
+        days = f"{r.ranking.days:g}"
+        from_day = str(r.ranking.cutoff or f"{days} days before the end")
+        if r.ranking.sample_cutoff is not None:
+            from_day += f" ({r.ranking.sample_cutoff} on the sample)"
+        split = f"global clock: {days} days from {from_day} held out, the {days} before them to choose on"
     return {
         "question": r.question,
         "a row is": plan.schema.row,
@@ -114,9 +119,11 @@ def _facts(plan: Plan) -> dict[str, str]:
 
 def _columns(plan: Plan) -> tuple[ColumnFacts, ...]:
     columns = []
+    needed = set(needed_columns(plan, for_target=True))
     for name, field in [*plan.schema.fields.items(), *plan.schema.patterns.items()]:
         feature = plan.recipe.ranking is None and plan.is_feature(name)
-        role = plan.roles.get(name) or ("feature" if feature else "not used")
+        # What where, derived columns, slices and values are made of is needed too.
+        role = plan.roles.get(name) or ("feature" if feature else "in SQL" if name in needed else "not used")
         role += ", sensitive" if field.sensitive else ""
         columns.append(ColumnFacts(name, field.type, field.unit, role, field.title))
     derived = (ColumnFacts(name, "derived", "", "feature", sql) for name, sql in plan.recipe.derived.items())

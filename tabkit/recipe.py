@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from pydantic import Field as Key
 
 from tabkit import shipped
 from tabkit.errors import UsageError, nearest
+from tabkit.ranking import Ranking
 from tabkit.result.facts import SplitKind, Task
 from tabkit.schema import Schema, read_schema
 from tabkit.strict import Strict, read_toml
@@ -90,51 +90,6 @@ class Candidates(Strict):
 
     adapt: dict[str, list[str]] = {"tabnet": ["head", "gradual", "full"]}
     without: list[str] = []
-
-
-class Ranking(Strict):
-    """What the columns of an event table are, and which question is asked of it.
-
-    ``days`` is the length of the window whose items are to be listed; it begins at ``cutoff``, or so many days
-    before the end of the events. The window before it is valid. Bases know only what was there ``base_days``
-    before the cutoff. ``new_only`` lists what a user has never taken. With ``cold_users``, that share of the users is
-    kept out of the bases, has ``cold_weeks`` weeks of history, and is whom the lists are for. With ``home_stores``,
-    lists are for the users who went there most before the bases' end; bases know everyone, adaptations learn from those
-    users. With ``cold_items``, only items first taken in the window are listed, by what they are: their ``attributes``, and
-    their ``text`` (extra ``text``). A line whose ``quantity`` is not above 0, such as a return, is out of scope.
-    """
-
-    basket: str | None = None
-    store: str | None = None
-    price: str | None = None
-    quantity: str | None = None
-    attributes: list[str] = []
-    text: list[str] = []
-    days: int = Key(default=28, gt=0)
-    cutoff: date | None = None
-    base_days: int = Key(default=84, gt=0)
-    length: int = Key(default=20, gt=0, le=1000)
-    new_only: bool = False
-    cold_users: float = Key(default=0.0, ge=0, lt=1)
-    cold_weeks: int = Key(default=2, gt=0)
-    home_stores: list[int | str] = []
-    cold_items: bool = False
-    margin: float | None = Key(default=None, gt=0)
-    currency: str = ""
-
-    @model_validator(mode="after")
-    def _bases_end_before_valid(self) -> Ranking:
-        if self.base_days < 2 * self.days:
-            raise ValueError(
-                f"base_days = {self.base_days} reaches into the window that choices are made on; expected at least {2 * self.days}."
-            )
-        if self.home_stores and (self.store is None or self.cold_users):
-            raise ValueError(
-                'home_stores needs the column of the store, and no cold_users. Give store = "COLUMN", or remove one.'
-            )
-        if self.cold_items and not self.attributes:
-            raise ValueError("cold_items can only be told by what they are. Give attributes = [...].")
-        return self
 
 
 class Value(Strict):
@@ -288,9 +243,15 @@ class Recipe(Strict):
             )
         if self.ranking is not None:
             self._check_event_columns(self.ranking)
-        titles = [source.title for source in self.sources]
-        if len(set(titles)) < len(titles):
-            raise ValueError(f"source tables need names that differ, and these are {titles}; give each a name.")
+        names = {
+            "source tables": [s.title for s in self.sources],
+            "spectra": [s.name for s in self.spectra],
+            "slices": [s.name for s in self.slices],
+            "ablations": [a.name for a in self.ablations],
+        }
+        for what, of in names.items():
+            if len(set(of)) < len(of):
+                raise ValueError(f"{what} need names that differ, and these are {of}; give each a name.")
         for name in self.derived:
             if name in (self.target, self.id, self.time, self.group):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")

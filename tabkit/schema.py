@@ -72,7 +72,7 @@ class Field(Strict):
     title: str = ""
     description: str = ""
     unit: str = ""
-    format: str | None = None
+    format: str | None = Key(default=None, min_length=1)
     decimal: Literal[".", ","] | None = None
     group: Literal[",", ".", "'", " "] | None = None
     notation: Literal["percent", "currency"] | None = None
@@ -106,6 +106,10 @@ class Field(Strict):
             is_flag = isinstance(value, bool) and self.type != "boolean"
             if is_flag or not isinstance(value, expected[self.type]):
                 raise ValueError(f"the constraint value {value!r} is no {self.type}; write it as one.")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(
+                    f"the constraint value {value} is beyond 64 bits; write it with a point, such as 1e20."
+                )
         return self
 
 

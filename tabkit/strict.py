@@ -43,7 +43,7 @@ def parse_toml(text: str, model: type[Model], where: str) -> Model:
     """Read TOML text into ``model``; ``where`` names the text in errors."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+    except (ValueError, RecursionError) as problem:  # also numbers of thousands of digits, or as many brackets
         raise UsageError(
             f"{where}: not valid TOML: {problem}. Text values need quotes, tables need [brackets]."
         ) from None
@@ -60,6 +60,7 @@ _BRANCHES = {
     ("str", "string"): "text",
     ("bool", "bool"): "true or false",
     ("date", "date"): "a date",
+    ("datetime", "datetime"): "a moment",
 }
 """By the name of a union's branch and the kind of its errors: a key that is called ``date`` is no branch."""
 

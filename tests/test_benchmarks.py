@@ -29,6 +29,7 @@ TOY = {
     "nested_noise": "--tables 1 --rows 60 --folds 2",
     "refresh": "--logs 1 --users 40",
     "retail": "counts rerank discovery cold speed stores --households 60",
+    "reuse": "--analysts 2 --recipes 3",
     "same_results": "OUT/one OUT/other",
     "scoring": "--rows 20000 --columns 4 --train-rows 1000",
     "soil": "--out OUT/soil.csv --targets SOC_target --fields BB.72 --folds 1 --jobs 1",

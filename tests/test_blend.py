@@ -29,7 +29,7 @@ from tabkit.evaluate.metrics import METRICS
 from tabkit.evaluate.proof import contradiction
 from tabkit.learner import BUDGETS, Adapted, Block, Cost, Kind, Proof, candidate_parts
 from tabkit.models.base import Model, TableCandidate, loss, model_class
-from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mix
+from tabkit.models.blend import LEAST_WEIGHT, Blend, Member, Part, blended, greedy_weights, mix, title_of
 from tabkit.recipe import load_recipe
 from tabkit.result import CandidateFacts, Chosen, Verdict
 
@@ -436,3 +436,9 @@ def test_the_loss_that_weights_are_found_by_is_the_one_that_models_share() -> No
     made_, _, valid = made("multiclass", "linear", "lgbm")
     (blend,) = blend_all(made_, valid, 0)
     assert loss(valid, blend.valid) < max(loss(valid, c.valid) for c in made_)
+
+
+def test_a_blend_without_a_base_is_not_called_after_bases() -> None:
+    assert title_of("bases", {"baseline", "base"}) == "Blend (with untouched bases)"
+    assert title_of("bases", {"baseline"}) == "Blend (no base has weight)"
+    assert title_of("all", {"baseline", "adapted"}) == "Blend (with adapted members)"

@@ -193,7 +193,7 @@ def test_days_of_the_clock_follow_the_window() -> None:
     calendar = Calendar.of(7, cutoff)
     day = calendar.day_at(cutoff)
     assert (
-        calendar.tick == 6 * 3600
+        calendar.window == 7 * 86_400
         and calendar.date(day) == "2020-02-27"
         and calendar.date(day + 1) == "2020-02-27 06:00"
     )
@@ -201,3 +201,25 @@ def test_days_of_the_clock_follow_the_window() -> None:
         calendar.length(28) == "7 days"
         and Calendar.of(365, cutoff).date(Calendar.of(365, cutoff).day_at(cutoff)) == "2020-02-27"
     )
+
+
+def test_windows_may_be_shorter_than_a_day(log: pl.DataFrame, run: Callable[..., Run]) -> None:
+    """A log that is 112 times as fast, asked about six hours in the place of 28 days, is the same log."""
+    start = datetime(2020, 1, 1)
+    fast = log.with_columns(day=pl.lit(start) + (pl.col("day") - pl.col("day").min()) / 112)
+    plain = run(log, 'basket = "basket"\ncutoff = 2020-08-12')
+    quick = run(fast, 'basket = "basket"\ndays = 0.25\ncutoff = 2020-01-03T00:00:00')
+    assert scores(quick) == pytest.approx(scores(plain), abs=1e-12)
+    assert (
+        quick.result.ranking.days == 0.25 and "choices on the 6 hours from 2020-01-02 18:00" in quick.result.split.text
+    )
+    at_end = run(fast, 'basket = "basket"\ndays = 0.25').result
+    last = fast["day"].max()
+    assert isinstance(last, datetime)
+    assert at_end.ranking.cutoff == str(last.replace(minute=0, second=0) + timedelta(hours=1 - 6))[:16]
+
+
+def test_order_numbers_that_restart_per_user_are_different_baskets(log: pl.DataFrame) -> None:
+    per_user = log.with_columns(basket=pl.col("basket").rank("dense").over("user").cast(pl.Int64))
+    plain, again = events_of(log, NAMES), events_of(per_user, NAMES)
+    assert len(np.unique(again.basket)) == len(np.unique(plain.basket))

@@ -545,3 +545,73 @@ def test_lines_longer_than_131072_characters_run(verbs: Verbs, tmp_path: Path) -
     assert max(map(len, path.read_text().splitlines())) > 131_072
     result, _ = verbs(path, "y", path)
     assert len(result.features.columns) == 150
+
+
+def trend(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers (n,) in a random order, and what they decide (n,)."""
+    values = rng().permutation(n).astype(float)
+    return values, values - values.mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["grouped thousands", "a price beside a list", "no-break spaces", "called prediction"])
+def test_a_number_decides_whatever_its_writing_and_its_name(case: str, verbs: Verbs, tmp_path: Path) -> None:
+    values, score = trend(600)
+    columns: dict[str, Any] = {
+        "grouped thousands": {"v": [f"{int(x * 9) + 300:,}" for x in values]},  # "4,311" beside 410
+        "a price beside a list": {"v": [f"{x / 40:.3f}" for x in values], "slots": ["2,4", "1,3"] * 300},
+        "no-break spaces": {"v": [f"{x * 90 + 10_000:,.2f}".replace(",", "\u00a0").replace(".", ",") for x in values]},
+        "called prediction": {"prediction": values},
+    }[case]
+    path = written(tmp_path, signal(columns, score), delimiter=";" if case == "no-break spaces" else ",")
+    if case == "no-break spaces":
+        path.write_text(path.read_text(encoding="utf-8"), encoding="cp1252")
+    result, (answers,) = verbs(path, "y", path)
+    assert best(result) > 0.9 and answers.height == 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d"])
+def test_a_run_by_time_holds_out_the_latest(write: str, verbs: Verbs, tmp_path: Path) -> None:
+    n, three = 300, write == "%Y-%m-%d"  # of rows on three dates only, the last is held out
+    x = rng().normal(size=n)
+    start = datetime(2023, 1, 2, 0, 40, 50, 547776)
+    times = [start + (timedelta(days=40 * (i // 100)) if three else timedelta(hours=7 * i)) for i in range(n)]
+    path = written(tmp_path, signal({"seen_at": [t.strftime(write) for t in times], "x": x}, x))
+    result, _ = verbs(path, "y", path, time="seen_at")
+    held = pl.read_parquet(tmp_path / "run" / "holdout_predictions.parquet")["row"]
+    assert result.split.kind == "temporal" and held.min() == n - len(held) and (len(held) == 100 or not three)
+
+
+@pytest.mark.slow
+def test_epochs_and_tiny_units_get_the_same_verdict(verbs: Verbs, tmp_path: Path) -> None:
+    x = rng().normal(size=(400, 2))
+    y = (20 * x[:, 0] - 5 * x[:, 1] + 4 * rng().normal(size=400)).round(3)
+    found = []
+    for i, target in enumerate((y, y + 1.7e9, y * 1e-11)):
+        (folder := tmp_path / str(i)).mkdir()
+        path = written(folder, {"a": x[:, 0], "b": x[:, 1], "y": target})
+        result, _ = verbs(path, "y", task="regression")
+        scores = [c.score("r2", "holdout") for c in result.candidates]
+        found.append((result.verdict.decision, [round(s.value, 3) for s in scores if s is not None]))
+        (tmp_path / "run").rename(folder / "run")
+    assert found[0] == found[1] == found[2] and max(found[0][1]) > 0.9
+
+
+@pytest.mark.slow
+def test_of_two_scorings_to_one_output_the_second_is_refused(verbs: Verbs, tmp_path: Path) -> None:
+    x = rng().normal(size=ROWS)
+    path = written(tmp_path, signal({"x": x}, x))
+    other = tmp_path / "other.csv"
+    pl.read_csv(path).reverse().write_csv(other)
+    verbs(path, "y")
+    bundle, out, refused = tmp_path / "run" / "bundle", tmp_path / "out.csv", []
+
+    def meanwhile(done: int, total: int) -> None:
+        with pytest.raises(UsageError, match="being written by another scoring"):
+            tabkit.score(bundle, other, out)
+        refused.append(done)
+
+    tabkit.score(bundle, path, out, chunk_rows=100, watch=meanwhile)
+    tabkit.score(bundle, path, tmp_path / "alone.csv")
+    assert len(refused) == 3 and out.read_bytes() == (tmp_path / "alone.csv").read_bytes()

@@ -22,8 +22,8 @@ import tabkit
 from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.folds import corrected_t, pool
-from tabkit.evaluate.intervals import Resampler, interval, widening_over_folds
+from tabkit.evaluate.folds import pool
+from tabkit.evaluate.intervals import Resampler, corrected_t, interval, widening_over_folds
 from tabkit.evaluate.metrics import METRICS, ranked_within
 from tabkit.evaluate.roles import blended_alone, named
 from tabkit.evaluate.tables import drawn_together

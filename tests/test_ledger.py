@@ -1,4 +1,4 @@
-"""The holdout's seal, the memory of openings, and what rows are told again by."""
+"""The holdout's seal, the memory of openings, and what rows are recognised by."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tabkit.data.marks import MOST_KEYS, Marks, Sketch, hashed, marking
 from tabkit.errors import UsageError
+from tabkit.evaluate import ledger
 from tabkit.evaluate.ledger import Looks, Opening, Sealed
 
 
@@ -54,7 +55,7 @@ HELD = sketch_of(table(), 60)
         "other",
     ],
 )
-def test_rows_are_told_again_whatever_is_done_to_their_table(changed: pl.DataFrame, share: float) -> None:
+def test_rows_are_recognised_whatever_is_done_to_their_table(changed: pl.DataFrame, share: float) -> None:
     seen = sketch_of(table())
     assert sketch_of(changed).share_in(seen) == share
 
@@ -102,6 +103,18 @@ def test_a_broken_line_hides_no_other(own_ledger: Path) -> None:
     assert Sealed("rows", Opening("b", HELD)).open()[1] == Looks(2, 2)
 
 
+def test_a_line_cut_short_by_a_full_disk_costs_no_later_one(own_ledger: Path) -> None:
+    own_ledger.write_bytes(b'{"question": "a", "rows": ["\xff')  # no line end, and a byte that is no text
+    assert Sealed("rows", Opening("a", HELD)).open()[1] == Looks(1, 1)
+    assert Sealed("rows", Opening("b", HELD)).open()[1] == Looks(2, 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_ledger_that_is_full_is_said_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ledger_path", lambda: Path("/dev/full"))
+    assert Sealed("rows", Opening("a", HELD)).open()[1] is None
+
+
 def test_an_unwritable_ledger_is_said_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -113,3 +126,16 @@ def test_a_ledger_that_keeps_nothing_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TABKIT_LEDGER", "/dev/null")
     with pytest.raises(UsageError, match="is no file"):
         Sealed("rows", Opening("a", HELD)).open()
+
+
+def test_cells_of_any_type_are_marks_and_nested_ones_are_none() -> None:
+    frame = table().with_columns(
+        pl.col("city").cast(pl.Categorical),
+        flag=pl.col("x0") > 0,
+        day=pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 1, 1) + pl.duration(days=299), "1d"),
+        many=pl.concat_list("x0", "x1"),
+        raw=pl.lit(b"x"),
+    )
+    assert not {"many", "raw"} & set(marking(frame))
+    for name in ("city", "flag", "day", "x0"):
+        assert (hashed(frame[name]) == hashed(frame[name].cast(pl.String))).all(), name

@@ -21,7 +21,8 @@ from tabkit.evaluate.choice import Choice
 from tabkit.evaluate.lists import ListScores, Prepared
 from tabkit.learner import BUDGETS
 from tabkit.rankers.base import ListCandidate, Lists, Ranker
-from tabkit.recipe import Ranking, load_recipe
+from tabkit.ranking import Ranking
+from tabkit.recipe import load_recipe
 from tabkit.workflow.lists import ListArm, ListRun, Windows
 from tabkit.workflow.options import ListOptions
 

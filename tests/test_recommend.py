@@ -23,7 +23,8 @@ from tabkit.learner import BUDGETS
 from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.rankers.counts import Counts
 from tabkit.rankers.ease import Ease
-from tabkit.recipe import Plan, Ranking, load_recipe
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan, load_recipe
 from tabkit.result import CandidateFacts, ListResult, Verdict, read_result, result_schema, to_json
 from tabkit.result.document import BundleFacts
 from tabkit.workflow import Run

@@ -99,6 +99,9 @@ def test_report_of_every_task_is_complete_and_self_contained(
     for tag, a in page.elements:
         if tag == "svg":
             assert a["role"] == "img" and set((a["aria-labelledby"] or "").split()) <= set(ids)
+    regions = [a["aria-label"] for _, a in page.elements if a.get("role") == "region"]
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+    assert len({*regions, *headings}) == len(regions) + len(headings), "whoever hears the page tells them by name"
     assert not re.search(r"\b(nan|None|inf|Undefined)\b", " ".join(page.words))
     assert not re.search(r"(?<![\d.,])[-−+]?0\.0+(?![\d.])", " ".join(page.words))
 
@@ -109,15 +112,15 @@ def test_sections_follow_the_order_a_reader_needs(run_folder: Callable[..., Path
     assert sections == [
         "verdict",
         "gain",
+        "money",
+        "look",
+        "checks",
         "candidates",
         "gaps",
-        "learning",
-        "look",
         "importance",
-        "others",
         "slices",
-        "money",
-        "checks",
+        "others",
+        "learning",
         "cost",
         "proof",
         "data",
@@ -170,8 +173,8 @@ def test_refused_candidates_are_shown_with_their_reason(run_folder: Callable[...
 
 def test_small_numbers_are_not_shown_as_zero(run_folder: Callable[..., Path]) -> None:
     html = write_report(run_folder()).read_text(encoding="utf-8")
-    assert "gained 4 × 10⁻⁵ ROC AUC against LightGBM (tuned)" in html
-    assert "1.8 × 10⁻⁵ USD" in html
+    assert "left ROC AUC about as it was against LightGBM (tuned)" in html
+    assert "under 0.01 USD" in html and "× 10" not in html
 
 
 def test_report_without_predictions_says_so(run_folder: Callable[..., Path]) -> None:
@@ -345,7 +348,7 @@ def test_a_regression_report_tells_its_residuals_and_the_intervals_coverage(run_
     assert f"The 90% intervals (± 9.5 g/kg) held {numbers.share(inside.mean())} of 600 rows" in html
     lowest = np.argsort(frame[champion].to_numpy(), kind="stable")[:200]
     assert f": {numbers.share(inside[lowest].mean())} in the lowest third" in html
-    assert f"Mean residual {numbers.signed(error[lowest].mean())} in the third of the lowest predictions" in html
+    assert f"Mean residual {numbers.signed(error[lowest].mean())} g/kg in the third of the lowest predictions" in html
 
 
 def test_intervals_on_a_logarithm_widen_with_the_prediction(run_folder: Callable[..., Path]) -> None:
@@ -381,7 +384,7 @@ def test_three_opponents_are_told_in_one_sentence(run_folder: Callable[..., Path
     third = {"name": "linear", "role": "the blend of baselines alone", "gain": 0.02, "low": 0.01, "high": 0.03}
     planned = {**result["planned"], "against": [*result["planned"]["against"], third]}
     html = write_report(run_folder(planned=planned)).read_text(encoding="utf-8")
-    assert " ROC AUC against LightGBM (tuned) and gained 0.02 ROC AUC against Linear;" in html
+    assert "about as it was against LightGBM (tuned) and gained 0.0200 ROC AUC against Linear;" in html
     assert "only 2 of the 3 gains are shown to be above the 0.005 that would matter" in html
     sure = [{**a, "low": 0.01} for a in planned["against"]]
     html = write_report(run_folder(planned={**planned, "against": sure})).read_text(encoding="utf-8")
@@ -510,7 +513,7 @@ def test_a_summary_shows_verdict_gains_and_candidates_literally(content: dict[st
         r"LightGBM \(tuned\)<script>[^<]*</script>[^<]*\(champion\)", text
     )
     if content["planned"]:
-        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): +4 × 10⁻⁵ [−0.021" in text
+        assert "against LightGBM (tuned)" in text and "(the best baseline on valid): ≈ 0 [−0.021" in text
         assert "TabNet (new head)" not in text, "a refused candidate has no scores"
 
 

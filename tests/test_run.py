@@ -341,6 +341,35 @@ def test_no_change_of_the_question_makes_a_holdout_untouched_again(tmp_path: Pat
     assert again.result.holdout_question == 2 and "holdout_reopened" in failed(again)
 
 
+def test_a_ledger_that_keeps_nothing_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TABKIT_LEDGER", "/dev/null")
+    seen: list[str] = []
+    with pytest.raises(UsageError, match="is no file"):
+        run(tmp_path, signal_table(300), BINARY + NO_ADAPTATION, watch=lambda stage, done, note: seen.append(stage))
+    assert not seen
+
+
+def test_other_rows_of_a_source_are_another_question(tmp_path: Path) -> None:
+    frame = signal_table(300)
+    asked = [
+        run(tmp_path, frame, BINARY + NO_ADAPTATION, out=out, source=signal_table(100, seed=seed)).result
+        for out, seed in (("a", 1), ("b", 2), ("c", 1))
+    ]
+    assert [result.holdout_question for result in asked] == [1, 2, 1]
+
+
+def test_a_key_at_its_default_asks_nothing_new(tmp_path: Path) -> None:
+    """So that a key which a later version adds does not make old questions new ones."""
+    frame = signal_table(300)
+    asked = [
+        run(tmp_path, frame, more + BINARY + NO_ADAPTATION, out=f"r{len(more)}")
+        for more in ("", "max_rejected = 0.05\n")
+    ]
+    assert [done.result.holdout_question for done in asked] == [1, 1]
+
+
 def test_post_outcome_fields_never_reach_a_model(tmp_path: Path) -> None:
     frame = signal_table(300).with_columns(after=(pl.col("y") == "yes").cast(pl.Int64))
     path = write_recipe(tmp_path, frame, BINARY + NO_ADAPTATION)

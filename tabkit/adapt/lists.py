@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt.runtime import Runtime, Wanted, measured
-from tabkit.data.event_table import day_after
+from tabkit.data.event_table import end_of
 from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Codes, Events, Truth
 from tabkit.errors import UsageError, nearest
 from tabkit.rankers.base import Judge, ListCandidate, Ranker, ranker_class
-from tabkit.recipe import Ranking
+from tabkit.ranking import Ranking
 from tabkit.seed import stream
 
 
@@ -61,23 +61,24 @@ class Clock:
         return past.take(~np.isin(past.user, self.cold)) if len(self.cold) else past
 
 
-def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking) -> tuple[Calendar, int]:
-    """Return what a day of the models' clock is for a recipe, and the cutoff in it.
+def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking, sample: bool = False) -> tuple[Calendar, int]:
+    """Return what a day of the models' clock is for a recipe, and the cutoff in it, on its sample or on other events.
 
     Raises
     ------
     DataError
         There is no event, or its time is none.
     """
-    if ranking.cutoff is not None:
-        seconds = int(np.datetime64(ranking.cutoff, "s").astype(np.int64))
+    if (cutoff := ranking.cutoff_of(sample)) is not None:
+        seconds = int(np.datetime64(cutoff, "s").astype(np.int64))
     else:
-        seconds = day_after(frame, time) - round(ranking.days * SECONDS_A_DAY)
+        window = round(ranking.days * SECONDS_A_DAY)
+        seconds = end_of(frame, time, window) - window
     calendar = Calendar.of(ranking.days, seconds)
     return calendar, calendar.day_at(seconds)
 
 
-def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int) -> Clock:
+def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int, where: str = "recipe") -> Clock:
     """Return the clock of a recipe: the cutoff, the bases' end, who is cold, and whom the lists are for.
 
     Raises
@@ -93,14 +94,14 @@ def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int) -> Clock:
     if ranking.cold_users:
         drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
         cold = np.sort(drawn).astype(np.int32)
-    base_end = cutoff - ticks(ranking.base_days)
+    base_end = cutoff - ticks(ranking.bases_end)
     whom = cold if ranking.cold_users else None
     if ranking.home_stores:
-        whom = at_home(events.before(base_end), ranking.home_stores)
+        whom = at_home(events.before(base_end), ranking.home_stores, where)
     return Clock(events.before(cutoff), cutoff, base_end, cold, ticks(7 * ranking.cold_weeks), whom)
 
 
-def at_home(past: Events, stores: list[int | str]) -> Codes:
+def at_home(past: Events, stores: list[int | str], where: str = "recipe") -> Codes:
     """Return the users who went to some of the stores more often than to any other; the lower code if it is a draw.
 
     Raises
@@ -111,7 +112,7 @@ def at_home(past: Events, stores: list[int | str]) -> Codes:
     codes = {str(name): code for code, name in enumerate(past.stores)}
     if strange := [store for store in stores if str(store) not in codes]:
         raise UsageError(
-            f"[ranking] home_stores names {strange[0]!r}, which no event has.{nearest(str(strange[0]), codes)}"
+            f"{where}: table [ranking], home_stores names {strange[0]!r}, which no event has.{nearest(str(strange[0]), codes)}"
         )
     known = past.store >= 0
     visits = np.unique(np.stack([past.user[known], past.store[known], past.basket[known]]), axis=1)

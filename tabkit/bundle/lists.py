@@ -20,7 +20,8 @@ from tabkit.data.source import DataLike, open_input
 from tabkit.data.validate import read_table
 from tabkit.errors import DataError, UsageError, nearest
 from tabkit.rankers.base import RECENT_DAYS, Allowed, Ranker, Rows, best_of, logged, popularity
-from tabkit.recipe import Plan, Ranking
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan
 
 
 class Wishes(TypedDict, total=False):

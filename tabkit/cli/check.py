@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as Grid
@@ -16,11 +17,18 @@ if TYPE_CHECKING:
     from tabkit.data.validate import CheckReport
 
 
-def command(recipe: Recipe, data: Table, as_json: Json = False) -> None:
-    """Check a table against a recipe's schema: every kind of failure, its count and first rows."""
+def command(
+    recipe: Recipe,
+    data: Table,
+    source: Annotated[
+        Path | None, typer.Option(help="As for run: a source table in the place of the recipe's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a table against a recipe and its schema: every kind of failure, its count and first rows."""
     from tabkit.workflow import check
 
-    report = check(recipe, data)
+    report = check(recipe, data, source)
     if as_json:
         print_json(report)
     else:

@@ -15,20 +15,28 @@ from tabkit.cli.output import console, print_json
 def command(
     name: Annotated[str, typer.Argument(help="VERTICAL/NAME of the recipe to write.")],
     data: Annotated[Path, typer.Option(help="The table to learn the schema from.")],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
+    target: Annotated[str | None, typer.Option(help="The column to predict; none for --task ranking.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="binary, multiclass or regression. Default: from the target.")
+        str | None,
+        typer.Option(help="binary, multiclass or regression (default: from the target), or ranking: a log of events."),
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The column that names a row.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column to split by time.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column to split by time; of events, when.")] = None,
     group: Annotated[str | None, typer.Option(help="The column whose rows stay together.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Events: whom to list for. These are found by name if they can be told.")
+    ] = None,
+    item: Annotated[str | None, typer.Option(help="Events: what was taken.")] = None,
+    basket: Annotated[str | None, typer.Option(help="Events: what was taken together.")] = None,
+    store: Annotated[str | None, typer.Option(help="Events: where it was taken.")] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Where domains/ and data_schemas/ are written.")] = Path("."),
     as_json: Json = False,
 ) -> None:
     """Write a recipe and a schema for your own table; they run as they are."""
     from tabkit.draft import new
 
-    draft = new(name, data, target, task=task, id=id_, time=time, group=group, folder=folder)
+    roles = {"id": id_, "time": time, "group": group, "user": user, "item": item, "basket": basket, "store": store}
+    draft = new(name, data, target, task=task, **roles, folder=folder)
     if as_json:
         print_json(draft)
         return

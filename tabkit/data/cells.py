@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from datetime import time
+from datetime import datetime, time
 
 import polars as pl
+from polars.exceptions import PanicException, PolarsError
 
 from tabkit.schema import FALSE, TRUE, Field, Schema
 
@@ -57,6 +58,21 @@ def read_cells(text: pl.Series, spec: Field) -> pl.Series:
     """Read stripped text (n_rows,) as a field that depends on no dialect says."""
     alone = Schema(name="alone", fields={"cells": spec})
     return text.alias("cells").to_frame().select(value_of(pl.col("cells"), spec, alone)).to_series()
+
+
+def reads_what_it_writes(spec: Field) -> bool:
+    """Tell whether a field's format is one: a moment that is written by it is read again, in the same year.
+
+    >>> [reads_what_it_writes(Field(type="date", format=form)) for form in ("%d/%m/%y", "%Y%j", "%d/%m", "day", "%Q")]
+    [True, True, False, False, False]
+    """
+    moment = pl.Series([datetime(1999, 11, 28)]).dt.replace_time_zone("UTC")
+    try:
+        written = moment.dt.strftime(re.sub(r"%[:#]z", "%z", spec.format or "%Y-%m-%d"))
+        read = read_cells(written.str.strip_chars(), spec).dt.year()
+    except (PolarsError, PanicException):
+        return False
+    return bool((read == 1999).all()) and not read.null_count()
 
 
 def _plain_number(text: pl.Expr, spec: Field, decimal: str, group: str | None) -> pl.Expr:
@@ -114,6 +130,8 @@ def _zoned(text: pl.Expr, form: str) -> pl.Expr:
 
 
 def _parsed(text: pl.Expr, dtype: pl.Date | pl.Datetime, form: str) -> pl.Expr:
+    # Polars' %f counts nanoseconds; whoever writes it means a fraction of a second, as in Python.
+    form = form.replace(".%f", "%.f").replace("%f", "%6f")
     value = text.str.strptime(dtype, form, strict=False)
     if "%Y" not in form:
         return value

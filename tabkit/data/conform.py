@@ -216,5 +216,6 @@ def _constraint_rules(name: str, spec: Field, present: pl.Expr) -> list[Rule]:
         rules.append(Rule(name, ~value.str.contains(limits.pattern), f"expected text matching {limits.pattern}"))
     if limits.enum is not None:
         allowed = ", ".join(map(str, limits.enum[:12]))
-        rules.append(Rule(name, ~value.is_in(limits.enum), f"expected one of {allowed}"))
+        values = pl.Series(limits.enum, dtype=dtype_of(spec)).implode()
+        rules.append(Rule(name, ~value.is_in(values), f"expected one of {allowed}"))
     return rules

@@ -7,7 +7,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from tabkit.data.frames import values_of
-from tabkit.errors import UsageError, nearest
+from tabkit.errors import UsageError, count, nearest
 from tabkit.recipe import Plan, Recipe
 
 _ROWWISE_SAMPLE = 64
@@ -38,6 +38,7 @@ def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     expression = parse_sql(recipe.outcome, place)
     if recipe.target in expression.meta.root_names():
         raise UsageError(f"{place} uses '{recipe.target}', the target it makes. Use the columns it comes from.")
+    check_by_row(frame, expression, place)
     return frame.with_columns(evaluated(frame, expression, recipe.target, place)[recipe.target])
 
 
@@ -62,17 +63,67 @@ def check_derived(plan: Plan, frame: pl.DataFrame) -> None:
                 )
             if column not in sample.columns:
                 raise UsageError(f"{place} uses '{column}', which is no column here.{nearest(column, sample.columns)}")
-        # Beside rows whose columns are turned against each other, so that every group it could look at differs.
-        turned = sample.select(s.gather((np.arange(len(s)) + i) % len(s)) for i, s in enumerate(sample, start=1))
-        beside = evaluated(pl.concat([sample, turned]), expression, name, place)
-        whole = beside[: sample.height]
-        one_by_one = [evaluated(sample[i : i + 1], expression, name, place) for i in range(sample.height)]
-        by_row = not one_by_one or pl.concat(one_by_one, how="vertical_relaxed").equals(whole)
-        if beside.height != 2 * sample.height or not by_row:
+        check_by_row(sample, expression, place)
+        sample = sample.with_columns(evaluated(sample, expression, name, place)[name])
+
+
+def check_by_row(frame: pl.DataFrame, expression: pl.Expr, place: str) -> None:
+    """Check on some rows that an expression gives each its value whatever rows stand beside it.
+
+    Raises
+    ------
+    UsageError
+        It looks at other rows, or cannot be evaluated.
+    """
+    roots = list(dict.fromkeys(expression.meta.root_names())) or frame.columns[:1]
+    sample = frame[roots].head(_ROWWISE_SAMPLE)
+    # Beside rows whose columns are turned against each other, so that every group it could look at differs.
+    turned = sample.select(s.gather((np.arange(len(s)) + i) % len(s)) for i, s in enumerate(sample, start=1))
+    beside = evaluated(pl.concat([sample, turned]), expression, "value", place)
+    one_by_one = [evaluated(sample[i : i + 1], expression, "value", place) for i in range(sample.height)]
+    by_row = not one_by_one or pl.concat(one_by_one, how="vertical_relaxed").equals(beside[: sample.height])
+    if beside.height != 2 * sample.height or not by_row:
+        raise UsageError(
+            f"{place} depends on other rows. Expected an expression over one row: scoring sees rows one by one."
+        )
+
+
+def check_uses(plan: Plan, frame: pl.DataFrame) -> None:
+    """Check what a run evaluates once all its work is done: which rows are in slices, and what decisions pay.
+
+    Parameters
+    ----------
+    frame
+        Labelled rows, the target among their columns.
+
+    Raises
+    ------
+    UsageError
+        Naming the recipe's key and what is wrong.
+    """
+    recipe = plan.recipe
+    for rule in recipe.slices:
+        place = f"{plan.path}: [[slices]] '{rule.name}' key 'where'"
+        matches(frame, rule.where, place)
+        check_by_row(frame, parse_sql(rule.where, place), place)
+    if recipe.value is None:
+        return
+    if recipe.value.payoff is not None:  # there, prediction is what the model says: here, the truth
+        frame = frame.with_columns(values_of(frame, recipe.target).cast(pl.Float64).alias("prediction"))
+    for key in ("acted", "not_acted", "payoff"):
+        if (sql := getattr(recipe.value, key)) is None:
+            continue
+        place = f"{plan.path}: [value] key '{key}'"
+        expression = parse_sql(sql, place)
+        check_by_row(frame, expression, place)
+        paid = evaluated(frame, expression, "paid", place)["paid"]
+        if not (paid.dtype.is_numeric() or paid.dtype == pl.Boolean):
+            raise UsageError(f"{place}: '{sql}' gives {paid.dtype}. Expected a number: what a row pays.")
+        if lost := int((~paid.cast(pl.Float64).is_finite().fill_null(False)).sum()):
             raise UsageError(
-                f"{place} ({sql}) depends on other rows. Expected an expression over one row: scoring sees rows one by one."
+                f"{place}: '{sql}' has no finite value in {count(lost, 'row')}. Expected a number for every row: say what "
+                "they pay, by CASE WHEN ... ELSE 0 END or COALESCE(..., 0)."
             )
-        sample = sample.with_columns(whole[name])
 
 
 def matches(frame: pl.DataFrame, condition: str, place: str) -> pl.Series:

@@ -8,9 +8,12 @@ import io
 import itertools
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from tabkit.errors import DataError, count
 
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+"""Codec by the ending of a packed file."""
 _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 22
@@ -33,10 +36,30 @@ class EncodingError(DataError):
         self.guess = guess
 
 
+def opened(path: Path) -> BinaryIO:
+    """Open a file of bytes, unpacked on the way if its name says that it is packed.
+
+    Raises
+    ------
+    OSError
+        It cannot be read; while reading, also that it was cut short.
+    """
+    if (codec := PACKED.get(path.suffix.lower())) is None:
+        return path.open("rb")
+    import pyarrow as pa
+
+    return io.BufferedReader(pa.input_stream(str(path), compression=codec))
+
+
+def ending(path: Path) -> str:
+    """Return the ending that says what a file holds, in lower case: ``.csv`` of ``loans.CSV.gz``."""
+    return Path(path.stem if path.suffix.lower() in PACKED else path.name).suffix.lower()
+
+
 def encoding_of(path: Path) -> str:
     """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(1 << 12)
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
@@ -47,10 +70,10 @@ def encoding_of(path: Path) -> str:
                 f'encoding = "{utf16}" under [dialect] in the schema.',
                 utf16,
             )
-        file.seek(0)
         n_lines = n_bytes = 0
         while True:
-            block = file.read(_BLOCK_BYTES)
+            block = start + file.read(_BLOCK_BYTES)
+            start = b""
             pending = decoder.getstate()[0]  # a character that the block before began
             try:
                 decoder.decode(block, final=not block)
@@ -78,7 +101,7 @@ def _guess(path: Path) -> str | None:
     for encoding in ("cp932", "cp1252"):
         decoder, kana = codecs.getincrementaldecoder(encoding)(), 0
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 while block := file.read(_BLOCK_BYTES):
                     kana += len(_KANA.findall(decoder.decode(block)))
                 decoder.decode(b"", final=True)
@@ -93,7 +116,7 @@ def first_lines(path: Path, encoding: str) -> str:
     """Return the first lines, as text without a byte-order mark or Excel's mark: at least the whole header."""
     n_bytes = _HEAD_BYTES
     while True:
-        with path.open("rb") as file:
+        with opened(path) as file:
             content = file.read(n_bytes)
         text = content.decode(encoding, errors="ignore").lstrip("\ufeff")
         if len(content) < n_bytes:
@@ -117,7 +140,7 @@ def lines_above(path: Path, encoding: str) -> int:
 
 def _excel_mark(path: Path, encoding: str) -> str | None:
     """Return the delimiter that Excel's mark states; None without one."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         mark = _EXCEL_MARK.match(file.read(64).decode(encoding, errors="ignore").lstrip("\ufeff"))
     return mark[1] if mark else None
 
@@ -143,7 +166,7 @@ def delimiter_of(head: str, path: Path, encoding: str) -> str:
         common = max(set(widths), key=widths.count, default=0)
         if common > most and widths.count(common) >= 0.8 * len(widths):
             best, most = delimiter, common
-    return "\t" if most == 1 and path.suffix.lower() == ".tsv" else best
+    return "\t" if most == 1 and ending(path) == ".tsv" else best
 
 
 def header_of(path: Path, delimiter: str, encoding: str) -> list[str]:

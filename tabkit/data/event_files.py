@@ -20,7 +20,7 @@ def vocabulary_json(events: Events) -> str:
             "items": events.items.to_list(),
             "stores": events.stores.to_list(),
             "end": events.end,
-            "tick": events.calendar.tick,
+            "window": events.calendar.window,
             "origin": events.calendar.origin,
             "text": list(events.text),
         }
@@ -46,5 +46,5 @@ def load_events(folder: Path, vocabulary: str) -> Events:
         pl.read_parquet(folder / ITEMS).drop("item code"),
         tuple(names["text"]),
         names["end"],
-        Calendar(names["tick"], names["origin"]),
+        Calendar(names["window"], names["origin"]),
     )

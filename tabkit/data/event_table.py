@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tabkit.data.interactions import SECONDS_A_DAY, Calendar, Events, codes_of, columns_of
+from tabkit.data.interactions import SECONDS_A_DAY, WINDOW, Calendar, Events, codes_of, columns_of
+from tabkit.data.marks import Sketch
 from tabkit.errors import DataError
 from tabkit.recipe import Plan
 
@@ -78,8 +79,13 @@ _UNITS: dict[str, tuple[float, float]] = {
 _MOST_DAYS = 1e5
 
 
-def day_after(frame: pl.DataFrame, time: str) -> int:
-    """Return the midnight after the last event, in seconds since 1970-01-01.
+def end_of(frame: pl.DataFrame, time: str, window: int) -> int:
+    """Return the midnight after the last event, in seconds since 1970-01-01; the full hour, or minute, if a window is shorter.
+
+    Parameters
+    ----------
+    window
+        Seconds in a window.
 
     Raises
     ------
@@ -91,7 +97,8 @@ def day_after(frame: pl.DataFrame, time: str) -> int:
         raise DataError(f"No row has a {time}. Expected events.")
     last = moments(times)[0].max()
     assert isinstance(last, int)
-    return (last // SECONDS_A_DAY + 1) * SECONDS_A_DAY
+    step = next((s for s in (SECONDS_A_DAY, 3600, 60) if s <= window), 1)
+    return (last // step + 1) * step
 
 
 def stray(frame: pl.DataFrame, time: str) -> str:
@@ -110,6 +117,14 @@ def stray(frame: pl.DataFrame, time: str) -> str:
     last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
     n = len(seconds) - at
     return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
+
+
+def sketch_of(frame: pl.DataFrame, names: Names, users: pl.Series, first: float, end: float) -> Sketch:
+    """Return what the events of some users from ``first`` to before ``end`` (seconds) are recognised by."""
+    lines = frame.select(names.user, names.item, moments(frame[names.time])[0].alias("second"))
+    own = pl.col(names.user).cast(pl.String).is_in(users.cast(pl.String).implode())
+    held = lines.filter(pl.col("second").is_between(first, end, closed="left") & own)
+    return Sketch.of_cells(held.get_columns())
 
 
 def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = None) -> Events:
@@ -137,8 +152,8 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
     # Vocabularies are text or whole numbers, which JSON keeps as they are.
     named = [c for c in (names.user, names.item, names.store) if c and not frame[c].dtype.is_integer()]
     frame = frame.with_columns(frame[c].cast(pl.String) for c in named)
-    day = ((moments(frame[names.time])[0] - calendar.origin) // calendar.tick).cast(pl.Int32)
-    end = calendar.day_at(day_after(frame, names.time) - 1) + 1
+    day = ((moments(frame[names.time])[0] - calendar.origin) * WINDOW // calendar.window).cast(pl.Int32)
+    end = calendar.day_at(end_of(frame, names.time, calendar.window) - 1) + 1
     basket = _baskets(frame, names)
     store = frame[names.store] if names.store else pl.Series("store", [""]).new_from_index(0, frame.height)
     price = (
@@ -165,11 +180,13 @@ def events_of(frame: pl.DataFrame, names: Names, calendar: Calendar | None = Non
 
 
 def _baskets(frame: pl.DataFrame, names: Names) -> pl.Series:
-    """Code baskets (n_rows,); a line without one is a basket of its own."""
+    """Code baskets (n_rows,), each of one user; a line without one is a basket of its own."""
     own = pl.int_range(frame.height, dtype=pl.Int32, eager=True)
     if names.basket is None:
         return own
-    known = frame[names.basket].rank("dense").cast(pl.Int32) - 1
+    # Order numbers may restart per user: the same number of another user is another basket.
+    user, basket = (frame[column].rank("dense").cast(pl.Int64) for column in (names.user, names.basket))
+    known = (user * frame.height + basket).rank("dense").cast(pl.Int32) - 1
     return known.fill_null(own + known.n_unique())
 
 

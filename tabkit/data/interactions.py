@@ -35,32 +35,38 @@ class Calendar:
 
     Attributes
     ----------
-    tick
-        Seconds in a day of the clock; 86,400 if a window has 28 days.
+    window
+        Seconds in a window; 28 times 86,400 if a day of the clock is one of the calendar. A day of the clock is a
+        twenty-eighth of it, whole seconds or not, so that windows begin where a calendar's days do.
     origin
         Seconds since 1970-01-01 at which day 0 begins.
     """
 
-    tick: int = SECONDS_A_DAY
+    window: int = WINDOW * SECONDS_A_DAY
     origin: int = 0
 
     @classmethod
     def of(cls, days: float, cutoff: int) -> Calendar:
         """Return the calendar in which a window of ``days`` has 28 days and one begins at ``cutoff`` (seconds)."""
-        tick = max(1, round(days * SECONDS_A_DAY / WINDOW))
-        return cls(tick, cutoff % tick)
+        window = max(WINDOW, round(days * SECONDS_A_DAY))
+        return cls(window, cutoff % window)
+
+    @property
+    def tick(self) -> float:
+        """Seconds in a day of the clock."""
+        return self.window / WINDOW
 
     def day_at(self, seconds: int) -> int:
         """Return the day that holds a moment."""
-        return (seconds - self.origin) // self.tick
+        return (seconds - self.origin) * WINDOW // self.window
 
     def date(self, day: int) -> str:
         """Return when a day begins: a date, or a moment if days of the clock are shorter than a calendar's.
 
-        >>> Calendar().date(17504), Calendar(21600).date(70017)
+        >>> Calendar().date(17504), Calendar.of(7, 0).date(70017)
         ('2017-12-04', '2017-12-04 06:00')
         """
-        seconds = day * self.tick + self.origin
+        seconds = -(-day * self.window // WINDOW) + self.origin
         if self.tick >= SECONDS_A_DAY or seconds % SECONDS_A_DAY == 0:
             return str(np.datetime64(seconds // SECONDS_A_DAY, "D"))
         return str(np.datetime64(seconds, "s").astype("datetime64[m]")).replace("T", " ")
@@ -68,13 +74,13 @@ class Calendar:
     def length(self, days: float) -> str:
         """Say how long so many days of the clock are.
 
-        >>> Calendar().length(28), Calendar(21600).length(28), Calendar(3600).length(10)
-        ('28 days', '7 days', '10 hours')
+        >>> Calendar().length(28), Calendar.of(7, 0).length(28), Calendar.of(0.25, 0).length(28)
+        ('28 days', '7 days', '6 hours')
         """
         seconds = days * self.tick
-        unit, name = (
-            (SECONDS_A_DAY, "day") if seconds >= 2 * SECONDS_A_DAY or self.tick == SECONDS_A_DAY else (3600, "hour")
-        )
+        unit, name = (60, "minute") if seconds < 3600 else (3600, "hour")
+        if seconds >= 2 * SECONDS_A_DAY or self.tick == SECONDS_A_DAY:
+            unit, name = SECONDS_A_DAY, "day"
         shown = f"{seconds / unit:,.1f}".removesuffix(".0")
         return f"{shown} {name}{'' if shown == '1' else 's'}"
 

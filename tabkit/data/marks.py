@@ -1,4 +1,4 @@
-"""What a row is told again by, whatever its table is called, however it is ordered, cut or renamed.
+"""What a row is recognised by, whatever its table is called, however it is ordered, cut or renamed.
 
 A row's marks are hashes of its cells in the few columns of the file that tell rows apart best, used by the recipe or
 not. Numbers count to six digits. Three marks and the label make a key; a row is the same if any of its keys is, so that
@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ _DIGITS = 6
 def marking(frame: pl.DataFrame) -> list[str]:
     """Return the columns of a file that tell its rows apart best, from its first rows; the first of equals."""
     head = frame.head(_LOOKED_AT)
-    return sorted(head.columns, key=lambda name: -values_of(head, name).n_unique())[:MARKS]
+    flat = [c for c, dtype in head.schema.items() if not dtype.is_nested() and dtype not in (pl.Binary, pl.Object)]
+    return sorted(flat, key=lambda name: -values_of(head, name).n_unique())[:MARKS]
 
 
 def hashed(values: pl.Series) -> Hashes:
@@ -50,7 +51,7 @@ def hashed(values: pl.Series) -> Hashes:
     True
     """
     text = values.cast(pl.String, strict=False).str.strip_chars().fill_null("")
-    number = (text if values.dtype.is_temporal() else values).cast(pl.Float64, strict=False)
+    number = (values if values.dtype.is_numeric() else text).cast(pl.Float64, strict=False)
     number = number.fill_nan(None).round_sig_figs(_DIGITS)
     words = _hash(text.to_numpy().astype(object))
     numbers = _hash(number.fill_null(0.0).to_numpy() + 0.0)  # -0.0 is 0.0
@@ -81,7 +82,7 @@ class Marks:
         return cls(tuple(columns), np.concatenate([r for r, _ in parts]), np.concatenate([c for _, c in parts]))
 
     def sketch(self, rows: npt.NDArray[np.int64], labels: pl.Series) -> Sketch:
-        """Return what tells these rows (n,) again, with their labels (n,)."""
+        """Return what these rows (n,), with their labels (n,), are recognised by."""
         cells = self.cells[np.searchsorted(self.rows, rows)]
         label = hashed(labels)
         keys = [
@@ -115,7 +116,14 @@ class Sketch:
 
     def share_in(self, other: Sketch) -> float:
         """Estimate which share of these rows the other set has: the greatest over all choices of columns."""
-        return max((self._share(ours, other, theirs) for ours in self.keys for theirs in other.keys), default=0.0)
+        if not self.keys or not other.keys or not np.isin(np.concatenate(self.keys), np.concatenate(other.keys)).any():
+            return 0.0  # most sets that a ledger holds are of other tables
+        best = 0.0
+        for ours, theirs in product(self.keys, other.keys):
+            best = max(best, self._share(ours, other, theirs))
+            if best == 1.0:
+                break
+        return best
 
     def _share(self, ours: Hashes, other: Sketch, theirs: Hashes) -> float:
         if not self.whole:

@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,7 +23,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.feather as pa_feather
 import pyarrow.parquet as pq
 
-from tabkit.data.dialect import delimiter_of, encoding_of, first_lines, header_of, lines_above
+from tabkit.data.dialect import PACKED, delimiter_of, encoding_of, ending, first_lines, header_of, lines_above, opened
+from tabkit.data.excel import SHEET, read_sheet
 from tabkit.data.frames import NAME as FRAME_NAME
 from tabkit.data.frames import to_polars, values_of
 from tabkit.errors import DataError, UsageError, nearest
@@ -38,7 +39,8 @@ DataLike: TypeAlias = "str | os.PathLike[str] | IntoDataFrame"
 REJECTS = {"file": pl.String, "row": pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
 """Schema of a rejects table: a line per failing cell; a malformed row has no column."""
 
-KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
+Kind = Literal["csv", "parquet", "arrow", "excel"]
+KINDS: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
@@ -47,6 +49,7 @@ KINDS: dict[str, Literal["csv", "parquet", "arrow"]] = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".xlsx": "excel",
 }
 
 _BLOCK_BYTES = 1 << 22
@@ -148,7 +151,7 @@ class Input:
         released = weakref.ref(keep)
         try:
             with pa_csv.open_csv(
-                path,
+                opened(path) if path.suffix.lower() in PACKED else path,
                 read_options=pa_csv.ReadOptions(
                     use_threads=False, block_size=block_bytes, encoding=self.encoding, skip_rows=skipped
                 ),
@@ -161,7 +164,7 @@ class Input:
             ) as reader:
                 for batch in reader:
                     yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], take_malformed()
-        except (pa.ArrowInvalid, UnicodeDecodeError) as problem:
+        except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as problem:
             if "straddl" in str(problem) and block_bytes < _MOST_BLOCK_BYTES:
                 raise _LongRow from None
             raise DataError(
@@ -225,11 +228,15 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
     """
     if not isinstance(data, (str, os.PathLike)):
         return from_frame(to_polars(data), FRAME_NAME)
+    if SHEET in str(data).lower() or str(data).lower().endswith(".xlsx"):
+        return replace(from_frame(read_sheet(str(data)), str(data)), files=_files(str(data).split("#", 1)[0]))
     files, name = _files(data), str(data)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         raise DataError(f"{name} holds files of different kinds ({', '.join(sorted(kinds))}). Expected one kind.")
     (kind,) = kinds
+    if kind == "excel":
+        raise UsageError(f"{name} holds workbooks, which are read one by one. Give one of them, such as {files[0]}.")
     for file in files:
         _readable(file)
     if kind == "csv":
@@ -264,7 +271,7 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         raise UsageError("Standard input ('-') is not read, since rows are read twice. Give a file.")
     here = Path(path)
     if here.is_dir():
-        files = sorted(f for f in here.iterdir() if f.is_file() and f.suffix.lower() in KINDS)
+        files = sorted(f for f in here.iterdir() if f.is_file() and ending(f) in KINDS)
         if not files:
             raise DataError(f"Folder {here} holds no data file. Expected files ending in {', '.join(KINDS)}.")
     elif here.exists():
@@ -274,7 +281,7 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         if not files:
             raise DataError(f"No file matches {path}. Check the pattern.")
     else:
-        beside = [f.name for f in here.parent.iterdir() if f.suffix.lower() in KINDS] if here.parent.is_dir() else []
+        beside = [f.name for f in here.parent.iterdir() if ending(f) in KINDS] if here.parent.is_dir() else []
         raise DataError(
             f"{here} does not exist.{nearest(here.name, beside) if beside else ''} Expected a data file, a folder or a glob."
         )
@@ -282,7 +289,7 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
 
 def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return max(1, sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK_BYTES), b"")) - 1)
 
 
@@ -297,10 +304,17 @@ def _read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
             return table if columns is None else table.select(columns)
 
 
-def _kind(path: Path) -> Literal["csv", "parquet", "arrow"]:
-    if path.suffix.lower() not in KINDS:
-        raise UsageError(f"{path}: files ending in '{path.suffix}' are not read. Expected {', '.join(KINDS)}.")
-    return KINDS[path.suffix.lower()]
+def _kind(path: Path) -> Kind:
+    kind = KINDS.get(ending(path))
+    if kind is None:
+        raise UsageError(
+            f"{path}: files ending in '{path.suffix}' are not read. Expected {', '.join(KINDS)}; or CSV packed as .gz or .zst."
+        )
+    if kind != "csv" and path.suffix.lower() in PACKED:
+        raise UsageError(
+            f"{path}: only CSV is read from a packed file, and {kind} is packed in itself. Unpack it first."
+        )
+    return kind
 
 
 def _readable(path: Path) -> None:
@@ -308,8 +322,22 @@ def _readable(path: Path) -> None:
         with path.open("rb") as file:
             if not file.read(1):
                 raise DataError(f"{path} is empty (0 bytes). Expected a header and rows.")
+        if path.suffix.lower() in PACKED:
+            _unpacks(path)
     except OSError as problem:
         raise DataError(f"{path} cannot be read ({problem.strerror}). Check its permissions.") from None
+
+
+def _unpacks(path: Path) -> None:
+    """Unpack a file once: a copy that was cut short is better found before any of its rows is used."""
+    try:
+        with opened(path) as file:
+            while file.read(_BLOCK_BYTES):
+                pass
+    except OSError as problem:
+        raise DataError(
+            f"{path} cannot be unpacked ({problem}): it is damaged, or was cut short. Copy or make it again."
+        ) from None
 
 
 def _binary_columns(path: Path, kind: str) -> list[str]:

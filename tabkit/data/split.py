@@ -31,7 +31,8 @@ class Split:
 
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
-    independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time. ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
+    independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time.
+    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
     """
 
     kind: SplitKind
@@ -120,12 +121,10 @@ class _Cutter:
         """Return a split per outer fold; valid is cut from what a fold learns from, by the same rule."""
         rule = self.recipe.split
         pairs = [pair for _ in range(rule.repeats) for pair in self.folds(kind)]
-        splits = []
+        splits, days = [], self.days(kind)
         for fold, (rest, holdout) in enumerate(pairs):
             train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
-            split = Split(
-                kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, self.days(kind)
-            )
+            split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, days)
             _check(split, self.frame, self.recipe)
             splits.append(split)
         text = _cross_text(tuple(splits), self.recipe)

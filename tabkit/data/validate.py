@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars.exceptions import PolarsError
 
+from tabkit.data.cells import reads_what_it_writes
 from tabkit.data.conform import conform, dtype_of, plan_rules, raw_columns
-from tabkit.data.derive import check_derived, derive, matches, outcome, parse_sql
+from tabkit.data.derive import check_by_row, check_derived, derive, matches, outcome, parse_sql
 from tabkit.data.frames import values_of
 from tabkit.data.marks import Marks, hashed, marking
 from tabkit.data.source import REJECTS, Input, RawBatch
@@ -46,7 +48,7 @@ class Table:
     """Typed rows in scope, derived columns included, and an account of all others.
 
     ``rows`` are row numbers in the input. ``fingerprint`` (SHA-256, hex) depends only on the needed cells, not on
-    the order of rows, the file format, or the reading. ``marks`` tell the input's rows again, if they were asked for.
+    the order of rows, the file format, or the reading. By its ``marks``, if asked for, a row is recognised elsewhere.
     """
 
     frame: pl.DataFrame
@@ -136,7 +138,10 @@ def _roots(sql: str, plan: Plan, place: str) -> set[str]:
 
 
 def _check_expressions(plan: Plan) -> None:
-    """Check that every SQL text parses and names described or derived columns only."""
+    """Check that every SQL text parses and names described or derived columns only, and what fields say of texts."""
+    for table, described in (("fields", plan.schema.fields), ("patterns", plan.schema.patterns)):
+        for name, spec in described.items():
+            _check_field(spec, f"{plan.schema_path}: table [{table}.{name}]")
     known = [*plan.schema.fields, *plan.recipe.derived]
     for place, sql in _expressions(plan).items():
         here = [*known, "prediction"] if place == _PAYOFF else known
@@ -145,6 +150,23 @@ def _check_expressions(plan: Plan) -> None:
                 raise UsageError(
                     f"{plan.path}: {place} uses '{column}', which {plan.schema_path} does not describe.{nearest(column, here)}"
                 )
+
+
+def _check_field(spec: Field, place: str) -> None:
+    """Check what only Polars can tell: that it can match by a field's pattern, and read what its format writes."""
+    pattern = spec.constraints.pattern
+    try:
+        pl.Series([""]).str.contains(pattern or "")
+    except PolarsError:
+        raise UsageError(
+            f"{place}, key 'constraints.pattern': {pattern!r} cannot be used to match. Expected a regular expression "
+            "without look-around and references to groups."
+        ) from None
+    if spec.format is not None and not reads_what_it_writes(spec):
+        raise UsageError(
+            f"{place}, key 'format': {spec.format!r} reads no {spec.type}. Expected strptime's, with the year: such as "
+            + {"date": "'%d/%m/%Y'."}.get(spec.type, "'%d/%m/%Y %H:%M'.")
+        )
 
 
 def read_table(
@@ -167,7 +189,7 @@ def read_table(
     also
         Columns that are read too if the schema describes them.
     marked
-        Whether the rows are to be told again.
+        Whether the rows are to be recognised in other tables.
 
     Raises
     ------
@@ -202,13 +224,14 @@ def read_table(
     n_bad = bad["row"].n_unique() if bad.height else 0
     if n_bad > plan.recipe.max_rejected * n_input:
         raise _too_many(plan, source, bad, n_bad, n_input)
-    fingerprint = _fingerprint(frame)
+    fingerprint = fingerprint_of(frame)
     frame = frame.with_columns(pl.lit(None, dtype=dtype_of(_spec(plan, c))).alias(c) for c in sorted(absent))
     check_derived(plan, frame)
     frame = outcome(derive(frame, plan.recipe), plan)
     before = frame.height
     if where is not None:
         inside = matches(frame, where, f"{plan.path}: where")
+        check_by_row(frame, parse_sql(where, f"{plan.path}: where"), f"{plan.path}: where")
         frame, numbers = frame.filter(inside), numbers[inside.to_numpy()]
         if frame.height == 0:
             raise DataError(
@@ -261,7 +284,7 @@ def _too_many(plan: Plan, source: Input, bad: pl.DataFrame, n_bad: int, n_input:
     )
 
 
-def _fingerprint(frame: pl.DataFrame) -> str:
+def fingerprint_of(frame: pl.DataFrame) -> str:
     """Hash the cells, rows sorted by their own text, so that order and format do not matter."""
     text = frame[sorted(frame.columns)].select(pl.all().cast(pl.String).fill_null("\x00"))
     lines = text.select(pl.concat_str(pl.all(), separator="\x1f").alias("line"))["line"].sort()

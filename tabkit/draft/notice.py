@@ -32,10 +32,10 @@ POSITIVE_NAMES = {
 _INDEX_NAMES = re.compile(r"^(|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__)$", re.I)
 """What pandas calls an index without a name, in CSV and in Parquet."""
 
-_ROW_NAMES = re.compile(r"^(unnamed: ?\d+|rownames?|row_?(id|num|number|index)|index|)$", re.I)
+ROW_NAMES = re.compile(r"^(unnamed: ?\d+|rownames?|row_?(id|num|number|index)|index|)$", re.I)
 
 # Upper-case PAID or VALID is no id: without a separator, only userId and userID are read as one.
-_ID_NAME = re.compile(r"(^|[_\W])(?i:id|key|code|number|no|nr|uuid|guid)$|[a-z]I[dD]$")
+ID_NAME = re.compile(r"(^|[_\W])(?i:id|key|code|number|no|nr|uuid|guid)$|[a-z]I[dD]$")
 
 _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store|site|field|plot|group)(_|$)", re.I)
 
@@ -130,10 +130,10 @@ def _names_rows(profile: Profile, column: ColumnProfile) -> str | None:
     if column.spec.type == "string":
         # Long text that never repeats is prose, not a key.
         short = float(values.str.len_chars().median() or 0) <= 40  # type: ignore[arg-type]
-        return ("id" if _ID_NAME.search(column.name) else "text") if short else None
-    if _ROW_NAMES.match(column.name):
+        return ("id" if ID_NAME.search(column.name) else "text") if short else None
+    if ROW_NAMES.match(column.name):
         return "row number"
-    if _ID_NAME.search(column.name):
+    if ID_NAME.search(column.name):
         return "id"
     start = values[0]
     counted = start in (0, 1) and bool((values == pl.Series(range(start, start + values.len()))).all())

@@ -58,30 +58,40 @@ def open_table(data: DataLike) -> tuple[Input, Dialect]:
         return open_input(data, stated), stated
 
 
-def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Profile:
-    """Read up to :data:`MOST_ROWS` rows, infer every column, and type the rows as the schema written will."""
+def profile_of(
+    source: Input, dialect: Dialect, name: str, target: str | None, taken: set[str], most: int = MOST_ROWS
+) -> Profile:
+    """Read up to ``most`` rows, infer every column, and type the rows as the schema written will.
+
+    Parameters
+    ----------
+    target
+        The column to predict; None for events, which have none.
+    taken
+        Columns with a role.
+    """
     batches, n_rows, n_malformed, whole = [], 0, 0, True
     for batch in source.batches(50_000):
-        if n_rows >= MOST_ROWS:
+        if n_rows >= most:
             whole = False
             break
         batches.append(batch)
         n_rows += batch.frame.height
         n_malformed += batch.malformed.height
-    raw = pl.concat([batch.frame for batch in batches], how="vertical_relaxed")[:MOST_ROWS]
+    raw = pl.concat([batch.frame for batch in batches], how="vertical_relaxed")[:most]
     if raw.height == 0:
         raise DataError(f"{source.name} has no rows to learn from. Expected a header and rows.")
     remarks = []
     for column, dtype in raw.schema.items():
         if _readable(dtype):
             continue
-        if column in roles.taken:
+        if column in taken:
             raise DataError(f"Column '{column}' holds {dtype}, and has a role. Expected text, numbers, truth or dates.")
         remarks.append(f"{column}: holds {dtype}, which is not read: left out of the schema")
     raw = raw[[c for c, dtype in raw.schema.items() if _readable(dtype)]]
-    columns = {c: infer(raw[c], source.delimiter, is_target=c == roles.target) for c in raw.columns}
+    columns = {c: infer(raw[c], source.delimiter, is_target=c == target) for c in raw.columns}
     batch = replace(batches[0], frame=raw, rows=np.arange(raw.height))
-    typed = conform(batch, _schema(name, columns), raw.columns, roles.target)
+    typed = conform(batch, _schema(name, columns), raw.columns, target)
     assert typed.rejects.is_empty(), f"the types inferred refuse their own cells: {typed.rejects.row(0)}"
     if dialect.encoding:
         remarks.append(
@@ -94,14 +104,14 @@ def profile_of(source: Input, dialect: Dialect, name: str, roles: Roles) -> Prof
     if source.delimiter not in (",", "\t"):
         dialect = dialect.model_copy(update={"delimiter": source.delimiter})
         remarks.append(f"cells are separated by {source.delimiter!r}")
-    if not whole or n_rows > MOST_ROWS:
+    if not whole or n_rows > most:
         whole = False
         remarks.append(f"only the first {raw.height:,} rows were looked at; later ones may hold what these do not")
-    n_values = values_of(typed.frame, roles.target).drop_nulls().n_unique()
+    n_values = 2 if target is None else values_of(typed.frame, target).drop_nulls().n_unique()
     if n_values < 2:
         what = "has no value in any row" if n_values == 0 else "is the same in every row"
         raise DataError(
-            f"Target '{roles.target}' {what} of {source.name}: nothing can be learned. Expected two or more values."
+            f"Target '{target}' {what} of {source.name}: nothing can be learned. Expected two or more values."
         )
     return Profile(source, columns, typed.frame, raw.height, whole, dialect, remarks)
 

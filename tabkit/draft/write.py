@@ -17,6 +17,7 @@ DEFAULT_METRICS = {
     "binary": ("roc_auc", ["pr_auc", "log_loss", "brier", "ks", "gini", "fpr_at_80_recall"]),
     "multiclass": ("log_loss", ["accuracy", "balanced_accuracy", "macro_roc_auc"]),
     "regression": ("rmse", ["mae", "r2"]),
+    "ranking": ("ndcg@10", ["recall@10", "recall@20", "mrr@20", "map@10", "hit_rate@10"]),
 }
 
 
@@ -55,15 +56,16 @@ def toml_text(text: str) -> str:
     return tomlkit.item(text).as_string()
 
 
-def _comment(lines: tomlkit.TOMLDocument | AbstractTable, *texts: str) -> None:
+def comment(lines: tomlkit.TOMLDocument | AbstractTable, *texts: str) -> None:
+    """Add comments, one a line."""
     for text in texts:
         lines.add(tomlkit.comment(one_line(text)))
 
 
-def _section(path: tuple[str, ...], values: Mapping[str, object], comments: Iterable[str] = ()) -> str:
+def section(path: tuple[str, ...], values: Mapping[str, object], comments: Iterable[str] = ()) -> str:
     """Return a TOML table, its comments right above it: tomlkit itself puts an empty line between."""
     above = tomlkit.document()
-    _comment(above, *comments)
+    comment(above, *comments)
     table: AbstractTable = tomlkit.table()
     for key, value in values.items():
         table.add(key, value)
@@ -74,18 +76,18 @@ def _section(path: tuple[str, ...], values: Mapping[str, object], comments: Iter
     return above.as_string() + tomlkit.document().append(path[0], table).as_string()
 
 
-def schema_text(profile: Profile, name: str) -> str:
+def schema_text(profile: Profile, name: str, row: str = "one record") -> str:
     """Return the schema."""
     head = tomlkit.document()
-    _comment(
+    comment(
         head,
         f"What a row of {profile.source.name} is, as inferred from {count(profile.n_rows, 'row')}. Yours to edit.",
     )
-    head.update({"name": name, "title": name.replace("_", " ").capitalize(), "row": "one record"})
-    _comment(head, *profile.remarks)
+    head.update({"name": name, "title": name.replace("_", " ").capitalize(), "row": row})
+    comment(head, *profile.remarks)
     parts = [head.as_string()]
     if stated := profile.dialect.model_dump(exclude_none=True):
-        parts.append(_section(("dialect",), stated))
+        parts.append(section(("dialect",), stated))
     for column in profile.columns.values():
         field: dict[str, object] = {"type": column.spec.type}
         for key in ("unit", "format", "decimal", "group", "notation"):
@@ -95,7 +97,7 @@ def schema_text(profile: Profile, name: str) -> str:
             field["sensitive"] = True
         if column.missing:
             field["missing"] = list(column.missing)
-        parts.append(_section(("fields", column.name), field, column.comments))
+        parts.append(section(("fields", column.name), field, column.comments))
     return "\n".join(parts)
 
 
@@ -103,25 +105,25 @@ def recipe_text(profile: Profile, name: str, roles: Roles, question: Question) -
     """Return the recipe."""
     short = name.split("/")[1]
     head = tomlkit.document()
-    _comment(head, f"What to do with {short}: written by `tabkit new`, yours to edit. `tabkit show` explains it.")
+    comment(head, f"What to do with {short}: written by `tabkit new`, yours to edit. `tabkit show` explains it.")
     head.update({"name": name, "title": short.replace("_", " ").capitalize()})
     head.update({"question": f"What will {roles.target} be?", "schema": short})
-    _comment(head, *question.remarks)
+    comment(head, *question.remarks)
     head.update({"task": question.task, "target": roles.target})
     if question.positive is not None:
         head["positive"] = question.positive
     if roles.id is not None:
-        _comment(head, *question.id_remarks)
+        comment(head, *question.id_remarks)
         head["id"] = roles.id
     if roles.time is not None:
-        _comment(head, "The split is by time: the newest rows are held out.")
+        comment(head, "The split is by time: the newest rows are held out.")
         head["time"] = roles.time
     if roles.group is not None:
-        _comment(head, "Rows of one group stay in one part of the split.")
+        comment(head, "Rows of one group stay in one part of the split.")
         head["group"] = roles.group
     if excluded := [c for c in profile.columns.values() if c.excluded]:
-        _comment(head, "Columns that are no features, and why; take one out of the list to use it:")
-        _comment(head, *(f"  {c.name}: {c.excluded}" for c in excluded))
+        comment(head, "Columns that are no features, and why; take one out of the list to use it:")
+        comment(head, *(f"  {c.name}: {c.excluded}" for c in excluded))
         head["exclude"] = [c.name for c in excluded]
     parts = [head.as_string()]
     if _wants_folds(profile, question.task, roles):
@@ -129,10 +131,10 @@ def recipe_text(profile: Profile, name: str, roles: Roles, question: Question) -
     primary, report = DEFAULT_METRICS[question.task]
     metrics = tomlkit.table()
     metrics.update({"primary": primary, "report": report})
-    _comment(metrics, "The gain that would change what you do; fine-tuning must prove at least this much.")
+    comment(metrics, "The gain that would change what you do; fine-tuning must prove at least this much.")
     metrics["worthwhile"] = _worthwhile(profile, question.task, roles.target)
     parts.append(tomlkit.document().append("metrics", metrics).as_string())
-    parts.append(_section(("candidates", "adapt"), {"icl": ["full"], "tabnet": ["head", "gradual", "full"]}))
+    parts.append(section(("candidates", "adapt"), {"icl": ["full"], "tabnet": ["head", "gradual", "full"]}))
     return "\n".join(parts)
 
 
@@ -146,7 +148,7 @@ def _folds(n_rows: int) -> str:
         f"{n_rows:,} rows: a single holdout would tell little, so every row is held out once, in {FOLDS} folds. It takes",
         "about twice as long. For one holdout (and for --distill, which needs one), remove this table.",
     )
-    return _section(("split",), split, comments)
+    return section(("split",), split, comments)
 
 
 def _wants_folds(profile: Profile, task: str, roles: Roles) -> bool:

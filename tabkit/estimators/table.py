@@ -117,7 +117,7 @@ def _profile(table: Labelled) -> Profile:
         numbers = pl.col(table.target).replace_strict(table.classes, range(len(table.classes)), return_dtype=pl.Int64)
         frame = frame.with_columns(numbers)
     source, dialect = open_table(frame)
-    profile = profile_of(source, dialect, "table", Roles(table.target, None, None, None))
+    profile = profile_of(source, dialect, "table", table.target, {table.target})
     for name, dtype in table.frame.schema.items():
         if name not in profile.columns:
             raise DataError(

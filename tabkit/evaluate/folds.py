@@ -24,12 +24,12 @@ from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, proven_worse
 from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
-from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, widening_over_folds
+from tabkit.evaluate.intervals import Resampled, Resampler, corrected_t, interval, widening_over_folds
 from tabkit.evaluate.ledger import Looks, question_number
 from tabkit.evaluate.metrics import Metric, ranked_within
 from tabkit.evaluate.tables import HeldOut, TableFound, drawn_together, interval_facts, slices_of, unit_drawn
 from tabkit.learner import Predictions, candidate_name
-from tabkit.models.blend import described, mean_weights
+from tabkit.models.blend import described, mean_weights, title_of
 from tabkit.recipe import Plan
 from tabkit.recipe import Value as Rule
 from tabkit.result import (
@@ -59,34 +59,6 @@ class Fold:
     def findings(self) -> TableFindings:
         """What was found."""
         return self.found.findings
-
-
-def corrected_t(values: list[float], test_to_train: float) -> Interval:
-    """Return the mean over folds with the 95% interval of the corrected resampled t.
-
-    Folds train on mostly the same rows, so their scores are not independent: the variance of their mean is
-    (1/k + n_test/n_train) of theirs, not 1/k. Source: Nadeau & Bengio, *Inference for the Generalization Error*,
-    Machine Learning 2003.
-
-    Parameters
-    ----------
-    values
-        One score or gain a fold, all folds of all repeats.
-    test_to_train
-        Rows held out over rows learned from, in one fold.
-
-    >>> found = corrected_t([0.1, 0.2, 0.3], 0.5)
-    >>> round(found.low, 4), round(found.high, 4)
-    (-0.1928, 0.5928)
-    """
-    from scipy import stats
-
-    k, mean = len(values), float(np.mean(values))
-    if k < 2 or not np.isfinite(values).all():
-        return Interval(mean, float("nan"), float("nan"))
-    spread = math.sqrt((1 / k + test_to_train) * float(np.var(values, ddof=1)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, k - 1)) * spread
-    return Interval(mean, mean - half, mean + half)
 
 
 def pool(
@@ -382,6 +354,7 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
     proof, settings, notes = described([members[n] for n in weights], weights)
     note = f"{notes[0]}; the mean of the weights of {len(blends)} outer folds"
     changed = {
+        "title": title_of(like.how, {members[n].kind for n in weights}),
         "proof": proof.blocks,
         "trained_parameters": proof.trained_parameters,
         "total_parameters": proof.total_parameters,

@@ -61,7 +61,7 @@ class Resampler:
 
         A bootstrap of n units is too narrow by sqrt((n - 1)/n), and by taking a t for a normal (Hesterberg, *What Teachers
         Should Know About the Bootstrap*, American Statistician 2015; of few groups, Cameron, Gelbach & Miller, *Rev. Econ.
-        Stat.* 2008). It is made up for: with 4 groups by 1.9, with 1,000 rows by 1.002.
+        Stat.* 2008). This widens it to match: 1.9 times with 4 groups, 1.002 times with 1,000 rows.
         """
         n = self.n_rows if self.groups is None else len(np.unique(self.groups))
         if n < 2:
@@ -132,6 +132,34 @@ def widening_over_folds(n_folds: int, test_to_train: float) -> float:
     1.5
     """
     return math.sqrt(1 + n_folds * test_to_train)
+
+
+def corrected_t(values: list[float], test_to_train: float) -> Interval:
+    """Return the mean over folds with the 95% interval of the corrected resampled t.
+
+    Folds train on mostly the same rows, so their scores are not independent: the variance of their mean is
+    (1/k + n_test/n_train) of theirs, not 1/k. Source: Nadeau & Bengio, *Inference for the Generalization Error*,
+    Machine Learning 2003.
+
+    Parameters
+    ----------
+    values
+        One score or gain a fold, all folds of all repeats.
+    test_to_train
+        Rows held out over rows learned from, in one fold.
+
+    >>> found = corrected_t([0.1, 0.2, 0.3], 0.5)
+    >>> round(found.low, 4), round(found.high, 4)
+    (-0.1928, 0.5928)
+    """
+    from scipy import stats
+
+    k, mean = len(values), float(np.mean(values))
+    if k < 2 or not np.isfinite(values).all():
+        return Interval(mean, float("nan"), float("nan"))
+    spread = math.sqrt((1 / k + test_to_train) * float(np.var(values, ddof=1)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, k - 1)) * spread
+    return Interval(mean, mean - half, mean + half)
 
 
 def interval(scored: Resampled, within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:

@@ -1,6 +1,6 @@
 """The holdout is opened once per run, and every question asked of its rows is remembered on this machine.
 
-Rows are told again by what they hold (:mod:`tabkit.data.marks`): renaming, reordering, cutting or splitting a table anew
+Rows are recognised by what they hold (:mod:`tabkit.data.marks`): renaming, reordering, cutting or splitting a table anew
 makes no new holdout of rows that were looked at.
 """
 
@@ -61,7 +61,7 @@ class Opening:
     question
         The same for runs that cannot differ in their answer: a hash of recipe, data, seed and options.
     rows
-        What the rows are told again by.
+        What the rows are recognised by.
     """
 
     question: str
@@ -124,16 +124,18 @@ def _remember(opening: Opening) -> Looks | None:
         "whole": opening.rows.whole,
         "rows": opening.rows.to_text(),
     }
-    line = json.dumps(entry) + "\n"
+    line = json.dumps(entry)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as ledger:  # one write: lines of runs side by side do not mix
-            ledger.write(line.encode())
-        lines = path.read_text(encoding="utf-8").splitlines()
+            ledger.write(f"\n{line}\n".encode())  # a line of its own, even after one that was cut short
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    lines = lines[: lines.index(line.rstrip()) + 1]  # what others asked since does not count
-    earlier = [question for question, rows in map(_read, lines[:-1]) if opening.rows.share_in(rows) >= LEAST_SHARED]
+    if line not in lines:  # a full disk takes a part of it
+        return None
+    before = lines[: lines.index(line)]  # what others asked since does not count
+    earlier = [question for question, rows in map(_read, before) if opening.rows.share_in(rows) >= LEAST_SHARED]
     asked = list(dict.fromkeys([*earlier, opening.question]))
     return Looks(openings=len(earlier) + 1, question=asked.index(opening.question) + 1)
 

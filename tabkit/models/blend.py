@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.data.encode import Features
-from tabkit.learner import Adapted, Block, Budget, Predictions, Proof, Settings, candidate_parts
+from tabkit.learner import Adapted, Block, Budget, Kind, Learner, Predictions, Proof, Settings, candidate_parts
 from tabkit.models.base import Model, folds_of
 from tabkit.models.parts.bagged import read_model
 
@@ -77,6 +77,10 @@ class Blend(Model):
         self.members_ = tuple(members)
         rows = [m.model.importance_rows for m in self.members_ if m.model.importance_rows is not None]
         self.importance_rows = min(rows, default=None)
+
+    def called(self, how: str) -> str:
+        """Return what the blend is called; see :func:`title_of`."""
+        return title_of(how, {m.model.hows[candidate_parts(m.name)[1]] for m in self.members_})
 
     def adapt(
         self,
@@ -139,6 +143,13 @@ class Blend(Model):
         weights = json.loads((folder / "config.json").read_text(encoding="utf-8"))["weights"]
         models = {name: read_model(candidate_parts(name)[0], folder / name) for name in weights}
         return cls([Member(name, weight, models[name]) for name, weight in weights.items()])
+
+
+def title_of(how: str, kinds: Collection[Kind]) -> str:
+    """Return what a blend with members of these kinds is called: without weight on a base, not after bases."""
+    if how == "bases" and kinds and "base" not in kinds:
+        return "Blend (no base has weight)"
+    return Learner.called(Blend(), how)
 
 
 def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generator) -> Adapted[Model]:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Iterable
 from typing import TypeGuard
 
 from tabkit.result import Interval
 
 MISSING = "–"
+NEARLY_ZERO = "≈\u00a00"
 _MINUS = "−"
 _LONG = 1e15
 """From here on a number is shown as a power of ten: nobody counts its commas."""
@@ -26,8 +29,8 @@ def known(value: float | None) -> TypeGuard[float]:
 def number(value: float | None, digits: int = 3) -> str:
     """Format one number by itself, to ``digits`` significant digits.
 
-    >>> number(0.012345), number(9857), number(1.8e-5), number(-0.5), number(0.0), number(None)
-    ('0.0123', '9,857', '1.8 × 10⁻⁵', '−0.5', '0', '–')
+    >>> number(0.012345), number(9857), number(1.8e-5), number(1.8e-7), number(-0.5), number(0.0), number(None)
+    ('0.0123', '9,857', '0.000018', '1.8 × 10⁻⁷', '−0.5', '0', '–')
     >>> number(1234567.8), number(59.6), number(0.0001)
     ('1,234,568', '59.6', '0.0001')
     """
@@ -35,7 +38,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
-    if abs(value) < 1e-4 or abs(value) >= _LONG:
+    if abs(value) < 1e-6 or abs(value) >= _LONG:
         return scientific(value, digits)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return _trimmed(f"{value:,.{decimals}f}").replace("-", _MINUS)
@@ -62,12 +65,12 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:
-    """Format a number of a column with its common decimals; a number too small for them keeps two digits.
+    """Format a number of a column with its common decimals; one too small for them is told from a true zero.
 
     >>> fixed(1.234e-12, 15), fixed(2.5e20, 0)
     ('1.234 × 10⁻¹²', '2.5 × 10²⁰')
     >>> fixed(0.5, 3), fixed(0.00004, 3), fixed(0.00012, 3), fixed(-0.25, 2, sign=True), fixed(0.0, 3)
-    ('0.500', '4 × 10⁻⁵', '0.00012', '−0.25', '0')
+    ('0.500', '≈\xa00', '≈\xa00', '−0.25', '0')
     """
     if not known(value):
         return MISSING
@@ -78,7 +81,7 @@ def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:
     else:
         text = f"{value:,.{decimals}f}"
         if float(text.replace(",", "")) == 0:
-            text = number(value, 2)
+            return NEARLY_ZERO
     text = text.replace("-", _MINUS)
     return f"+{text}" if sign and value > 0 else text
 
@@ -161,29 +164,46 @@ def duration(seconds: float | None) -> str:
 
 
 def money(value: float | None, unit: str, *, sign: bool = False) -> str:
-    """Format an amount in the recipe's unit.
+    """Format an amount in the recipe's unit, without an interval: three digits, none of them below a hundredth.
 
-    >>> money(1020676.6, "USD"), money(1.8e-5, "USD"), money(2989.7, "USD", sign=True)
-    ('1,021,000 USD', '1.8 × 10⁻⁵ USD', '+2,990 USD')
+    >>> money(1020676.6, "USD"), money(1.8e-5, "USD"), money(2989.7, "USD", sign=True), money(0.0, "USD")
+    ('1,020,000 USD', 'under 0.01 USD', '+2,990 USD', '0 USD')
     """
     if not known(value):
         return MISSING
-    if abs(value) >= 10000:  # four digits are all that an estimate of this kind supports
-        value = round(value, 3 - math.floor(math.log10(abs(value))))
-    text = signed(value) if sign else number(value)
-    return f"{text} {unit}".strip()
+    if 0 < abs(value) < 0.005:
+        return f"under 0.01 {unit}".strip()
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    text = f"{round(value, min(2, digits)):,.{max(0, min(2, digits))}f}".replace("-", _MINUS)
+    return f"{'+' if sign and value > 0 else ''}{text} {unit}".strip()
 
 
 def amount(score: Interval, unit: str, *, sign: bool = False) -> str:
-    """Format an amount with its interval.
+    """Format an amount with its interval, to the two digits of the half-width that it bears.
 
-    >>> amount(Interval(31.4, -800.0, 900.0), "USD", sign=True)
-    '+31.4 USD [−800, +900]'
+    >>> amount(Interval(31.4, -800.0, 900.0), "USD", sign=True), amount(Interval(-2498.0, -23278.0, 12804.0), "USD")
+    ('+30 USD [−800, +900]', '−2,000 USD [−23,000, 13,000]')
+    >>> amount(Interval(412345.6, 380000.0, 440000.0), "USD"), amount(Interval(0.112, 0.081, 0.143), "USD", sign=True)
+    ('412,000 USD [380,000, 440,000]', '+0.11 USD [+0.08, +0.14]')
     """
-    text = money(score.value, unit, sign=sign)
-    if not (known(score.low) and known(score.high)):
-        return text
-    return f"{text} [{money(score.low, '', sign=sign)}, {money(score.high, '', sign=sign)}]"
+    width = (score.high - score.low) / 2
+    if not (known(width) and width > 0):
+        return money(score.value, unit, sign=sign)
+    places = 1 - math.floor(math.log10(width))
+    places = 2 if width >= 0.02 and places > 2 else places  # money has hundredths
+    value, low, high = (
+        fixed(round(v, places), max(0, places), sign=sign) for v in (score.value, score.low, score.high)
+    )
+    return f"{f'{value} {unit}'.strip()} [{low}, {high}]"
+
+
+def typographic(text: str) -> str:
+    """Return a sentence with the minus sign that the page's own numbers have.
+
+    >>> typographic("-0.5 [-1, +2], from 2017-12-04, 1e-05, x-1")
+    '−0.5 [−1, +2], from 2017-12-04, 1e-05, x-1'
+    """
+    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", _MINUS, text)
 
 
 def parameters(trained: int, total: int) -> str:
@@ -204,6 +224,15 @@ def shortened(text: str, most: int) -> str:
     'loan_to…'
     """
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def wrapped(text: str, most: int) -> list[str]:
+    """Return the lines of a label, of ``most`` characters each; none if it is empty.
+
+    >>> wrapped("Interest rate, set by the lender", 16), wrapped("loan_to_income_of_all", 8)
+    (['Interest rate,', 'set by the', 'lender'], ['loan_to_', 'income_o', 'f_all'])
+    """
+    return textwrap.wrap(text, most)
 
 
 def _trimmed(text: str) -> str:

@@ -46,8 +46,10 @@ def render(result: Result, predictions: pl.DataFrame | None) -> str:
     return template("report.html.j2").render(
         r=result,
         decision=DECISIONS[result.verdict.decision],
+        sentence=numbers.typographic(result.verdict.sentence),
+        reason=numbers.typographic(result.verdict.reason),
         more=f"{numbers.whole(needed)} more {'users' if reading.units == 'users' else 'labelled rows'}"
-        if needed
+        if needed and f"{needed:,}" not in result.verdict.sentence
         else "",
         facts=_facts(reading),
         sections=[section for make in SECTIONS if (section := make(reading)) is not None],
@@ -71,9 +73,10 @@ def _facts(reading: Reading) -> list[tuple[str, str, str]]:
     champion, metric = reading.champion, reading.metric
     score = reading.score(champion.name)
     decimals = numbers.decimals_for([score])
-    unit = f" {metric.unit}" if metric.unit else ""
+    gap = numbers.fixed(champion.overfit_gap, decimals, sign=True)
+    parts = "train minus holdout" if metric.greater_is_better else "holdout minus train"
     within = f"95% interval {numbers.limits(score, decimals)}".replace(", ", ",\u00a0") if score else ""
-    value = numbers.fixed(score.value, decimals) + unit if score else numbers.MISSING
+    value = numbers.fixed(score.value, decimals) + reading.unit if score else numbers.MISSING
     outcomes = [c.outcome for c in reading.result.checks if c.outcome != "not_applicable"]
     failed = outcomes.count("fail")
     passed = f"passed; {failed} failed" if failed else "passed" if outcomes else "made"
@@ -81,7 +84,7 @@ def _facts(reading: Reading) -> list[tuple[str, str, str]]:
     return [
         ("Champion", champion.title, kind),
         (f"{metric.title} on holdout", value, within),
-        ("Overfit gap", numbers.signed(champion.overfit_gap, 2), "train minus holdout; near 0 is good"),
+        ("Overfit gap", gap + reading.unit, f"{parts}; near 0 is good"),
         _worth_or_size(reading),
         ("Checks", f"{len(outcomes) - failed} of {len(outcomes)}" if outcomes else "none", passed),
     ]

@@ -30,6 +30,12 @@ class Cell:
         return {"class": self.css, "style": self.style} | {key: n for key, n in spans.items() if n > 1}
 
 
+def stacked(text: str) -> Cell:
+    """Return a value over its interval: half as wide as beside it."""
+    value, bracket, limits = text.partition(" [")
+    return Cell(value, f"[{limits}" if bracket else "", "num")
+
+
 @dataclass(frozen=True)
 class Row:
     """A row: its header (None if the header above spans this row too), then its cells."""

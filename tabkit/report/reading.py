@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import polars as pl
 
 from tabkit.errors import inside
-from tabkit.report.numbers import known
+from tabkit.report.numbers import NEARLY_ZERO, fixed, known
 from tabkit.result import Against, Exploratory, Interval, Kind, ListResult, Part, Result, Student, TableResult
 from tabkit.result.lists import CutoffGain
 
@@ -36,6 +39,10 @@ class Reading:
         self.scored = [c for c in result.candidates if c.scores]
         self.by_kind = [c for kind in KINDS for c in self.scored if c.kind == kind]
         self.units = "users" if isinstance(result, ListResult) else "rows"
+        better = self.metric.greater_is_better
+        self.gain_title = f"Gain in {self.metric_name}" if better else f"Reduction of {self.metric_name}"
+        self.loss_title = f"Loss in {self.metric_name}" if better else f"Rise of {self.metric_name}"
+        self.unit = f" {self.metric.unit}" if self.metric.unit else ""
 
     @property
     def student(self) -> Student | None:
@@ -54,15 +61,48 @@ class Reading:
         """Return what a candidate is called."""
         return self.titles.get(name or "", name or "")
 
+    def column(self, name: str) -> str:
+        """Return what the schema calls a column; of a slice by a column, ``title: value``."""
+        column, colon, value = name.partition(": ")
+        return f"{self.result.features.titles.get(column) or column}{colon}{value}"
+
+    def change(self, gain: float, decimals: int) -> str:
+        """Say a change of the metric in its own direction: an error is lowered, where a score is gained.
+
+        Parameters
+        ----------
+        gain
+            Above zero is better.
+        """
+        if not known(gain) or gain == 0:
+            return f"neither {'gained nor lost' if self.metric.greater_is_better else 'lowered nor raised'} {self.metric_name}"
+        if fixed(gain, decimals) == NEARLY_ZERO:
+            return f"left {self.metric_name} about as it was"
+        size = f"{fixed(abs(gain), decimals)}{self.unit}"
+        if self.metric.greater_is_better:
+            return f"{'gained' if gain > 0 else 'lost'} {size} {self.metric_name}"
+        return f"{'lowered' if gain > 0 else 'raised'} {self.metric_name} by {size}"
+
     def score(self, name: str, part: Part = "holdout", metric: str | None = None) -> Interval | None:
         """Return a candidate's score; None if it is undefined."""
         score = self.result.candidate(name).score(metric or self.result.primary, part)
         return score if score is not None and known(score.value) else None
 
 
+Comparison = TypeVar("Comparison", Against, Exploratory)
+
+
 def gain_of(comparison: Against | Exploratory | CutoffGain) -> Interval:
     """Return the gain of a comparison with its interval."""
     return Interval(comparison.gain, comparison.low, comparison.high)
+
+
+def once(compared: Sequence[Comparison]) -> list[tuple[Comparison, ...]]:
+    """Return comparisons, those with the very same numbers together: blends of the same members are one opponent."""
+    groups: dict[tuple[float, float, float], list[Comparison]] = {}
+    for each in compared:
+        groups.setdefault((each.gain, each.low, each.high), []).append(each)
+    return [tuple(group) for group in groups.values()]
 
 
 def listed(parts: list[str]) -> str:

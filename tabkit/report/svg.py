@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from markupsafe import Markup, escape
 
-from tabkit.report.numbers import scientific
+from tabkit.report.numbers import scientific, shortened
 
 
 def tag(name: str, *children: str | Markup, **attributes: object) -> Markup:
@@ -69,6 +70,21 @@ class Axis:
             return scientific(tick, digits)
         return f"{tick:,.{max(0, -last)}f}".replace("-", "−")
 
+    def labels(self, room: float) -> dict[float, str]:
+        """Return the ticks with their texts, only every second or fifth if ``room`` pixels would not hold all side by side."""
+        texts = {tick: self.label(tick) for tick in self.ticks}
+        if len(texts) < 2:
+            return texts
+        step = self.ticks[1] - self.ticks[0]
+        needed = 1.25 * CHARACTER * max(map(len, texts.values())) + 8
+        every = next((k for k in (1, 2, 5, 10) if k * step / (self.high - self.low) * room >= needed), 20)
+        return {tick: text for tick, text in texts.items() if round(tick / step) % every == 0} or texts
+
+    def anchor(self, tick: float, text: str, room: float) -> str:
+        """Return how a tick's text is anchored, so that it ends inside the picture."""
+        share, half = self.at(tick), len(text) * CHARACTER / 2 / room
+        return "start" if share < half - 0.02 else "end" if share > 1.02 - half else "middle"
+
 
 def axis(
     values: Iterable[float | None], want: int = 4, pad: float = 0.04, limits: tuple[float, float] | None = None
@@ -109,8 +125,11 @@ class Series:
     dots: bool = False
 
 
+CHARACTER = 7.4
+"""Pixels that a character of a chart's text takes on average, in a wide font."""
 WIDTH, HEIGHT = 360.0, 268.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 26.0, 42.0
+_MOST_TITLE = int(WIDTH / CHARACTER) - 2
 
 
 @dataclass(frozen=True)
@@ -122,9 +141,14 @@ class Frame:
     x_title: str
     y_title: str
 
+    @cached_property
+    def left(self) -> float:
+        """Where the plot begins: behind the longest text of the vertical axis."""
+        return max(_LEFT, 10 + CHARACTER * max((len(self.y.label(tick)) for tick in self.y.ticks), default=0))
+
     def px(self, value: float) -> float:
         """Return a horizontal position."""
-        return round(_LEFT + self.x.at(value) * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(self.left + self.x.at(value) * (WIDTH - self.left - _RIGHT), 1)
 
     def py(self, value: float) -> float:
         """Return a vertical position."""
@@ -135,19 +159,28 @@ class Frame:
         parts = []
         for tick in self.y.ticks:
             y = self.py(tick)
-            parts.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="gridline"))
-            parts.append(tag("text", self.y.label(tick), x=_LEFT - 6, y=y + 3.5, text_anchor="end", class_="tick"))
-        labels = x_labels if x_labels is not None else {t: self.x.label(t) for t in self.x.ticks}
-        base = HEIGHT - _BOTTOM
-        for tick, text in labels.items():
-            x = self.px(tick)
+            parts.append(tag("line", x1=self.left, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="gridline"))
+            parts.append(tag("text", self.y.label(tick), x=self.left - 6, y=y + 3.5, text_anchor="end", class_="tick"))
+        base, room = HEIGHT - _BOTTOM, WIDTH - self.left - _RIGHT
+        for tick, text in (self._apart(x_labels) if x_labels else self.x.labels(room)).items():
+            x, anchor = self.px(tick), self.x.anchor(tick, text, room)
             parts.append(tag("line", x1=x, x2=x, y1=base, y2=base + 4, class_="axis"))
-            parts.append(tag("text", text, x=x, y=base + 16, text_anchor="middle", class_="tick"))
-        parts.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
-        middle = (_LEFT + WIDTH - _RIGHT) / 2
-        parts.append(tag("text", self.x_title, x=middle, y=HEIGHT - 6, text_anchor="middle", class_="axis-title"))
-        parts.append(tag("text", self.y_title, x=2, y=10, class_="axis-title"))
+            parts.append(tag("text", text, x=x, y=base + 16, text_anchor=anchor, class_="tick"))
+        parts.append(tag("line", x1=self.left, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
+        x_title, y_title = (shortened(title, _MOST_TITLE) for title in (self.x_title, self.y_title))
+        middle = min((self.left + WIDTH - _RIGHT) / 2, WIDTH - len(x_title) * CHARACTER / 2)
+        parts.append(tag("text", x_title, x=middle, y=HEIGHT - 6, text_anchor="middle", class_="axis-title"))
+        parts.append(tag("text", y_title, x=2, y=10, class_="axis-title"))
         return Markup("").join(parts)
+
+    def _apart(self, labels: dict[float, str]) -> dict[float, str]:
+        """Return the labels that do not touch, the last and the first among them if they do not."""
+        kept: dict[float, str] = {}
+        for tick in sorted(labels, reverse=True):
+            width = CHARACTER * len(labels[tick]) + 8
+            if all(abs(self.px(tick) - self.px(other)) > width for other in kept):
+                kept[tick] = labels[tick]
+        return kept
 
     def line(self, series: Series) -> Markup:
         """Draw a series; a missing value breaks the line."""

@@ -32,6 +32,11 @@ class Residuals:
         """The unit as it ends an axis title."""
         return f" ({self.unit})" if self.unit else ""
 
+    @property
+    def after(self) -> str:
+        """The unit as it follows a number."""
+        return f" {self.unit}" if self.unit else ""
+
 
 def predicted_observed(pairs: Residuals) -> Figure:
     """Draw predictions over observations."""
@@ -47,8 +52,8 @@ def predicted_observed(pairs: Residuals) -> Figure:
     groups = diagnose.grouped(y, p)
     low, high = groups[0], groups[-1]
     desc = (
-        f"Where it predicts {number(low.predicted)} on average, {number(low.observed)} was observed; "
-        f"where {number(high.predicted)}, {number(high.observed)}."
+        f"Where it predicts {number(low.predicted)}{pairs.after} on average, {number(low.observed)} was observed; "
+        f"where {number(high.predicted)}{pairs.after}, {number(high.observed)}."
     )
     note = f"{len(seen):,} of {len(y):,} rows drawn. " if len(seen) < len(y) else ""
     return Figure(
@@ -85,7 +90,7 @@ def residuals_predicted(pairs: Residuals, interval: PredictionInterval | None) -
     layers.append(plot.segment((x.low, x.high), (0.0, 0.0), "zero"))
     title = f"Residuals by prediction: {pairs.title}"
     thirds = diagnose.grouped(y, p, 3, inside)
-    desc = _drift(thirds)
+    desc = _drift(thirds, pairs.after)
     legend = [("dot s-adapted", "a holdout row")]
     if interval is not None and inside is not None:
         desc = f"{desc} {_held(thirds, inside, interval, pairs.unit)}"
@@ -104,12 +109,12 @@ def residuals_predicted(pairs: Residuals, interval: PredictionInterval | None) -
     )
 
 
-def _drift(thirds: list[diagnose.Group]) -> str:
+def _drift(thirds: list[diagnose.Group], unit: str) -> str:
     """Say whether the mean error depends on the prediction."""
     low, high = thirds[0], thirds[-1]
     return (
-        f"Mean residual {signed(low.observed - low.predicted)} in the third of the lowest predictions, "
-        f"{signed(high.observed - high.predicted)} in that of the highest."
+        f"Mean residual {signed(low.observed - low.predicted)}{unit} in the third of the lowest predictions, "
+        f"{signed(high.observed - high.predicted)}{unit} in that of the highest."
     )
 
 
@@ -146,7 +151,7 @@ def residuals(pairs: Residuals) -> Figure:
     title = f"Residuals: {pairs.title}"
     desc = (
         f"Half of the predictions are within {number(float(np.median(np.abs(error))))}"
-        f"{' ' + pairs.unit if pairs.unit else ''} of what was observed; the mean error is {signed(float(error.mean()))}."
+        f"{pairs.after} of what was observed; the mean error is {signed(float(error.mean()))}{pairs.after}."
     )
     digits = max(0, 2 - math.floor(math.log10(max(abs(float(edges[0])), abs(float(edges[-1]))) or 1.0)))
     rows = tuple((fixed(a, digits), fixed(b, digits), whole(n)) for n, a, b in columns)

@@ -87,6 +87,8 @@ class FeatureFacts(Facts):
 
     columns: tuple[str, ...]
     """Columns of the table used as features."""
+    titles: dict[str, str] = {}
+    """What the schema calls its columns, by column; those without a title are not there."""
     numeric: int
     """Encoded numeric features."""
     categorical: int

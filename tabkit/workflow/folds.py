@@ -55,10 +55,8 @@ def kept(folder: Path) -> TableFound | None:
 
 def folder_of(procedure: Procedure, parent: Path) -> Path:
     """Return where the folds of this very procedure are kept under ``parent``."""
-    digest = hashlib.sha256(procedure.question.encode())
+    digest = hashlib.sha256(f"{procedure.question} {procedure.budget!r}".encode())
     digest.update(json.dumps(sorted(f"{d.name}={d.version}" for d in metadata.distributions())).encode())
-    for source in procedure.rows.sources:
-        digest.update(source.frame.hash_rows().to_numpy().tobytes())
     for module in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(module.read_bytes())
     return parent / f".folds-{digest.hexdigest()[:16]}"

@@ -15,9 +15,8 @@ from tabkit.adapt import Runtime, Wanted
 from tabkit.adapt.candidates import fitting, wanted_on_top, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.event_table import events_of, moments, names_of, stray
+from tabkit.data.event_table import events_of, moments, names_of, sketch_of, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
-from tabkit.data.marks import Sketch
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
 from tabkit.errors import DataError, UsageError, count
@@ -38,12 +37,13 @@ from tabkit.evaluate.lists import (
 from tabkit.learner import budget_of
 from tabkit.learner.need import Size
 from tabkit.rankers.base import ListCandidate, Ranker
-from tabkit.recipe import Plan, Ranking
+from tabkit.ranking import Ranking
+from tabkit.recipe import Plan
 from tabkit.result import ListFindings
 from tabkit.result.document import FeatureFacts, SplitFacts
 from tabkit.result.lists import Cutoff, Parent
 from tabkit.workflow.assemble import About
-from tabkit.workflow.options import ListOptions, terms_of
+from tabkit.workflow.options import ListOptions, asked_by, terms_of
 from tabkit.workflow.reading import input_of
 from tabkit.workflow.refresh import open_parent, take_on
 from tabkit.workflow.spine import Arm, find
@@ -170,6 +170,10 @@ class ListRun:
         self.parents: dict[str, Ranker] = {}
         self.parent: Parent | None = None
 
+    def rehearse(self, data: DataLike) -> None:
+        """Read the events and cut them by the clock, as a run would; it would refuse what is refused here."""
+        self.read(data, Path())
+
     def read(self, data: DataLike | None, folder: Path) -> None:
         """Read the events, code them, cut them by the clock.
 
@@ -192,9 +196,9 @@ class ListRun:
         names = names_of(plan)
         self._leave_out()
         if parent is None:
-            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking)
+            calendar, cutoff = calendar_of(self.table.frame, names.time, self.ranking, data is None)
             self.events = events_of(self.table.frame, names, calendar)
-            self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed)
+            self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed, str(plan.path))
         else:
             taken = take_on(parent, events_of(self.table.frame, names, parent.ranker.past.calendar))
             self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
@@ -230,7 +234,7 @@ class ListRun:
         if far := stray(lines, time):
             raise DataError(
                 f"{far}. Fix or remove {'it' if far.startswith('1 of') else 'them'}, or leave later lines out by where, such as "
-                f"where = \"{time} < '2025-01-01'\"."
+                f"where = \"{time} < DATE '2025-01-01'\"."
             )
         if self.ranking.basket is None:
             repeats = lines.height - lines.select(_key(self.plan)).n_unique()
@@ -281,20 +285,15 @@ class ListRun:
         """Return what is asked of which events: those of the window and of its users."""
         plan, options, events = self.plan, self.options, self.events
         question = {
-            "recipe": plan.recipe.model_dump(mode="json"),
-            "schema": plan.schema.model_dump(mode="json"),
+            **asked_by(plan),
             "data": self.table.fingerprint,
             "candidates": [item.name for item in self.todo],
-            "options": [options.seed, options.cutoffs, str(options.base), repr(self.budget)],
+            "parent": None if self._parent_bundle is None else self._parent_bundle.seal,
+            "options": [options.seed, options.cutoffs, self.budget.effort],
         }
-        names, calendar, frame = names_of(plan), events.calendar, self.table.frame
-        first, end = (day * calendar.tick + calendar.origin for day in (holdout.start, holdout.end))
-        lines = frame.select(names.user, names.item, moments(frame[names.time])[0].alias("second"))
-        users = events.users[holdout.users].cast(pl.String).implode()
-        held = lines.filter(
-            pl.col("second").is_between(first, end, closed="left") & pl.col(names.user).cast(pl.String).is_in(users)
-        )
-        return Opening(question_of(question), Sketch.of_cells(held.get_columns()))
+        first, end = (day * events.calendar.tick + events.calendar.origin for day in (holdout.start, holdout.end))
+        users = events.users[holdout.users]
+        return Opening(question_of(question), sketch_of(self.table.frame, names_of(plan), users, first, end))
 
     def find(self, until_written: ExitStack) -> ListOutcome:
         """Carry out the procedure; fit what is bundled. Nothing is kept meanwhile."""

@@ -145,6 +145,14 @@ def terms_of(plan: Plan, options: Options, budget: Budget) -> Terms:
     return Terms(metrics, recipe.metrics.worthwhile, budget.resamples, options.seed, unit, price)
 
 
+def asked_by(plan: Plan) -> dict[str, Any]:
+    """Return what a recipe and its schema ask; a key that a later version adds asks nothing until it is set."""
+    return {
+        "recipe": plan.recipe.model_dump(mode="json", exclude_defaults=True),
+        "schema": plan.schema.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
 def options_for(recipe: Recipe, settings: Mapping[str, Any]) -> TableOptions | ListOptions:
     """Return the options of a recipe's kind.
 

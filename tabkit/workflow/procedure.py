@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
@@ -18,6 +17,7 @@ from tabkit.data.encode import Encoder, fit_encoder
 from tabkit.data.frames import values_of
 from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
+from tabkit.data.validate import fingerprint_of
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
 from tabkit.evaluate.harness import Ground, Judged
 from tabkit.evaluate.ledger import Opening, Sealed, question_of
@@ -26,6 +26,7 @@ from tabkit.learner import Budget, Predictions
 from tabkit.models.base import Model, TableCandidate
 from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts
+from tabkit.workflow.options import asked_by
 from tabkit.workflow.reading import TableRows
 from tabkit.workflow.spine import Arm, find
 
@@ -37,7 +38,7 @@ chance, and plainly so; that all of them do has a chance of 1 in 256."""
 def encoder_of(plan: Plan, rows: TableRows, split: Split) -> Encoder:
     """Fit the encoder on train rows, and on the source's, which share its columns; never on valid or holdout."""
     columns = [c for c in rows.labelled.frame.columns if plan.is_feature(c)]
-    train = rows.labelled.frame[columns][split.train]
+    train = rows.labelled.frame[split.train][columns]
     known = train if rows.source is None else pl.concat([train, rows.source[columns]])
     spectra = []
     for spectrum in plan.recipe.spectra:
@@ -64,22 +65,18 @@ class Procedure:
     blends: bool
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """All that the answer depends on, but for the code and the rows of the sources."""
-        return {
-            "recipe": self.plan.recipe.model_dump(mode="json"),
-            "schema": self.plan.schema.model_dump(mode="json"),
+    def question(self) -> str:
+        """A hash of all that the answer depends on, but for the code."""
+        facts = {
+            **asked_by(self.plan),
             "data": self.rows.table.fingerprint,
+            "sources": [fingerprint_of(source.frame) for source in self.rows.sources],
             "weights": {name: asdict(m.opened_from) for name, m in self.opened.items() if m.opened_from is not None},
             "candidates": [item.name for item in self.todo],
             "seed": self.terms.seed,
-            "budget": repr(self.budget),
+            "budget": self.budget.effort,
         }
-
-    @cached_property
-    def question(self) -> str:
-        """A hash of them."""
-        return question_of(self.facts)
+        return question_of(facts)
 
     def on(self, split: Split, watch: Watch, *, distill: bool = False) -> TableArm:
         """Return the procedure on one split."""

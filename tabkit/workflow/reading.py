@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from tabkit.data.align import SourceTable, read_source
+from tabkit.data.derive import check_uses
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input, from_frame, open_input
@@ -49,7 +50,10 @@ def input_of(plan: Plan, data: DataLike | None, sample: str | None, flag: str) -
         return open_input(data, plan.schema.dialect)
     if sample is None:
         raise UsageError(f"Recipe {plan.recipe.name} has no sample of its own: give {flag}.")
-    return from_frame(load_sample(sample), sample)
+    try:
+        return from_frame(load_sample(sample), sample)
+    except UsageError as problem:
+        raise UsageError(f"{plan.path}: {problem}") from None
 
 
 def read_rows(
@@ -86,6 +90,7 @@ def read_rows(
     labelled = with_label(values_of(table.frame, recipe.target))
     known = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
     classes = _classes(plan, known.frame)
+    check_uses(plan, known.frame)
     for each in sources:
         _check_source(plan, each, classes)
     return TableRows(table, known, table.frame.filter(~labelled), sources, classes)

@@ -81,7 +81,7 @@ def take_on(parent: ListBundle, new: Events) -> Taken:
             f"parent's end. Expected at least {calendar.length(2 * WINDOW)}: half to choose on, half to compare on. "
             "Wait for more, or run the recipe on all events."
         )
-    whom = at_home(joined.past, ranking.home_stores) if ranking.home_stores else None
+    whom = at_home(joined.past, ranking.home_stores, str(parent.plan.path)) if ranking.home_stores else None
     events, cutoff = joined.events, end - WINDOW
     clock = Clock(events.before(cutoff), cutoff, past.end, joined.users[:0], 0, whom)
     facts = Parent(

@@ -14,14 +14,15 @@ from tabkit.data.source import DataLike, open_input
 from tabkit.data.validate import CheckReport
 from tabkit.data.validate import check as check_table
 from tabkit.errors import UsageError
+from tabkit.evaluate.ledger import ledger_path
 from tabkit.files import only_writer
-from tabkit.recipe import load_recipe
+from tabkit.recipe import Plan, load_recipe
 from tabkit.report import summary_html
 from tabkit.report.page import REPORT
 from tabkit.result import Result
 from tabkit.workflow.assemble import assemble
 from tabkit.workflow.lists import ListRun
-from tabkit.workflow.options import ListOptions, Settings, options_for
+from tabkit.workflow.options import ListOptions, Settings, TableOptions, options_for
 from tabkit.workflow.output import new_folder, write_run
 from tabkit.workflow.tables import TableRun
 
@@ -74,7 +75,8 @@ def run(recipe: str | Path, data: DataLike | None = None, **settings: Unpack[Set
     started = time.perf_counter()
     plan = load_recipe(str(recipe))
     options = options_for(plan.recipe, settings)
-    work: Any = ListRun(plan, options) if isinstance(options, ListOptions) else TableRun(plan, options)
+    ledger_path()  # one that keeps nothing is refused now, not when the holdout is open
+    work: Any = _work(plan, options)
     folder = new_folder(options.out, work.plan)
     with ExitStack() as until_written:
         if not until_written.enter_context(only_writer(folder)):
@@ -92,13 +94,28 @@ def run(recipe: str | Path, data: DataLike | None = None, **settings: Unpack[Set
     return Run(folder, result)
 
 
-def check(recipe: str | Path, data: DataLike) -> CheckReport:
-    """Check a table against a recipe's schema: every kind of failure, its count and first rows.
+def check(recipe: str | Path, data: DataLike, source: DataLike | None = None) -> CheckReport:
+    """Check a table against a recipe and its schema: every kind of failure, its count and first rows.
+
+    If nothing fails, what a run does before it learns is done too, so that whatever a run would refuse is refused here.
+
+    Parameters
+    ----------
+    source
+        As for a run: a source table in the place of the recipe's.
 
     Raises
     ------
     UsageError, DataError
-        The recipe or the file as a whole cannot be read.
+        The recipe or the file as a whole cannot be used; or the rows fit and cannot answer the recipe's question.
     """
     plan = load_recipe(str(recipe))
-    return check_table(plan, open_input(data, plan.schema.dialect))
+    work = _work(plan, options_for(plan.recipe, {"source": source}))
+    report = check_table(plan, open_input(data, plan.schema.dialect))
+    if report.ok:
+        work.rehearse(data)
+    return report
+
+
+def _work(plan: Plan, options: TableOptions | ListOptions) -> ListRun | TableRun:
+    return ListRun(plan, options) if isinstance(options, ListOptions) else TableRun(plan, options)

@@ -33,7 +33,7 @@ from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts
 from tabkit.workflow.assemble import About
 from tabkit.workflow.folds import folder_of, measure_folds
 from tabkit.workflow.options import TableOptions, terms_of
-from tabkit.workflow.procedure import Procedure, TableArm
+from tabkit.workflow.procedure import Procedure, TableArm, encoder_of
 from tabkit.workflow.reading import TableRows, read_rows
 from tabkit.workflow.spine import find
 
@@ -74,14 +74,30 @@ class TableRun:
         self.place = folder.parent
         opened = open_weights(self.todo, options.weights or {}, plan.recipe.task, options.watch)
         options.watch("data", 0.0, "reading")
-        self.rows: TableRows = read_rows(plan, data, options.source, folder)
+        self._cut(data, folder)
         _never_seen(opened, self.rows)
-        self.splits = split_rows(self.rows.labelled.frame, plan.recipe, options.seed)
-        self._refuse()
         options.watch("data", 1.0, "")
         blends = "blend" not in plan.recipe.candidates.without and all(len(s.valid) >= LEAST_ROWS for s in self.splits)
         each = for_each(self.budget, len(self.splits))
         self.procedure = Procedure(plan, self.rows, self.todo, opened, self.terms, each, blends)
+
+    def rehearse(self, data: DataLike) -> None:
+        """Read and cut the table, and encode each part, as a run would; it would refuse what is refused here.
+
+        Raises
+        ------
+        UsageError, DataError
+            The recipe or the rows cannot be used.
+        """
+        self._cut(data, None)
+        for split in self.splits:
+            encoder_of(self.plan, self.rows, split)
+
+    def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
+        plan, options = self.plan, self.options
+        self.rows: TableRows = read_rows(plan, data, options.source, rejects_to)
+        self.splits = split_rows(self.rows.labelled.frame, plan.recipe, options.seed)
+        self._refuse()
 
     def _refuse(self) -> None:
         options, splits, one = self.options, self.splits, len(self.splits) == 1
@@ -170,6 +186,7 @@ class TableRun:
             ),
             features=FeatureFacts(
                 columns=tuple(layout.columns),
+                titles={name: field.title for name, field in self.plan.schema.fields.items() if field.title},
                 numeric=len(layout.num_names),
                 categorical=len(layout.cat_names),
                 dropped=encoder.dropped,

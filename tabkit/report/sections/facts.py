@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from tabkit.report.numbers import MISSING, duration, money, number, parameters, share, whole
+from tabkit.report.numbers import MISSING, duration, money, number, parameters, share, typographic, whole
 from tabkit.report.pieces import Cell, Details, Group, Piece, Row, Section, Table, Terms
 from tabkit.report.reading import Reading
-from tabkit.report.svg import aside, heading, tag
+from tabkit.report.svg import aside, tag
 from tabkit.result import Block, CandidateFacts, CheckOutcome
 
 _MOST_COLUMNS, _MOST_LACKING = 60, 20
@@ -25,14 +25,14 @@ def checks(reading: Reading) -> Section:
         pieces.append(tag("ul", *map(_failure, failures), class_="failed"))
     for outcome, title, css in (("pass", "Passed", "passed"), ("not_applicable", "Could not be made", "passed quiet")):
         if by[outcome]:
-            items = (tag("li", tag("strong", c.title), f" {c.message}") for c in by[outcome])
-            pieces += [heading(title), tag("ul", *items, class_=css)]
+            items = (tag("li", tag("strong", c.title), f" {typographic(c.message)}") for c in by[outcome])
+            pieces.append(Details(f"{title}: {len(by[outcome])}", (tag("ul", *items, class_=css),)))
     return Section("checks", "Checks", "Checks", _failures(by["fail"], len(by["fail"] + by["pass"])), tuple(pieces))
 
 
 def _failure(c: CheckOutcome) -> Markup:
     title = tag("p", tag("span", c.severity, class_="tag"), " ", tag("strong", c.title))
-    return tag("li", title, tag("p", c.message), class_=c.severity)
+    return tag("li", title, tag("p", typographic(c.message)), class_=c.severity)
 
 
 def _failures(failed: list[CheckOutcome], of: int) -> str:
@@ -57,13 +57,15 @@ def cost(reading: Reading) -> Section:
         *("Candidate", "Seconds", "CPU seconds", "Peak memory, MB", "Energy, Wh (estimate)"),
         *(f"Scoring a million {units}, CPU seconds", f"Price of a million {units}"),
     )
-    machine = f"Measured on {result.machine.cpus} CPUs, {result.machine.system}."
+    note = (
+        f"Measured on {result.machine.cpus} CPUs, {result.machine.system}. Energy assumes a fixed power per busy core."
+    )
     return Section(
         "cost",
         "Cost",
         "What it cost",
         _cost_sentence(reading, unit),
-        (Table.of("Cost", columns, body), aside(f"{machine} Energy assumes a fixed power per busy core.")),
+        (Details("Cost of every candidate", (Table.of("Cost", columns, body), aside(note))),),
     )
 
 
@@ -84,20 +86,28 @@ def proof(reading: Reading) -> Section:
     every = reading.result.candidates
     learned = [c for c in every if c.kind in ("base", "adapted")]
     settings = tuple((c.title, _settings(c)) for c in every if c.settings or c.notes)
-    baselines = _block_table(c for c in every if c.kind in ("baseline", "student"))
-    pieces: list[Piece] = [_block_table(learned)] if learned else []
+    baselines = _block_table("Blocks of baselines", (c for c in every if c.kind in ("baseline", "student")))
+    pieces: list[Piece] = (
+        [
+            Details(
+                "What was trained, block by block", (_block_table("Blocks of bases and adapted candidates", learned),)
+            )
+        ]
+        if learned
+        else []
+    )
     pieces.append(Details("Baselines, and the settings found", (baselines, Terms(settings, prose=True))))
     return Section("proof", "Proof", "What was trained", _proof_sentence(reading), tuple(pieces))
 
 
-def _block_table(members: Iterable[CandidateFacts]) -> Table:
+def _block_table(label: str, members: Iterable[CandidateFacts]) -> Table:
     groups = []
     for c in members:
         title = Cell(c.title, small=c.how, rows=len(c.proof))
         groups.append(Group(tuple(_block_row(b, None if i else title) for i, b in enumerate(c.proof))))
     text = {name: Cell(name, css="text") for name in ("Block", "Share")}
     columns = ("Candidate", text["Block"], "Trained", text["Share"], "Change of weights")
-    return Table("What was trained", columns, tuple(groups))
+    return Table(label, columns, tuple(groups))
 
 
 def _block_row(b: Block, header: Cell | None) -> Row:
@@ -135,7 +145,13 @@ def data(reading: Reading) -> Section:
     repeat = tag("p", "To repeat it:", class_="repeat")
     command = tag("pre", tag("code", reading.result.command), class_="scroll", tabindex=0)
     terms = Terms((*_row_terms(reading), *_column_terms(reading), *_method_terms(reading)), prose=True)
-    return Section("data", "Data", "The data, and how to repeat it", _data_sentence(reading), (terms, repeat, command))
+    return Section(
+        "data",
+        "Data",
+        "The data, and how to repeat it",
+        _data_sentence(reading),
+        (repeat, command, Details("Rows, columns, methods, versions", (terms,))),
+    )
 
 
 def _data_sentence(reading: Reading) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tabkit.report import rows
-from tabkit.report.numbers import known, number
+from tabkit.report.numbers import decimals_for, number
 from tabkit.report.pieces import Piece, Section
-from tabkit.report.reading import Reading, listed
+from tabkit.report.reading import Reading, listed, once
 from tabkit.report.svg import aside
 from tabkit.result import Against, Planned
 
@@ -18,7 +18,7 @@ def gain(reading: Reading) -> Section:
     if planned is None:
         return Section("gain", "Gain", _TITLE, "Nothing was adapted in this run, so there is no gain to show.")
     pieces: list[Piece] = [rows.gains(reading, planned)] if planned.against else []
-    bar = number(reading.result.worthwhile) if reading.result.worthwhile else "zero"
+    bar = f"{number(reading.result.worthwhile)}{reading.unit}" if reading.result.worthwhile else "zero"
     pieces.append(
         aside(
             "This comparison was fixed before the holdout was opened. "
@@ -30,17 +30,17 @@ def gain(reading: Reading) -> Section:
 
 def _sentence(reading: Reading, planned: Planned) -> str:
     bar = reading.result.worthwhile
-    gains = []
-    for a in planned.against:
-        change = a.gain if known(a.gain) else 0.0
-        verb = "gained" if change > 0 else "lost" if change else "neither gained nor lost"
-        size = f" {number(abs(change))}" if change else ""
-        gains.append(f"{verb}{size} {reading.metric_name} against {reading.title(a.name)}")
+    opponents = once(planned.against)
+    decimals = decimals_for(same[0].interval for same in opponents)
+    gains = [
+        f"{reading.change(same[0].gain, decimals)} against {listed([reading.title(a.name) for a in same])}"
+        for same in opponents
+    ]
     # The states are read off the bounds: a result of an earlier version has none.
-    states = [Against.of(a.name, a.role, a.interval, bar).state for a in planned.against]
+    states = [Against.of(a.name, a.role, a.interval, bar).state for a, *_ in opponents]
     n, below = len(states), states.count("not_worthwhile")
     which = _which_gains(n, states.count("worthwhile"))
-    above = f"the {number(bar)} that would matter" if bar else "zero"
+    above = f"the {number(bar)}{reading.unit} that would matter" if bar else "zero"
     rest = (
         f"; {'it' if n == 1 else f'{below} of {n}'} {'is' if below == 1 else 'are'} shown to be below" if below else ""
     )

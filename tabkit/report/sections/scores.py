@@ -6,15 +6,15 @@ from markupsafe import Markup
 
 from tabkit.errors import count
 from tabkit.report import charts, numbers, rows
-from tabkit.report.numbers import interval, known, number, signed
-from tabkit.report.pieces import Cell, Grid, Group, Piece, Row, Section, Table
-from tabkit.report.reading import KINDS, Reading, gain_of, listed
-from tabkit.report.svg import aside, heading, tag
+from tabkit.report.numbers import interval, known, number
+from tabkit.report.pieces import Cell, Details, Grid, Group, Piece, Row, Section, Table, stacked
+from tabkit.report.reading import KINDS, Reading, gain_of, listed, once
+from tabkit.report.svg import aside, tag
 from tabkit.result import PARTS, Ablation, CandidateFacts, Kind, ListResult, Part, TableResult
 
 _MOST_CURVES = 12
 _COLUMNS = (
-    *("Candidate", "Train", "Valid", "Holdout", "Overfit gap", "Excess gap"),
+    *("Candidate", "Holdout", "Valid", "Train", "Overfit gap", "Excess gap"),
     *("Selection optimism", "Parameters trained", "Time"),
 )
 _KIND_NAMES: dict[Kind, str] = {
@@ -55,7 +55,7 @@ def _candidate_row(reading: Reading, c: CandidateFacts, decimals: int) -> Row:
         refusal = Markup("{} {}").format(tag("strong", "Refused:"), c.refused)
         cells = [Cell(refusal, css="text refused", columns=6)]
     else:
-        cells = [_score_cell(reading, c, part, decimals) for part in PARTS]
+        cells = [_score_cell(reading, c, part, decimals) for part in reversed(PARTS)]
         gaps = (c.overfit_gap, c.excess_gap, c.selection_optimism)
         cells += [numbers.fixed(gap, decimals, sign=True) for gap in gaps]
     size = numbers.parameters(c.trained_parameters, c.total_parameters)
@@ -80,10 +80,10 @@ def _who_is_best(reading: Reading) -> str:
     refused = sum(c.refused is not None for c in result.candidates)
     tail = f" {count(refused, 'candidate')} {'was' if refused == 1 else 'were'} refused." if refused else ""
     top = "highest" if reading.metric.greater_is_better else "lowest"
-    lead = f"Of {tried}, {reading.title(best)} has the {top} {reading.metric_name} on the holdout, {interval(holdout[best])}"
+    lead = f"Of {tried}, {reading.title(best)} has the {top} {reading.metric_name} on the holdout, {interval(holdout[best])}{reading.unit}"
     if best == result.champion:
         return f"{lead}; it is the champion.{tail}"
-    own = f"{reading.champion.title}, {interval(reading.score(result.champion))}"
+    own = f"{reading.champion.title}, {interval(reading.score(result.champion))}{reading.unit}"
     return f"{lead}. The champion, picked by rules fixed before the holdout was read, is {own}.{tail}"
 
 
@@ -99,16 +99,19 @@ def _who_overfits(reading: Reading) -> str:
         return "No candidate has a score on both train and holdout."
     widest, whose = max(gap_of, key=lambda pair: pair[0])
     own, title = reading.champion.overfit_gap, reading.champion.title
-    seen = "rows it was trained on than on rows nobody touched"
+    seen = "on rows it was trained on than on rows nobody touched"
+    decimals = numbers.decimals_for(reading.score(c.name) for c in reading.scored)
     if not known(own):
         lead = "The champion's gap is not known"
     elif own > 0:
-        lead = f"{title} scores {number(own)} {reading.metric_name} better on {seen}"
+        way = "higher" if reading.metric.greater_is_better else "lower"
+        size = f"{numbers.fixed(own, decimals)}{reading.unit}"
+        lead = f"The {reading.metric_name} of {title} is {size} {way} {seen}"
     else:
-        lead = f"{title} scores no better on {seen} ({signed(own)})"
+        lead = f"{title} does no better {seen} (gap {numbers.fixed(own, decimals, sign=True)}{reading.unit})"
     if known(own) and widest <= own:
         return f"{lead}; no candidate has a wider gap."
-    return f"{lead}; the widest gap is that of {whose}, {number(widest)}."
+    return f"{lead}; the widest gap is that of {whose}, {numbers.fixed(widest, decimals)}{reading.unit}."
 
 
 def learning(reading: Reading) -> Section | None:
@@ -116,11 +119,14 @@ def learning(reading: Reading) -> Section | None:
     result = reading.result
     learned = [c for c in reading.by_kind if len(c.history) > 1]
     figures = [charts.learning(f"learning{i}", c) for i, c in enumerate(learned[:_MOST_CURVES])]
+    pieces: list[Piece] = []
     if isinstance(result, TableResult) and result.curve and result.curve.points:
-        figures.append(charts.by_rows(reading, result.curve))
-    if not figures:
+        pieces.append(Grid((charts.by_rows(reading, result.curve),)))
+    if figures:
+        pieces.append(Details(f"Loss by step of {count(len(figures), 'candidate')}", (Grid(tuple(figures)),)))
+    if not pieces:
         return None
-    return Section("learning", "Learning", "How they learned", _who_learned(reading), (Grid(tuple(figures)),))
+    return Section("learning", "Learning", "How they learned", _who_learned(reading), tuple(pieces))
 
 
 def _who_learned(reading: Reading) -> str:
@@ -140,12 +146,13 @@ def _who_learned(reading: Reading) -> str:
 
 def others(reading: Reading) -> Section:
     """Return every metric on the holdout, and the comparisons that nobody planned."""
-    pieces: list[Piece] = [_metric_table(reading)]
+    pieces: list[Piece] = [Details("Every metric of every candidate", (_metric_table(reading),))]
     exploratory = reading.result.exploratory
+    unit = f" ({reading.metric.unit})" if reading.metric.unit else ""
     if exploratory:
         body = [
             Row(
-                reading.title(e.candidate),
+                listed([reading.title(each.candidate) for each in same]),
                 (
                     Cell(reading.title(e.against), css="text"),
                     interval(gain_of(e), sign=True),
@@ -153,14 +160,13 @@ def others(reading: Reading) -> Section:
                     number(e.p_holm, 2),
                 ),
             )
-            for e in exploratory
+            for same in once(exploratory)
+            for e in same[:1]
         ]
-        columns = ("Candidate", Cell("Against", css="text"), f"Gain in {reading.metric_name}", "p", "p, adjusted")
-        pieces += [
-            heading("Exploratory comparisons"),
-            aside("Not planned: read them as hints. The last column is adjusted for their number (Holm)."),
-            Table.of("Exploratory comparisons", columns, body),
-        ]
+        columns = ("Candidate", Cell("Against", css="text"), f"{reading.gain_title}{unit}", "p", "p, adjusted")
+        hint = aside("Not planned: read them as hints. The last column is adjusted for their number (Holm).")
+        table = Table.of("Exploratory comparisons", columns, body)
+        pieces.append(Details("Exploratory comparisons", (hint, table)))
     return Section("others", "Metrics", "Other metrics on the holdout", _where_champion_leads(reading), tuple(pieces))
 
 
@@ -210,8 +216,8 @@ def slices(reading: Reading) -> Section | None:
         return None
     sentences = [_weakest_slice(reading)]
     for a in ablations[:1]:
-        change = f"{signed(a.gain.value)} {reading.metric_name}"
-        sentences.append(f"{a.name[:1].upper()}{a.name[1:]}, {reading.title(a.candidate)} changes by {change}.")
+        change = reading.change(a.gain.value, numbers.decimals_for([a.gain]))
+        sentences.append(f"{a.name[:1].upper()}{a.name[1:]}, {reading.title(a.candidate)} {change}.")
     sentence = " ".join(filter(None, sentences)) or "No slice has enough rows for a score."
     return Section("slices", "Slices", "Slices and ablations", sentence, tuple(pieces))
 
@@ -221,12 +227,13 @@ def _slice_table(reading: Reading) -> Table:
     shown = sorted(names, key=lambda n: n != reading.result.champion)
     body = []
     for s in reading.result.slices:
-        cells: list[Cell | str] = [interval(s.scores.get(n)) for n in shown]
+        cells: list[Cell | str] = [stacked(interval(s.scores.get(n))) for n in shown]
         if s.too_few:
             cells = [Cell(f"too few {reading.units} for a score", css="text quiet", columns=len(shown))]
-        body.append(Row(s.name, (numbers.whole(s.rows), *cells)))
+        body.append(Row(reading.column(s.name), (numbers.whole(s.rows), *cells)))
     columns = ("Slice", reading.units.capitalize(), *map(reading.title, shown))
-    return Table.of("Slices", columns, body, f"{reading.metric.title} on parts of the holdout")
+    unit = f" ({reading.metric.unit})" if reading.metric.unit else ""
+    return Table.of("Slices", columns, body, f"{reading.metric.title}{unit} on parts of the holdout")
 
 
 def _ablation_table(reading: Reading, ablations: tuple[Ablation, ...]) -> Table:
@@ -234,7 +241,7 @@ def _ablation_table(reading: Reading, ablations: tuple[Ablation, ...]) -> Table:
         Row(
             a.name,
             (
-                Cell(", ".join(a.drop), css="text"),
+                Cell("; ".join(map(reading.column, a.drop)), css="text"),
                 Cell(reading.title(a.candidate), css="text"),
                 interval(a.score),
                 interval(a.gain, sign=True),
@@ -255,4 +262,9 @@ def _weakest_slice(reading: Reading) -> str:
     name = min(defined, key=lambda n: reading.metric.sign * defined[n].value, default=None)
     if name is None or overall is None:
         return ""
-    return f"The champion is weakest on '{name}': {interval(defined[name])}, against {number(overall.value)} overall."
+    weakest = interval(defined[name])
+    whole = numbers.fixed(overall.value, numbers.decimals_for([overall]))
+    return (
+        f"The champion is weakest on '{reading.column(name)}': {reading.metric_name} {weakest}{reading.unit}, against "
+        f"{whole} overall."
+    )

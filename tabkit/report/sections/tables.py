@@ -9,7 +9,7 @@ from tabkit.data.encode import as_text
 from tabkit.errors import count
 from tabkit.report import class_charts, diagnose, numbers, rows, value_charts
 from tabkit.report.numbers import number, share
-from tabkit.report.pieces import Cell, Figure, Grid, Piece, Row, Section, Table, Terms
+from tabkit.report.pieces import Cell, Figure, Grid, Piece, Row, Section, Table, Terms, stacked
 from tabkit.report.reading import Reading
 from tabkit.report.svg import aside
 from tabkit.result import Interval, TableResult, Value
@@ -125,10 +125,11 @@ def importance(reading: Reading) -> Section | None:
         return Section("importance", "Columns", title, "No column's importance was measured.")
     name, first, n = reading.title(block.candidate), block.columns[0], len(block.columns)
     matter = sum(c.low > 0 for c in block.columns)
+    decimals = numbers.decimals_for([Interval(first.drop, first.low, first.high)])
     sentence = f"No single column of {n} matters beyond chance to {name}."
     if matter:
         sentence = (
-            f"{name} leans most on {first.name}: shuffling it costs {number(first.drop)} {reading.metric_name}. "
+            f"{name} leans most on ‘{reading.column(first.name)}’: shuffled, {name} {reading.change(-first.drop, decimals)}. "
             f"{matter} of {count(n, 'column')} matter beyond chance."
         )
     return Section("importance", "Columns", title, sentence, (rows.importance(reading, block),))
@@ -142,7 +143,20 @@ def money(reading: Reading) -> Section | None:
     pieces: list[Piece] = [Terms(_money_terms(reading, value)), _money_table(reading, value)]
     if value.assumptions:
         pieces.append(aside(f"Assumed: {value.assumptions}"))
-    return Section("money", "Money", "What it is worth", value.sentence, tuple(pieces))
+    return Section("money", "Money", "What it is worth", _worth(reading, value), tuple(pieces))
+
+
+def _worth(reading: Reading, v: Value) -> str:
+    """Say what the adapted candidate changes, or what the baseline earns."""
+    name, per = reading.title(v.gain.candidate), f"per {v.per:,} decisions"
+    if v.gain.candidate == v.gain.against:
+        return numbers.typographic(v.sentence)
+    gain = numbers.amount(Interval(v.gain.value, v.gain.low, v.gain.high), v.unit, sign=True)
+    shown = "worth it" if v.worth_it else "not shown to be worth it"
+    return (
+        f"{name} changes the result by {gain} {per} against {reading.title(v.gain.against)}, at "
+        f"{numbers.money(v.adapt_cost, v.unit)} of computing to adapt: {shown}."
+    )
 
 
 def _money_terms(reading: Reading, v: Value) -> tuple[tuple[str, str], ...]:
@@ -165,7 +179,7 @@ def _money_table(reading: Reading, v: Value) -> Table:
         columns += ["Acted on", f"Threshold, from {'all rows' if reading.result.split.folds > 1 else 'valid'}"]
     body = []
     for c in v.candidates:
-        cells = [numbers.amount(Interval(c.value, c.low, c.high), v.unit)]
+        cells: list[Cell | str] = [stacked(numbers.amount(Interval(c.value, c.low, c.high), v.unit))]
         if acted:
             own = v.threshold if c.threshold is None else c.threshold
             cells += [share(c.acted_share), number(own)]
