@@ -12,12 +12,14 @@ import polars as pl
 
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
+from tabkit.data.weighing import Weighing
 from tabkit.errors import DataError, count
 from tabkit.recipe import Recipe
 from tabkit.result.facts import SplitKind
 from tabkit.seed import stream
 
 Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 5
 """Fewer rows per inner fold cannot stop or choose anything."""
@@ -32,7 +34,8 @@ class Split:
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
     independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time.
-    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
+    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut). ``weights`` (n_rows,) say for
+    how many rows each stands; None if each counts once.
     """
 
     kind: SplitKind
@@ -45,11 +48,16 @@ class Split:
     n_folds: int = 1
     inner: int | None = None
     days: Rows | None = None
+    weights: Floats | None = None
 
     @property
     def before(self) -> Rows:
         """Rows that are not held out, ascending."""
         return np.union1d(self.train, self.valid)
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        """Return the weights of some rows, those of train being 1 on average: no penalty hangs on the unit of weights."""
+        return None if self.weights is None else self.weights[rows] / self.weights[self.train].mean()
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows per part, each row once: valid has none of its own if it is train itself."""
@@ -59,12 +67,13 @@ class Split:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """The labelled rows, how they hang together, and the chance by which they are cut."""
+    """The rows that are cut, how they hang together, how they weigh, and the chance by which they are cut."""
 
     frame: pl.DataFrame
     recipe: Recipe
     groups: Rows | None
     rng: np.random.Generator
+    weighing: Weighing | None = None
 
     def cut(self, kind: SplitKind, rows: Rows, share: float, *, to_be_cut_again: bool = False) -> tuple[Rows, Rows]:
         """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them.
@@ -125,10 +134,27 @@ class _Cutter:
         for fold, (rest, holdout) in enumerate(pairs):
             train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
             split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, days)
-            _check(split, self.frame, self.recipe)
-            splits.append(split)
+            splits.append(self.checked(split))
         text = _cross_text(tuple(splits), self.recipe)
         return tuple(replace(split, text=text) for split in splits)
+
+    def checked(self, split: Split) -> Split:
+        """Return a split of the labelled rows alone, weighted, if it can be learned from."""
+        if self.weighing is not None:
+            n, groups, days = self.weighing.n_labelled, split.groups, split.days
+            split = replace(
+                split,
+                weights=self.weighing.weights(split.train),
+                train=split.train[split.train < n],
+                valid=split.valid[split.valid < n],
+                holdout=split.holdout[split.holdout < n],
+                groups=None if groups is None else groups[:n],
+                days=None if days is None else days[:n],
+            )
+            _check(split, self.frame[:n], self.recipe)
+        else:
+            _check(split, self.frame, self.recipe)
+        return split
 
     def folds(self, kind: SplitKind) -> list[tuple[Rows, Rows]]:
         """Return (rows to learn from, rows held out) of each fold of one repeat."""
@@ -173,8 +199,13 @@ class _Cutter:
         return fold_of
 
 
-def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, ...]:
+def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> tuple[Split, ...]:
     """Split labelled rows by the recipe's rule, or by what its time and group columns ask for.
+
+    Parameters
+    ----------
+    weighing
+        How rows weigh. Its rows, which may have some without a label below, are then cut in the place of ``frame``.
 
     Returns
     -------
@@ -188,8 +219,9 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     """
     rule = recipe.split
     kind = rule.kind or default_kind(recipe)
+    frame = frame if weighing is None else weighing.rows
     groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
-    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"))
+    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"), weighing)
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
@@ -208,7 +240,7 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     split = Split(
         kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner, days=cutter.days(kind)
     )
-    _check(split, frame, recipe)
+    split = cutter.checked(split)
     return (replace(split, text=_text(split, recipe)),)
 
 

@@ -21,7 +21,8 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_rows
 from tabkit.errors import UsageError
-from tabkit.evaluate.folds import Fold, pool
+from tabkit.evaluate.folds import pool
+from tabkit.evaluate.pooled import Fold
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
 from tabkit.files import only_writer
 from tabkit.learner import Budget, budget_of
@@ -96,7 +97,7 @@ class TableRun:
     def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
         plan, options = self.plan, self.options
         self.rows: TableRows = read_rows(plan, data, options.source, rejects_to)
-        self.splits = split_rows(self.rows.labelled.frame, plan.recipe, options.seed)
+        self.splits = split_rows(self.rows.labelled.frame, plan.recipe, options.seed, self.rows.weighing)
         self._refuse()
 
     def _refuse(self) -> None:
@@ -128,9 +129,8 @@ class TableRun:
         if len(self.splits) == 1:
             found = find(arm)
         else:
-            frame = self.rows.labelled.frame
             folds = self._folds(until_written)
-            found, split = pool(plan, frame, arm.encoder.encode(frame), folds, self.terms)
+            found, split = pool(plan, self.rows.labelled.frame, arm.everything, folds, self.terms)
         options.watch("bundle", 0.0, found.findings.champion)
         return TableOutcome(found, split, self._models(found, arm))
 
@@ -154,10 +154,7 @@ class TableRun:
         models = {"bundle": (champion, arm.fitted(champion, self.budget))}
         if student is not None:
             unlabelled = self.rows.unlabelled
-            rows = (
-                arm.encoder.encode(self.rows.labelled.frame),
-                arm.encoder.encode(unlabelled) if unlabelled.height else None,
-            )
+            rows = (arm.everything, arm.encoder.encode(unlabelled) if unlabelled.height else None)
             model = teach_again(measured[student.name], models["bundle"][1], rows, self.options.seed, self.budget)
             models["student"] = (student, model)
         return models
@@ -240,9 +237,11 @@ class TableRun:
 
     def _half_width(self, outcome: TableOutcome, name: str) -> float:
         recipe = self.plan.recipe
-        target = values_of(self.rows.labelled.frame, recipe.target)[outcome.split.holdout]
+        held = outcome.split.holdout
+        target = values_of(self.rows.labelled.frame, recipe.target)[held]
         y = target.cast(pl.Float64).to_numpy().astype(np.float64)
-        return conformal_half_width(y, outcome.found.predictions[name], recipe.scale)
+        weights = None if outcome.split.weights is None else outcome.split.weights[held]
+        return conformal_half_width(y, outcome.found.predictions[name], recipe.scale, weights=weights)
 
     @property
     def rejects(self) -> pl.DataFrame:
