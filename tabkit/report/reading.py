@@ -50,6 +50,12 @@ class Reading:
         return self.result.student if isinstance(self.result, TableResult) else None
 
     @property
+    def unweighted(self) -> str:
+        """What candidates made without the rows' weights, in a sentence; empty if nothing."""
+        named = [f"{c.title} ({c.unweighted})" for c in self.result.candidates if c.unweighted and not c.members]
+        return f"Made without the weights, at least in part: {listed(named)}." if named else ""
+
+    @property
     def styles(self) -> dict[str, str]:
         """The candidates that curves show, the champion first, each with its role: its line style."""
         chosen = self.result.chosen

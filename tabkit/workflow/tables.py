@@ -20,7 +20,8 @@ from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_rows
-from tabkit.errors import UsageError
+from tabkit.data.weighing import effective_rows
+from tabkit.errors import UsageError, count
 from tabkit.evaluate.folds import pool
 from tabkit.evaluate.pooled import Fold
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
@@ -30,7 +31,7 @@ from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts, TableFindings
-from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts
+from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts, WeightFacts
 from tabkit.workflow.assemble import About
 from tabkit.workflow.folds import folder_of, measure_folds
 from tabkit.workflow.options import TableOptions, terms_of
@@ -168,6 +169,7 @@ class TableRun:
             sizes={
                 **split.sizes(),
                 "unlabelled": rows.unlabelled.height,
+                "weightless": rows.weightless,
                 "source": sum(source.frame.height for source in rows.sources),
             },
             sources=tuple(SourceFacts(name=s.name, rows=s.frame.height, lacking=s.lacking) for s in rows.sources),
@@ -193,7 +195,25 @@ class TableRun:
             classes=encoder.classes,
             bundled=rows.labelled.frame.height if recipe.bundle.train_on == "all" else len(split.train),
             members=champion.members or (champion.name,),
+            weighted=self._weighted(split),
         )
+
+    def _weighted(self, split: Split) -> WeightFacts | None:
+        recipe, weighing = self.plan.recipe, self.rows.weighing
+        if weighing is None or split.weights is None:
+            return None
+        effective = effective_rows(split.weights[split.holdout])
+        if recipe.censoring is None:
+            how = f"Rows are weighted by '{recipe.weight}'"
+        else:
+            lost = count(weighing.rows.height - weighing.n_labelled, "row")
+            how = (
+                f"Follow-up of {lost} ended before {recipe.censoring.horizon:g} without the event; the others stand for them "
+                "(inverse probability of censoring, estimated on the train rows)"
+            )
+        held = count(len(split.holdout), "holdout row")
+        text = f"{how}, and every figure is weighted so. The {held} tell as much as {effective:,.0f} of equal weight."
+        return WeightFacts(column=recipe.weight, effective=effective, text=text)
 
     def predictions(self, outcome: TableOutcome) -> pl.DataFrame:
         """Return the holdout's predictions: input row, id, fold, target, and a column per candidate (per class if multiclass)."""
