@@ -119,15 +119,17 @@ def ranked_within(predicted: Floats, fold: npt.NDArray[np.int64], weights: Float
             out[rows] = (rankdata(predicted[rows], axis=0) - 0.5) / len(rows)
         else:
             own = weights[rows]
-            out[rows] = np.column_stack([_share_below(column, own) for column in predicted[rows].T]) / own.sum()
+            out[rows] = np.column_stack([_share_below(column, own) for column in predicted[rows].T])
     return out
 
 
 def _share_below(values: Floats, w: Floats) -> Floats:
-    """Return, for each value, the weight of the smaller ones and half that of its equals."""
+    """Return, for each value, the share of the weight that the smaller ones have, and half that of its equals."""
     distinct, at = np.unique(values, return_inverse=True)
     own = np.bincount(at, weights=w, minlength=len(distinct))
-    return np.asarray((np.cumsum(own) - own / 2)[at])
+    filled = np.cumsum(own)
+    # Over their own sum: a constant is then one half to the last bit, in every fold.
+    return np.asarray(((filled - own / 2) / filled[-1])[at])
 
 
 def resolve(names: list[str], task: str, where: str) -> dict[str, Metric]:
