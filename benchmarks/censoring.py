@@ -4,7 +4,8 @@ Runs healthcare/recurrence as it is, and once more without its weights: the same
 out. Prints the three-year risk among patients with a label, by weight, and by Kaplan and Meier; then, for each candidate of
 both runs, the mean probability of the patients held out, and how far probabilities are off, both by weight: what the
 patients would be if none were lost. ``--runs`` keeps the run folders there, and takes those that are there already;
-the first is named as ``benchmarks/verticals.py --runs`` names it.
+the first is named as ``benchmarks/verticals.py --runs`` names it. ``--rows`` takes so many patients, drawn at random, to try
+this out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tabkit
 from tabkit.data.frames import values_of
 from tabkit.evaluate.explain import calibration
 from tabkit.recipe import load_recipe
+from tabkit.samples import load_sample
 from tabkit.workflow.reading import TableRows, read_rows
 
 NAME = "healthcare/recurrence"
@@ -35,7 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--jobs", type=int)
+    parser.add_argument("--rows", type=int)
     options = parser.parse_args()
+    plan = load_recipe(NAME)
+    patients = load_sample(str(plan.recipe.sample))
+    if options.rows:
+        patients = patients.sample(min(options.rows, patients.height), seed=0)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TABKIT_LEDGER"] = str(Path(folder) / "ledger.jsonl")
         place = options.runs or Path(folder)
@@ -45,12 +52,14 @@ def main() -> None:
         }
         for out, recipe in runs.values():
             if not (out / "result.json").is_file():
-                tabkit.run(recipe, out=out, budget="quick", jobs=options.jobs)
-        rows = read_rows(load_recipe(NAME), None)
+                tabkit.run(recipe, patients, out=out, budget="quick", jobs=options.jobs)
+        rows = read_rows(plan, patients)
         weights = rows.weights
         assert weights is not None
         print_risks(rows, weights)
-        print("\n| weights | candidate | mean probability | off by, on average | calibration slope |\n|---|---|---|---|---|")
+        print(
+            "\n| weights | candidate | mean probability | off by, on average | calibration slope |\n|---|---|---|---|---|"
+        )
         for which, (out, _) in runs.items():
             for line in calibrated(out, rows, weights):
                 print(f"| {which} {line}")
@@ -85,7 +94,7 @@ def calibrated(run: Path, rows: TableRows, weights: Floats) -> list[str]:
     at = np.searchsorted(rows.labelled.rows, predictions["row"].to_numpy())
     y = (predictions["target"] == "yes").to_numpy().astype(np.int64)
     lines = []
-    for c in tabkit.result.read_result(run).candidates:
+    for c in tabkit.read_result(run).candidates:
         if c.name in predictions.columns:
             p = predictions[c.name].to_numpy()
             off = calibration(y, p, weights[at])

@@ -34,6 +34,8 @@ def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     recipe = plan.recipe
     if recipe.target_from is None:
         return frame
+    if recipe.censoring is not None:  # what is no condition is told by its own key
+        matches(frame, recipe.censoring.event, f"{plan.path}: [censoring] key 'event'")
     key, sql = recipe.target_from
     place = f"{plan.path}: {key}"
     expression = parse_sql(sql, place)

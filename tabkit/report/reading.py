@@ -52,8 +52,12 @@ class Reading:
     @property
     def unweighted(self) -> str:
         """What candidates made without the rows' weights, in a sentence; empty if nothing."""
-        named = [f"{c.title} ({c.unweighted})" for c in self.result.candidates if c.unweighted and not c.members]
-        return f"Made without the weights, at least in part: {listed(named)}." if named else ""
+        named: dict[str, list[str]] = {}
+        for c in self.result.candidates:
+            if c.unweighted and not c.members:
+                named.setdefault(c.unweighted, []).append(c.title)
+        each = "; ".join(f"{listed(titles)} ({what})" for what, titles in named.items())
+        return f"Made without the weights, at least in part: {each}." if named else ""
 
     @property
     def styles(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ from tabkit.learner import Budget, budget_of
 from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan
+from tabkit.report.read import WEIGHT
 from tabkit.result import CandidateFacts, TableFindings
 from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts, WeightFacts
 from tabkit.workflow.assemble import About
@@ -216,12 +217,14 @@ class TableRun:
         return WeightFacts(column=recipe.weight, effective=effective, text=text)
 
     def predictions(self, outcome: TableOutcome) -> pl.DataFrame:
-        """Return the holdout's predictions: input row, id, fold, target, and a column per candidate (per class if multiclass)."""
+        """Return the holdout's predictions: input row, id, fold, target, weight, and a column per candidate (class if multiclass)."""
         recipe, table, rows = self.plan.recipe, self.rows.labelled, outcome.split.holdout
         frame = table.frame[rows]
         target = values_of(frame, recipe.target)
         target = target.cast(pl.Float64) if recipe.task == "regression" else as_text(target)
         columns = [pl.Series("row", table.rows[rows], dtype=pl.Int64), target.alias("target")]
+        if outcome.split.weights is not None:
+            columns.append(pl.Series(WEIGHT, outcome.split.weights[rows]))
         if outcome.found.fold_of is not None:
             columns.insert(1, pl.Series("fold", outcome.found.fold_of + 1))
         for name, predicted in outcome.found.predictions.items():
