@@ -291,9 +291,7 @@ def fit_encoder(
         values = values_of(frame, name)
         present = values.drop_nulls()
         if values.dtype.is_float():
-            numbers = (
-                present.to_numpy()
-            )  # numpy is several times as fast on few rows, of which columns may be thousands
+            numbers = present.to_numpy()  # faster on few rows, of which there may be thousands of columns
             infinite += int(np.isinf(numbers).sum())
             present = pl.Series(numbers[np.isfinite(numbers)])
         if present.is_empty():
