@@ -52,7 +52,8 @@ class Taken:
     Attributes
     ----------
     bases
-        The parent's bases by name; others are pretrained as in a full run.
+        The parent's bases by name; others are pretrained as in a full run. They are those of its run, as they were before
+        its valid window: what was bundled has seen all its events, and nothing at an earlier cutoff could be compared with it.
     events
         All events, the parent's and the new ones.
     clock
@@ -87,8 +88,6 @@ def open_parent(folder: str | Path, plan: Plan) -> Opened:
         )
     kept = sorted((folder / BASES).iterdir()) if (folder / BASES).is_dir() else []
     bases = {place.name: ranker_class(place.name).load(place, parent.ranker.past) for place in kept}
-    if parent.ranker.lasting:  # bundles of tabkit 0.1.0 hold the champion only
-        bases.setdefault(parent.manifest.model, parent.ranker)
     scorecard = Scorecard.model_validate_json((folder / "scorecard.json").read_text(encoding="utf-8"))
     return Opened(parent, bases, scorecard)
 
