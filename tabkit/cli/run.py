@@ -130,7 +130,7 @@ def print_result(result: Result, folder: Path) -> None:
 
 
 def _candidates(result: Result) -> Table:
-    title = f"{result.recipe}: {result.metric.title} by part"
+    title = f"{result.recipe}: {result.metric.title} by part{', rows weighted' if result.weighted else ''}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("candidate", no_wrap=True)
     table.add_column("kind")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import time
 
@@ -26,6 +26,8 @@ _DTYPES: dict[str, pl.DataType] = {
     "datetime": pl.Datetime("us"),
 }
 
+
+NO_AMOUNTS: Mapping[str, str] = {}
 
 _A = {
     "number": "a number",
@@ -59,7 +61,13 @@ def dtype_of(spec: Field) -> pl.DataType:
     return _DTYPES[spec.type]
 
 
-def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str | None = None) -> Conformed:
+def conform(
+    batch: RawBatch,
+    schema: Schema,
+    columns: Iterable[str],
+    target: str | None = None,
+    amounts: Mapping[str, str] = NO_AMOUNTS,
+) -> Conformed:
     """Type the needed columns of a batch and set apart the rows that do not fit.
 
     Parameters
@@ -68,9 +76,11 @@ def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str
         Columns of the batch that are needed; each must be described by the schema.
     target
         The column whose texts may be classes: only codes that the schema states mean missing in it.
+    amounts
+        Columns (column -> its role) whose numbers must be finite and from 0 on; a weight must be there too.
     """
     names = list(columns)
-    typed, rules = plan_rules(batch.frame.schema, schema, names, target)
+    typed, rules = plan_rules(batch.frame.schema, schema, names, target, amounts)
     # Typed columns keep their name; a failing cell's raw text is looked up only where a rule fires.
     flags = [rule.bad.fill_null(False).alias(f"bad:{i}") for i, rule in enumerate(rules)]
     work = raw_columns(batch.frame, names).with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
@@ -111,7 +121,11 @@ def raw_columns(frame: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
 
 
 def plan_rules(
-    dtypes: pl.Schema, schema: Schema, names: list[str], target: str | None = None
+    dtypes: pl.Schema,
+    schema: Schema,
+    names: list[str],
+    target: str | None = None,
+    amounts: Mapping[str, str] = NO_AMOUNTS,
 ) -> tuple[dict[str, pl.Expr], list[Rule]]:
     """Return the typing expression of each column, and the rules, over ``typed:NAME`` and ``raw:NAME``."""
     typed: dict[str, pl.Expr] = {}
@@ -131,6 +145,11 @@ def plan_rules(
         if spec.type != "string":
             rules += _type_rules(name, dtypes[name], spec, schema, present & value.is_null())
         rules += _constraint_rules(name, spec, present)
+        if name in amounts:
+            number = pl.col(f"typed:{name}").cast(pl.Float64)
+            wrong = present & number.is_not_null() & ~(number.is_finite() & (number >= 0))
+            wrong = wrong | ~present if amounts[name] == "weight" else wrong
+            rules.append(Rule(name, wrong, f"expected a finite number from 0 on: it is the row's {amounts[name]}"))
     return typed, rules
 
 

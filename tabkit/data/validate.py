@@ -31,6 +31,8 @@ _FIRST_ROWS = 5
 
 _UNDATED = "has no time, and the split is by time: left out of the run"
 
+_EVENT = "[censoring] key 'event'"
+
 _PAYOFF = "[value] key 'payoff'"
 """Only here, ``prediction`` is what the model says; everywhere else it is a column like any other."""
 
@@ -105,7 +107,7 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
         wanted.add(recipe.id)
     if for_target:
         wanted |= set(plan.roles)
-        if recipe.outcome is not None:
+        if recipe.target_from is not None:
             wanted -= {recipe.target}
     for name in reversed(list(recipe.derived)):
         if name in wanted or any(name in _roots(sql, plan, place) for place, sql in texts.items()):
@@ -122,6 +124,8 @@ def _expressions(plan: Plan) -> dict[str, str]:
     """Return every SQL text of the recipe by the place where it stands; payoffs and slices may read any column."""
     recipe = plan.recipe
     texts: dict[str, str | None] = {"where": recipe.where, "outcome": recipe.outcome}
+    if recipe.censoring is not None:
+        texts[_EVENT] = recipe.censoring.event
     for i, source in enumerate(recipe.sources, start=1):
         texts["[source] key 'where'" if len(recipe.sources) == 1 else f"[[source]] number {i}, key 'where'"] = (
             source.where
@@ -149,6 +153,11 @@ def _check_expressions(plan: Plan) -> None:
             if column not in here and plan.schema.field(column) is None:
                 raise UsageError(
                     f"{plan.path}: {place} uses '{column}', which {plan.schema_path} does not describe.{nearest(column, here)}"
+                )
+            if place == _EVENT and plan.is_feature(column):
+                raise UsageError(
+                    f"{plan.path}: {place} uses '{column}', which is a feature, and is only known when follow-up ends. Set "
+                    f'known = "at_outcome" for it in {plan.schema_path}, or put it under exclude.'
                 )
 
 
@@ -210,7 +219,7 @@ def read_table(
     by: list[str] = []
     cells = []
     for batch in source.batches(CHUNK_ROWS):
-        fitted = conform(batch, plan.schema, columns, _classed(plan))
+        fitted = conform(batch, plan.schema, columns, _classed(plan), _amounts(plan))
         frames.append(fitted.frame)
         rows.append(fitted.rows)
         rejects += [batch.malformed, fitted.rejects]
@@ -360,7 +369,7 @@ class _Tally:
         for line in batch.malformed.to_dicts():
             self._note(Failure("", line["reason"], 1, (line["row"],), line["value"]))
         target, schema = self._plan.recipe.target, self._plan.schema
-        typed, rules = plan_rules(batch.frame.schema, schema, self._columns, _classed(self._plan))
+        typed, rules = plan_rules(batch.frame.schema, schema, self._columns, _classed(self._plan), _amounts(self._plan))
         raw = raw_columns(batch.frame, self._columns)
         lazy = raw.with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
         bad = [rule.bad.fill_null(False) for rule in rules]
@@ -413,6 +422,11 @@ class _Tally:
 def _classed(plan: Plan) -> str | None:
     """Return the column whose texts are classes: the target of a table; that of lists is an item."""
     return plan.recipe.target if plan.recipe.task != "ranking" else None
+
+
+def _amounts(plan: Plan) -> dict[str, str]:
+    """Return the columns whose numbers must be finite and from 0 on, with their role."""
+    return {column: role for column, role in plan.roles.items() if role in ("weight", "follow-up")}
 
 
 def _spec(plan: Plan, column: str) -> Field:

@@ -14,7 +14,7 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input
 from tabkit.draft.events import EventRoles, by_name
 from tabkit.draft.log import MOST_EVENTS, list_recipe_text, log_of
-from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of
+from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of, weight_of
 from tabkit.draft.profile import Profile, Roles, open_table, profile_of
 from tabkit.draft.write import DEFAULT_METRICS, Question, one_line, recipe_text, schema_text
 from tabkit.errors import DataError, UsageError, nearest
@@ -108,12 +108,13 @@ def new(  # noqa: PLR0913 (the options of the verb)
             f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
         )
     id, id_remarks = id_of(profile, id, roles.taken)
-    roles = replace(roles, id=id)
+    weight, weight_remarks = weight_of(profile, roles.taken | {id or target})
+    roles = replace(roles, id=id, weight=weight)
     advise(profile, roles.taken)
     suspect_leaks(profile, task, roles)
-    question = Question(task, positive, remarks, id_remarks)
+    question = Question(task, positive, remarks, id_remarks, weight_remarks)
     texts = {schema_path: schema_text(profile, short), recipe_path: recipe_text(profile, name, roles, question)}
-    return _written(texts, (*_notes(profile), *remarks, *id_remarks))
+    return _written(texts, (*_notes(profile), *remarks, *id_remarks, *weight_remarks))
 
 
 def _notes(profile: Profile) -> list[str]:

@@ -40,11 +40,12 @@ class Roles:
     id: str | None
     time: str | None
     group: str | None
+    weight: str | None = None
 
     @property
     def taken(self) -> set[str]:
         """Columns that are no plain features."""
-        return {c for c in (self.target, self.id, self.time, self.group) if c is not None}
+        return {c for c in (self.target, self.id, self.time, self.group, self.weight) if c is not None}
 
 
 def open_table(data: DataLike) -> tuple[Input, Dialect]:

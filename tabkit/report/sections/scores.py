@@ -36,10 +36,14 @@ def candidates(reading: Reading) -> Section:
             groups.append(Group(tuple(_candidate_row(reading, c, decimals) for c in members), title))
     unit = f" ({metric.unit})" if metric.unit else ""
     better = "higher" if metric.greater_is_better else "lower"
-    caption = f"{metric.title}{unit}, {better} is better, with 95% intervals"
+    weighted = reading.result.weighted
+    by_weight = ", by weight" if weighted else ""
+    caption = f"{metric.title}{unit}{by_weight}, {better} is better, with 95% intervals"
     table = Table("Candidates", _COLUMNS, tuple(groups), caption, css="candidates")
     left = reading.result.ranking.left_out if isinstance(reading.result, ListResult) else ()
     notes = [aside(f"{each.title} ({each.name}) was not tried: {each.reason}.") for each in left]
+    if weighted:
+        notes.append(aside(f"{weighted.text} {reading.unweighted}"))
     return Section("candidates", "Candidates", "The candidates", _who_is_best(reading), (table, *notes))
 
 
