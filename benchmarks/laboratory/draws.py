@@ -19,11 +19,12 @@ from pydantic import BaseModel
 
 import tabkit
 from tabkit.data.encode import Encoder
+from tabkit.evaluate import roles
 from tabkit.evaluate.ledger import LEDGER
 from tabkit.evaluate.metrics import METRICS, Case, Metric
 from tabkit.models.base import TableCandidate
 from tabkit.models.blend import Blend
-from tabkit.result import Against, Chosen, Interval, Result
+from tabkit.result import Against, Chosen, Interval, Result, TableFindings
 from tabkit.workflow.procedure import TableArm
 
 from .scenarios import SCENARIOS, Scenario
@@ -98,11 +99,28 @@ class Draw(BaseModel):
 
 
 @dataclass(frozen=True)
+class Fold:
+    """What a fold, or the one split, found, with the models that a run does not return."""
+
+    encoder: Encoder
+    candidates: tuple[TableCandidate, ...]
+    findings: TableFindings
+
+    def truth(self, metric: Metric, fresh: Rows) -> dict[str, float]:
+        """Return each candidate's true score."""
+        rows, answers = self.encoder.encode(fresh.frame), {}
+        for c in self.candidates:
+            model = c.adapted.model
+            answers[c.name] = model.combine(answers) if isinstance(model, Blend) else model.predict(rows)
+        return {name: expected(metric, fresh, answer) for name, answer in answers.items()}
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A finished run, with each fold's encoder and candidates, which a run does not return."""
+    """A finished run, and what each of its folds found."""
 
     run: tabkit.Run
-    folds: Sequence[tuple[Encoder, tuple[TableCandidate, ...]]]
+    folds: Sequence[Fold]
 
 
 def draw(name: str, number: int) -> Draw:
@@ -137,12 +155,12 @@ def ask(scenario: Scenario, table: pl.DataFrame, source: pl.DataFrame, place: Pa
     ):
         (place / folder).mkdir(parents=True, exist_ok=True)
         (place / folder / "table.toml").write_text(text, encoding="utf-8")
-    folds = []
-    findings = TableArm.findings
+    folds, findings = [], TableArm.findings
 
     def keeping(arm, opened, prepared, judged, accepted):
-        folds.append((arm.encoder, accepted))
-        return findings(arm, opened, prepared, judged, accepted)
+        found = findings(arm, opened, prepared, judged, accepted)
+        folds.append(Fold(arm.encoder, accepted, found.findings))
+        return found
 
     settings = {"jobs": 1} if scenario.folds else {}
     out = place / f"run-{table.height}"
@@ -202,22 +220,23 @@ def settled(result: Result, rows: int) -> More:
 
 
 def tell_truth(found: Draw, asked: Asked, fresh: Rows) -> None:
-    """Score every candidate, each gain and the bundle on fresh rows; over folds, the mean of the folds' models."""
-    metric, by_fold = METRICS[found.metric], []
-    for encoder, candidates in asked.folds:
-        rows, answers = encoder.encode(fresh.frame), {}
-        for c in candidates:
-            model = c.adapted.model
-            answers[c.name] = model.combine(answers) if isinstance(model, Blend) else model.predict(rows)
-        by_fold.append({name: expected(metric, fresh, p) for name, p in answers.items()})
-    truth = {name: float(np.mean([fold.get(name, np.nan) for fold in by_fold])) for name in found.candidates}
+    """Score every candidate, each gain and the bundle on fresh rows; over folds, the mean of the folds' models.
+
+    Over folds, the planned comparison is of what each fold adapted with what each fold chose.
+    """
+    metric, chosen = METRICS[found.metric], found.chosen
+    by_fold = [fold.truth(metric, fresh) for fold in asked.folds]
+
+    def true(pick: roles.Pick) -> float:
+        return float(np.mean([scores[pick(f.findings)] for f, scores in zip(asked.folds, by_fold, strict=True)]))
+
+    opponents = {chosen.best_base: roles.best_base, chosen.baseline: roles.baseline, chosen.base: roles.base}
     for name, candidate in found.candidates.items():
-        candidate.truth = truth[name]
-    ours = found.chosen.adapted
+        candidate.truth = true(roles.named(name))
     for name, gain in found.planned.items():
-        gain.truth = metric.sign * (truth[ours] - truth[name])
+        gain.truth = metric.sign * (true(roles.adapted) - true(opponents.get(name, roles.blended_alone)))
     for name, gain in found.over_baseline.items():
-        gain.truth = metric.sign * (truth[name] - truth[found.chosen.baseline])
+        gain.truth = metric.sign * (true(roles.named(name)) - true(roles.named(chosen.baseline)))
     scores = asked.run.bundle.predict(fresh.frame)
     names = [c for c in scores.columns if c.startswith("probability_")]
     answer = scores[names].to_numpy() if names else scores["prediction"].to_numpy()
