@@ -4,7 +4,7 @@
     python -m benchmarks.laboratory tally draws.jsonl
 
 ``draw`` makes a draw of every scenario per round and appends it to the file; started again, it goes on where it was
-stopped. A draw has no other seed than its scenario's name and its number. ``tally`` prints the tables.
+stopped. A draw has no other seed than its scenario's name and its number. ``tally`` prints the tables; with ``--write`` it puts them into README.md, benchmarks/README.md and the report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from . import book, tally
+from . import book, publish, tally
 from .draws import draw
 from .scenarios import SCENARIOS
 
@@ -35,10 +35,13 @@ def main() -> None:
     drawing.add_argument("--tally", action="store_true", help="print the tables afterwards")
     telling = commands.add_parser("tally", help="print the tables of a file")
     telling.add_argument("out", type=Path, metavar="FILE")
+    telling.add_argument("--write", action="store_true", help="write the pages and the report's counts instead")
     options = parser.parse_args()
     if options.command == "draw":
         make(options.rounds, options.only, options.out)
-    if options.command == "tally" or options.tally:
+    if options.command == "tally" and options.write:
+        publish.write(book.read(options.out))
+    elif options.command == "tally" or options.tally:
         print(tally.tables(book.read(options.out)))
 
 

@@ -73,6 +73,11 @@ class Judged:
         return self.draw.decision == "adapt"
 
     @property
+    def numbers(self) -> bool:
+        """Whether the target is a number."""
+        return SCENARIOS[self.draw.scenario].kind.task == "regression"
+
+    @property
     def firm(self) -> bool:
         """Whether the run says that adapting did not pay."""
         return self.draw.decision in FIRM
@@ -176,6 +181,32 @@ def tables(draws: Sequence[Draw]) -> str:
         intervals(groups, everything),
     ]
     return "\n\n".join([*parts, more_rows(everything), checks(draws)])
+
+
+def in_words(everything: Sequence[Judged]) -> str:
+    """Return the main rates, for the README."""
+    strong = [j for j in everything if j.power > STEPS[-2]]
+    auc = [j for j in everything if j.draw.metric == "roc_auc"]
+    mean, error = mean_and_error(j.optimism(j.champion.truth) for j in auc)
+    drawn = [j.draw.more for j in everything if j.draw.more is not None]
+    default = Rate.over(j.worse_than(j.true("lgbm")) for j in everything)
+    usual = Rate.over(j.worse_than(j.true("lgbm"), j.best_on_valid) for j in everything)
+    told = [
+        ("`adapt`, and the true gain is not worthwhile", Rate.over(j.adapted and not j.worth for j in everything)),
+        ('"did not pay", and it truly is worthwhile', Rate.over(j.firm and j.worth for j in everything)),
+        ("a firm verdict lets the wrong one stay", Rate.over(j.stays_wrongly for j in everything)),
+        (f"`adapt`, where the true gain is over {STEPS[-2]:g} half-widths", Rate.over(j.adapted for j in strong)),
+        ("the champion is truly worse than LightGBM untuned, by more than matters", default),
+        ("the same of the best on valid, as usual practice takes it", usual),
+        ("95% intervals of the champion's score that hold the truth", coverage(j.champion for j in everything)),
+        (
+            "the rows that a verdict asked for settled it, if asked as a first question",
+            Rate.over(m.settled_as_first for m in drawn),
+        ),
+    ]
+    rows = [[what, str(rate), f"{rate.share:.1%} [{rate.bounds[0]:.1%}, {rate.bounds[1]:.1%}]"] for what, rate in told]
+    text = f"The champion's ROC AUC on the holdout is better than the truth by {mean:+.4f} ± {error:.4f}."
+    return markdown(["of simulated tables", "counted", "share [95%]"], rows) + f"\n\n{text}"
 
 
 def verdicts(groups: dict[str, list[Judged]], everything: list[Judged]) -> str:
