@@ -199,8 +199,15 @@ def _not_settled(
 
 
 def proven_worse(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> frozenset[str]:
-    """Return the candidates that the holdout proves worse than the best baseline: none of them may be the champion."""
-    return frozenset(n for n in scores if paired(metric, scores[n], scores[chosen.baseline])[0].high < 0)
+    """Return the candidates of which the holdout proves that none may be the champion.
+
+    They are those that are worse than the best baseline, and that baseline if the best untouched base is better.
+    """
+    best = scores[chosen.baseline]
+    worse = {n for n in scores if paired(metric, scores[n], best)[0].high < 0}
+    if chosen.best_base is not None and paired(metric, scores[chosen.best_base], best)[0].low > 0:
+        worse.add(chosen.baseline)
+    return frozenset(worse)
 
 
 def _paid(planned: Planned, titles: Mapping[str, str], metric: Metric) -> str:
