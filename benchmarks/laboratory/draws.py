@@ -32,10 +32,8 @@ from .worlds import Floats, Rows, World
 
 FRESH_ROWS = 10_000
 """Fresh rows that tell the truth. Each is scored with the probability of every answer: that is as good as many more labels."""
-MOST_MORE = 2500
+MOST_MORE = 4000
 """More rows that are drawn at most, where a verdict asks for more rows."""
-MORE_EVERY = 3
-"""In one of how many draws they are drawn."""
 
 
 class Scored(BaseModel):
@@ -137,7 +135,7 @@ def draw(name: str, number: int) -> Draw:
         os.environ[LEDGER] = str(Path(place) / "ledger.jsonl")
         asked = ask(scenario, table, source, Path(place), number)
         needed = asked.run.result.verdict.rows_needed
-        if needed is not None and needed <= MOST_MORE and number % MORE_EVERY == 0 and scenario.grows:
+        if needed is not None and needed <= MOST_MORE and scenario.grows:
             larger = pl.concat([table, world.table(needed, scenario.held_out, rng, first=n_rows)])
             more = settled(ask(scenario, larger, source, Path(place), number).run.result, needed)
         found = said(scenario, asked.run.result)
