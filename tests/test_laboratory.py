@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.laboratory import book, tally
+from benchmarks.laboratory import book, publish, tally
 from benchmarks.laboratory.draws import Candidate, Draw, More, Scored, expected
 from benchmarks.laboratory.scenarios import SCENARIOS
 from benchmarks.laboratory.worlds import Rows, World, labelled
@@ -122,3 +122,18 @@ def test_the_truth_of_a_number_knows_its_noise() -> None:
     mean = np.random.default_rng(2).normal(size=500)
     rows = Rows(pl.DataFrame(), np.c_[mean - 1, mean + 1], np.full((500, 2), 0.5))
     assert expected(METRICS["rmse"], rows, mean + 0.5) == pytest.approx(np.sqrt(1 + 0.25))
+
+
+def test_counts_are_published_by_kind_and_size(tmp_path: Path) -> None:
+    wrong = make_draw("use_baseline", "linear", rows=300)
+    draws = [make_draw(rows=250), wrong, make_draw(rows=120), make_draw(rows=3000)]
+    small, middle = publish.groups(draws)
+    assert (small.tables, small.adapt, small.wrong_adapt) == (1, 1, 0)
+    assert (middle.least_rows, middle.most_rows, middle.not_paid, middle.wrong_not_paid) == (250, 300, 1, 1)
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- measured: laboratory -->\nold\n<!-- /measured -->\nafter\n", encoding="utf-8")
+    publish.between_markers(page, "new")
+    assert page.read_text(encoding="utf-8").splitlines()[2] == "new"
+    page.write_text("no markers", encoding="utf-8")
+    with pytest.raises(SystemExit, match="add both lines"):
+        publish.between_markers(page, "new")
