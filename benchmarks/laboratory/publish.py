@@ -20,8 +20,7 @@ TOP = Path(__file__).parents[2]
 def write(draws: Sequence[Draw]) -> None:
     """Write the counts of some draws into all three places."""
     FILE.write_text(json.dumps([t.model_dump() for t in groups(draws)], indent=1) + "\n", encoding="utf-8")
-    everything = [j for those in tally.by_scenario(draws).values() for j in those]
-    between_markers(TOP / "README.md", tally.in_words(everything))
+    between_markers(TOP / "README.md", tally.in_words(tally.by_scenario(draws)))
     between_markers(TOP / "benchmarks/README.md", tally.tables(draws))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +49,15 @@ class Rate:
         return f"{self.hits} of {self.of}" if self.of else "-"
 
     @property
-    def in_full(self) -> str:
+    def percent(self) -> str:
         """The share with its interval."""
         low, high = self.bounds
-        return f"{self} ({self.share:.1%} [{low:.1%}, {high:.1%}])" if self.of else "-"
+        return f"{self.share:.1%} [{low:.1%}, {high:.1%}]" if self.of else "-"
+
+    @property
+    def in_full(self) -> str:
+        """The count, and the share with its interval."""
+        return f"{self} ({self.percent})" if self.of else "-"
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,7 @@ class Judged:
         """Tell whether the champion is truly worse than a score, by more than matters."""
         return score - self.true(champion or self.draw.champion) > self.draw.worthwhile
 
-    @property
-    def best_on_valid(self) -> str:
+    def of_practice(self) -> str:
         """Whom usual practice takes: the best on valid of all candidates."""
         had = {n: c for n, c in self.draw.candidates.items() if c.on_valid is not None}
         return max(had, key=lambda name: self.draw.sign * had[name].on_valid)
@@ -132,6 +136,10 @@ class Judged:
         """Return by how much the champion's score on the holdout is better than the truth."""
         value = self.champion.value
         return math.nan if value is None or truth is None else self.draw.sign * (value - truth)
+
+
+Pick = Callable[[Judged], str]
+"""Whom a practice makes the champion."""
 
 
 def has_width(scored: Scored) -> bool:
@@ -183,30 +191,47 @@ def tables(draws: Sequence[Draw]) -> str:
     return "\n\n".join([*parts, more_rows(everything), checks(draws)])
 
 
-def in_words(everything: Sequence[Judged]) -> str:
+def in_words(groups: Mapping[str, Sequence[Judged]]) -> str:
     """Return the main rates, for the README."""
+    everything = [j for those in groups.values() for j in those]
     strong = [j for j in everything if j.power > STEPS[-2]]
-    auc = [j for j in everything if j.draw.metric == "roc_auc"]
-    mean, error = mean_and_error(j.optimism(j.champion.truth) for j in auc)
     drawn = [j.draw.more for j in everything if j.draw.more is not None]
-    default = Rate.over(j.worse_than(j.true("lgbm")) for j in everything)
-    usual = Rate.over(j.worse_than(j.true("lgbm"), j.best_on_valid) for j in everything)
+
+    def wrong(those: Iterable[Judged]) -> Rate:
+        return Rate.over(j.adapted and not j.worth for j in those)
+
     told = [
-        ("`adapt`, and the true gain is not worthwhile", Rate.over(j.adapted and not j.worth for j in everything)),
+        ("`adapt`, and adapting truly is not worthwhile", wrong(everything)),
+        ("... where it only scores better than every rival, as usual practice would", claims(everything)),
         ('"did not pay", and it truly is worthwhile', Rate.over(j.firm and j.worth for j in everything)),
-        ("a firm verdict lets the wrong one stay", Rate.over(j.stays_wrongly for j in everything)),
+        ("such a verdict leaves a champion that another beats by more than matters", stays_wrongly(everything)),
         (f"`adapt`, where the true gain is over {STEPS[-2]:g} half-widths", Rate.over(j.adapted for j in strong)),
-        ("the champion is truly worse than LightGBM untuned, by more than matters", default),
-        ("the same of the best on valid, as usual practice takes it", usual),
-        ("95% intervals of the champion's score that hold the truth", coverage(j.champion for j in everything)),
-        (
-            "the rows that a verdict asked for settled it, if asked as a first question",
-            Rate.over(m.settled_as_first for m in drawn),
-        ),
+        ("the champion is worse than LightGBM untuned, by more than matters", worse_than("lgbm", everything)),
+        ("... and the best on valid, as usual practice takes it", worse_than("lgbm", everything, Judged.of_practice)),
+        ("the champion's interval holds its true score", coverage(j.champion for j in everything)),
+        ("with the rows that a verdict asked for, it is settled", Rate.over(m.settled_as_first for m in drawn)),
     ]
-    rows = [[what, str(rate), f"{rate.share:.1%} [{rate.bounds[0]:.1%}, {rate.bounds[1]:.1%}]"] for what, rate in told]
-    text = f"The champion's ROC AUC on the holdout is better than the truth by {mean:+.4f} ± {error:.4f}."
-    return markdown(["of simulated tables", "counted", "share [95%]"], rows) + f"\n\n{text}"
+    rows = [[what, str(rate), rate.percent] for what, rate in told]
+    worst = max(groups, key=lambda name: wrong(groups[name]).share)
+    mean, error = mean_and_error(j.optimism(j.champion.truth) for j in everything if j.draw.metric == "roc_auc")
+    text = f"`adapt` was wrong most often in *{worst}*: {wrong(groups[worst])}. " if wrong(everything).hits else ""
+    text += f"The champion's ROC AUC is better on the holdout than in truth by {mean:+.4f} ± {error:.4f}."
+    return markdown([f"of {len(everything)} simulated tables", "counted", "share [95%]"], rows) + f"\n\n{text}"
+
+
+def claims(everything: Iterable[Judged]) -> Rate:
+    """Count, of the adapted candidates that score better than all opponents, those that truly are not worthwhile."""
+    return Rate.over(not j.worth for j in everything if j.looks_better)
+
+
+def stays_wrongly(everything: Iterable[Judged]) -> Rate:
+    """Count, of the verdicts that adapting did not pay, those that leave the wrong champion."""
+    return Rate.over(j.stays_wrongly for j in everything if j.firm)
+
+
+def worse_than(default: str, everything: Iterable[Judged], champion: Pick | None = None) -> Rate:
+    """Count whose champion is truly worse than an untuned model, by more than matters."""
+    return Rate.over(j.worse_than(j.true(default), champion(j) if champion else None) for j in everything)
 
 
 def verdicts(groups: dict[str, list[Judged]], everything: list[Judged]) -> str:
@@ -229,8 +254,7 @@ def verdicts(groups: dict[str, list[Judged]], everything: list[Judged]) -> str:
         return str(rate.hits)
 
     def full(rate: Rate) -> str:
-        low, high = rate.bounds
-        return f"{rate.hits}: {rate.share:.1%} [{low:.1%}, {high:.1%}]"
+        return f"{rate.hits}: {rate.percent}"
 
     rows = [[name, *cells(those, short)] for name, those in groups.items()]
     rows.append(["**all**", *cells(everything, full)])
@@ -253,21 +277,17 @@ def verdicts(groups: dict[str, list[Judged]], everything: list[Judged]) -> str:
 
 def champions(everything: list[Judged]) -> str:
     """Return the table of champions beside untuned models, and beside what usual practice takes."""
+    auc = [j for j in everything if j.draw.metric == "roc_auc"]
     rows = []
-    for title, champion in (("tabkit", lambda j: j.draw.champion), ("best on valid", lambda j: j.best_on_valid)):
-        row = [title]
-        for default in ("lgbm", "linear"):
-            worse = (j.worse_than(j.true(default), champion(j)) for j in everything)
-            row.append(Rate.over(worse).in_full)
-        auc = [j for j in everything if j.draw.metric == "roc_auc"]
+    for title, champion in (("tabkit", lambda j: j.draw.champion), ("best on valid", Judged.of_practice)):
+        row = [worse_than(default, everything, champion).in_full for default in ("lgbm", "linear")]
         mean, error = mean_and_error(max(map(j.true, j.draw.candidates)) - j.true(champion(j)) for j in auc)
-        rows.append([*row, f"{mean:.4f} ± {error:.4f}"])
-    claims = Rate.over(not j.worth for j in everything if j.looks_better)
+        rows.append([title, *row, f"{mean:.4f} ± {error:.4f}"])
     harmful = Rate.over(min(g.truth for g in j.draw.planned.values()) <= 0 for j in everything if j.adapted)
     tuned = Rate.over(j.worse_than(j.true("lgbm"), "lgbm_tuned") for j in everything)
     text = (
-        f"Where the adapted candidate merely scores better on the holdout than all opponents, that it is worthwhile is "
-        f"wrong in {claims.in_full}. Of all `adapt`, the gain truly is zero or below in {harmful.in_full}. LightGBM tuned "
+        f"Where the adapted candidate merely scores better on the holdout than all opponents, it truly is not worthwhile in "
+        f"{claims(everything).in_full}. Of all `adapt`, the gain truly is zero or below in {harmful.in_full}. LightGBM tuned "
         f"is truly worse than untuned, by more than matters, in {tuned.in_full} (overtuning)."
     )
     head = ["champion", "worse than LightGBM untuned", "worse than the line", "mean regret, ROC AUC"]
