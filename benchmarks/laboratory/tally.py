@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 from scipy.stats import binomtest
@@ -178,9 +179,10 @@ def tables(draws: Sequence[Draw]) -> str:
     """Return all tables as Markdown."""
     groups = by_scenario(draws)
     everything = [j for those in groups.values() for j in those]
-    head = (
-        f"{len(draws)} draws of {len({d.scenario for d in draws})} scenarios; {len(everything)} of them tell the truth."
-    )
+    seconds = sum(d.cpu_seconds for d in draws) / len(draws)
+    scenarios = len({d.scenario for d in draws})
+    head = f"{len(draws)} draws of {scenarios} scenarios; {len(everything)} of them tell the truth."
+    head += f" {date.today()}, {seconds:.1f} CPU seconds a draw."
     parts = [
         head,
         verdicts(groups, everything),
