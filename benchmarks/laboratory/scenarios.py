@@ -133,6 +133,7 @@ LEAKS = (_noisy_copy, _difference, _missing, _category)
 
 _TRANSFER = Kind(distance=(0.0, 0.4), novelty=(0.0, 1.5))
 _SEEN = Kind(distance=(0.0, 0.2), novelty=(0.0, 2.5))
+_PLAIN = Kind(distance=(0.0, 0.1), novelty=(1.0, 2.5))
 
 SCENARIOS = {
     "noise": Scenario("Nothing predicts the target", Kind(signal=(0, 0))),
@@ -151,6 +152,21 @@ SCENARIOS = {
         replace(_SEEN, task="regression"),
         rows=(500, 900),
         held_out=0.85,
+        blends=False,
+        metric="rmse",
+    ),
+    "transfer, plain": Scenario(
+        "Twice the rows held out, and more that only the target knows",
+        _PLAIN,
+        rows=(1200, 2000),
+        held_out=0.93,
+        blends=False,
+    ),
+    "transfer, plain, numbers": Scenario(
+        "The same, of a number",
+        replace(_PLAIN, task="regression"),
+        rows=(1200, 2000),
+        held_out=0.93,
         blends=False,
         metric="rmse",
     ),
