@@ -13,7 +13,7 @@ from . import tally
 from .draws import Draw
 
 SIZES = (200, 1000)
-"""Labelled rows at which tables are told apart; larger ones are of one scenario, and not told of."""
+"""Labelled rows at which tables are told apart; larger ones are of few scenarios, and not told of."""
 TOP = Path(__file__).parents[2]
 
 
