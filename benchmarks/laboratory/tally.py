@@ -200,12 +200,12 @@ def in_words(groups: Mapping[str, Sequence[Judged]]) -> str:
     drawn = [j.draw.more for j in everything if j.draw.more is not None]
 
     def wrong(those: Iterable[Judged]) -> Rate:
-        return Rate.over(j.adapted and not j.worth for j in those)
+        return Rate.over(j.adapted for j in those if not j.worth)
 
     told = [
-        ("`adapt`, and adapting truly is not worthwhile", wrong(everything)),
-        ("... where it only scores better than every rival, as usual practice would", claims(everything)),
-        ('"did not pay", and it truly is worthwhile', Rate.over(j.firm and j.worth for j in everything)),
+        ("`adapt`, where adapting truly is not worthwhile", wrong(everything)),
+        ("... and of those that only score better than every rival, as usual practice would say", claims(everything)),
+        ('"did not pay", where it truly is worthwhile', Rate.over(j.firm for j in everything if j.worth)),
         ("such a verdict leaves a champion that another beats by more than matters", stays_wrongly(everything)),
         (f"`adapt`, where the true gain is over {STEPS[-2]:g} half-widths", Rate.over(j.adapted for j in strong)),
         ("the champion is worse than LightGBM untuned, by more than matters", worse_than("lgbm", everything)),
