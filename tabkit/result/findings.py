@@ -100,7 +100,7 @@ class CandidateFacts(Facts):
     refused: str | None = None
     """Why the harness refused it (its proof contradicts its how); null if it did not."""
     scores: dict[Part, dict[str, Interval]] = {}
-    """Scores by part, then metric; empty if the candidate was refused."""
+    """Scores by part, then metric; empty if the candidate was refused, valid only if a refresh did not choose it."""
     overfit_gap: MaybeNumber = None
     """Train minus holdout on the primary metric; above zero if train looks better, whatever the metric's direction."""
     excess_gap: MaybeNumber = None
@@ -162,6 +162,12 @@ class Chosen(Facts):
     def names(self) -> tuple[str, ...]:
         """The names chosen, each once."""
         return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline, self.best_base) if n))
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """What the adapted candidate is held against, each once; the baseline if nothing was adapted."""
+        bases = (self.base, self.best_base) if self.adapted else ()
+        return tuple(dict.fromkeys(n for n in (self.baseline, *bases) if n))
 
 
 class Against(Facts):
