@@ -20,7 +20,7 @@ from tabkit.adapt.student import teach, teach_again
 from tabkit.adapt.tables import Lessons, Origins, make_all
 from tabkit.data.encode import Features
 from tabkit.evaluate import ledger
-from tabkit.evaluate.tables import conformal_half_width
+from tabkit.evaluate.conformal import conformal_half_width
 from tabkit.learner import BUDGETS, Adapted, Block, Cost, Proof
 from tabkit.models.base import TableCandidate, model_class
 from tabkit.result import result_schema

@@ -14,7 +14,7 @@ from tabkit.data.align import align
 from tabkit.data.derive import outcome
 from tabkit.data.target import band, check_scale, from_scale, smearing_factor, to_scale
 from tabkit.errors import DataError, UsageError
-from tabkit.evaluate.tables import conformal_half_width
+from tabkit.evaluate.conformal import conformal_half_width
 from tabkit.learner import BUDGETS
 from tabkit.models.base import model_class
 from tabkit.models.parts.target_scale import OnScale, wrapped

@@ -21,10 +21,10 @@ from tabkit.data.split import split_for_bundle, split_rows
 from tabkit.data.weighing import effective_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.estimators import TabkitClassifier, TabkitRegressor
+from tabkit.evaluate.conformal import conformal_half_width
 from tabkit.evaluate.explain import calibration
 from tabkit.evaluate.intervals import Resampler
 from tabkit.evaluate.metrics import METRICS, ranked_within
-from tabkit.evaluate.tables import conformal_half_width
 from tabkit.evaluate.value import Payoffs, best_threshold
 from tabkit.models import icl
 from tabkit.models.base import Model, loss, model_class, model_names, prior_of

@@ -20,12 +20,13 @@ from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
 from tabkit.evaluate.comparison import carried_out, decide, explore, may_not_stay, plan_of
+from tabkit.evaluate.conformal import intervals_around
 from tabkit.evaluate.harness import gaps, intervals_of, with_excess
 from tabkit.evaluate.intervals import Resampled, corrected_t, interval
 from tabkit.evaluate.ledger import Looks, question_number
 from tabkit.evaluate.metrics import ranked_within
 from tabkit.evaluate.pooled import Fold, Pooled, test_to_train
-from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of, unit_drawn
+from tabkit.evaluate.tables import HeldOut, TableFound, slices_of, unit_drawn
 from tabkit.learner import candidate_name
 from tabkit.models.blend import described, mean_weights, title_of, unweighted_of
 from tabkit.recipe import Plan
@@ -43,7 +44,7 @@ from tabkit.result import (
     TableFindings,
     Value,
 )
-from tabkit.result.tables import ColumnImportance
+from tabkit.result.tables import ColumnImportance, PredictionInterval
 
 
 def pool(
@@ -86,8 +87,9 @@ def pool(
     held = HeldOut(frame[rows], everything.take(rows), shared, pooled.resampler)
     shown = list(dict.fromkeys((champion, *chosen.names)))
     first = folds[0].findings
-    widths = [i.half_width for f in folds if (i := f.findings.prediction_interval) is not None]
-    coverages = [c for f in folds if (c := f.findings.interval_coverage) is not None]
+    around: tuple[PredictionInterval | None, float | None] = (None, None)
+    if plan.recipe.task == "regression":
+        around = intervals_around(held.rows, means[champion], plan.recipe.scale, pooled.fold_of[0])
     by_name = {c.name: c for c in candidates}
     findings = TableFindings(
         primary=first.primary,
@@ -107,8 +109,8 @@ def pool(
         value=_value(frame, plan.recipe.value, value.priced(chosen, champion), pooled, by_name, chosen),
         importance=_importance(folds, champion),
         ablations=_ablations(folds),
-        interval_coverage=float(np.mean(coverages)) if coverages else None,
-        prediction_interval=interval_facts(float(np.mean(widths)) if widths else None, plan.recipe.scale),
+        prediction_interval=around[0],
+        interval_coverage=around[1],
     )
     return TableFound(findings, means, fold_of=fold_of), pooled.split
 

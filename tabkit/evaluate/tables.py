@@ -12,11 +12,11 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
-from tabkit.data.target import band, on_scale, to_scale
 from tabkit.evaluate import explain, value
 from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import explore
+from tabkit.evaluate.conformal import intervals_around, parts_of
 from tabkit.evaluate.fidelity import fidelity
 from tabkit.evaluate.harness import Ground, Judged, Measured, facts_of, intervals_of, resamplers, with_excess
 from tabkit.evaluate.intervals import Resampler, difference, interval, paired
@@ -30,8 +30,6 @@ from tabkit.result import Ablation, Chosen, Importance, Interval, Part, Slice, T
 from tabkit.result.tables import Curve, CurvePoint, PredictionInterval
 from tabkit.seed import stream
 
-INTERVAL_LEVEL = 0.9
-"""Share of new rows that a regression's intervals are made to hold."""
 LEAST_SLICE_ROWS = 20
 LEAST_DAYS = 10
 """Fewer days, or other moments, of the holdout are too few to be drawn."""
@@ -168,11 +166,10 @@ class OpenTable:
         worth, over_nothing = self._value(judged)
         evidence = self._evidence(judged, controls, candidates, groups)
         checks = run_checks(replace(evidence, over_nothing=over_nothing, importance=tuple(importance)))
-        half_width = (
-            conformal_half_width(parts.valid.labels, champion.valid, recipe.scale, weights=parts.valid.w)
-            if recipe.task == "regression"
-            else None
-        )
+        around: tuple[PredictionInterval | None, float | None] = (None, None)
+        if recipe.task == "regression":
+            part = parts_of(parts.split, parts.split.holdout, terms.seed)
+            around = intervals_around(self.holdout, self.predictions[champion.name], recipe.scale, part)
         units = {name: unit_of(metric, self.plan) for name, metric in terms.metrics.items()}
         intervals = intervals_of(resampler, unit_drawn(parts.split, resampler))
         common = judged.findings(checks, slices, intervals, self.looks, units)
@@ -183,8 +180,8 @@ class OpenTable:
             value=worth,
             importance=Importance(candidate=judged.champion, metric=terms.primary, columns=tuple(importance)),
             ablations=tuple(self._ablation(*each, judged) for each in controls.ablations),
-            interval_coverage=_coverage(self.holdout, self.predictions[champion.name], half_width, recipe.scale),
-            prediction_interval=interval_facts(half_width, recipe.scale),
+            prediction_interval=around[0],
+            interval_coverage=around[1],
         )
         if taught is not None:
             findings = self._with_student(findings, judged, *taught)
@@ -308,45 +305,6 @@ def threshold_of(name: str, worth: Value | None) -> float:
     """Return the probability from which the positive class is predicted: the value's threshold, else one half."""
     threshold = None if worth is None else worth.threshold_of(name)
     return 0.5 if threshold is None else threshold
-
-
-def interval_facts(half_width: float | None, scale: str | None) -> PredictionInterval | None:
-    """Return what is reported of a regression's intervals; None for other tasks."""
-    if half_width is None:
-        return None
-    return PredictionInterval(level=INTERVAL_LEVEL, half_width=half_width, scale=scale)
-
-
-def conformal_half_width(
-    y: npt.NDArray[np.float64],
-    predicted: Predictions,
-    scale: str | None = None,
-    level: float = INTERVAL_LEVEL,
-    weights: npt.NDArray[np.float64] | None = None,
-) -> float:
-    """Return the split-conformal half-width, on the target's scale: the residual that covers ``level`` of new rows.
-
-    Sources: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018; of weighted rows, Tibshirani et
-    al., *Conformal Prediction Under Covariate Shift*, NeurIPS 2019. There, a new row's own weight is needed, and scoring has
-    none: it is given that of the average row among those that the weights stand for.
-    """
-    residuals = np.abs(to_scale(scale, y) - on_scale(scale, predicted))
-    if weights is None:
-        rank = int(np.ceil(level * (len(residuals) + 1))) - 1
-        return float(np.sort(residuals)[min(rank, len(residuals) - 1)])
-    order = np.argsort(residuals, kind="stable")
-    covered = np.cumsum(weights[order])
-    new_row = float((weights**2).sum() / weights.sum())
-    # A hair of slack for the rounding of the sum.
-    rank = int(np.searchsorted(covered, level * (covered[-1] + new_row) * (1 - 1e-12)))
-    return float(residuals[order[min(rank, len(order) - 1)]])
-
-
-def _coverage(rows: Features, predicted: Predictions, half_width: float | None, scale: str | None) -> float | None:
-    if half_width is None:
-        return None
-    low, high = band(scale, predicted, half_width)
-    return rows.mean((low <= rows.labels) & (rows.labels <= high))
 
 
 def _apart(train: Features, valid: Features, split: Split, seed: int) -> tuple[Features, Features]:

@@ -136,7 +136,7 @@ class PredictionInterval(Facts):
     level: float
     """Share of new rows that they are made to hold."""
     half_width: float
-    """Their half-width on the scale, calibrated on valid; the mean over folds if there are several."""
+    """Their half-width on the scale, calibrated on the rows held out: the one that the bundle has."""
     scale: str | None
     """The scale on which they are as wide for every row; null for the target's own."""
 
@@ -176,7 +176,7 @@ class TableFindings(Findings):
     ablations: tuple[Ablation, ...]
     """Ablations of the recipe."""
     interval_coverage: MaybeNumber
-    """Regression: share of holdout targets inside the 90% intervals calibrated on valid."""
+    """Regression: share of holdout targets inside 90% intervals, each fifth (or fold) by the width that the other rows gave."""
     prediction_interval: PredictionInterval | None = None
     """Regression: the champion's intervals around its predictions; null for other tasks."""
     student: Student | None = None

@@ -22,9 +22,10 @@ from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_for_bundle, split_rows
 from tabkit.data.weighing import effective_rows
 from tabkit.errors import UsageError, count
+from tabkit.evaluate.conformal import conformal_half_width
 from tabkit.evaluate.folds import pool
 from tabkit.evaluate.pooled import Fold
-from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
+from tabkit.evaluate.tables import TableFound, threshold_of
 from tabkit.files import only_writer
 from tabkit.learner import Budget, budget_of
 from tabkit.models.base import Model
