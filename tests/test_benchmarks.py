@@ -22,6 +22,7 @@ PACKAGES = {path.parent.name for path in FOLDER.glob("*/__main__.py")}
 NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} | PACKAGES)
 TOY = {
     "blend": "--rows 64 --seeds 1 --tables mgus2",
+    "censoring": "--rows 200 --runs OUT",
     "continuation": "--out OUT/runs --epochs 1 --episodes 2 --tables biopsy Pima.te headInjury",
     "fold_intervals": "--tables 2 --only noise,\u00a0classes",
     "icl": "--rows 64 --seeds 1 --tables mgus2 --models linear forest icl_as_is",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
@@ -10,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tabkit.data.cuts import Rows, by_class, by_group, by_time, forward, group_folds, group_folds_by_class
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
+from tabkit.data.weighing import Weighing
 from tabkit.errors import DataError, count
 from tabkit.recipe import Recipe
 from tabkit.result.facts import SplitKind
 from tabkit.seed import stream
 
-Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 5
 """Fewer rows per inner fold cannot stop or choose anything."""
@@ -32,7 +33,8 @@ class Split:
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
     independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time.
-    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
+    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut). ``weights`` (n_rows,) say for
+    how many rows each stands; None if each counts once.
     """
 
     kind: SplitKind
@@ -45,11 +47,16 @@ class Split:
     n_folds: int = 1
     inner: int | None = None
     days: Rows | None = None
+    weights: Floats | None = None
 
     @property
     def before(self) -> Rows:
         """Rows that are not held out, ascending."""
         return np.union1d(self.train, self.valid)
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        """Return the weights of some rows, those of train being 1 on average: no penalty hangs on the unit of weights."""
+        return None if self.weights is None else self.weights[rows] / self.weights[self.train].mean()
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows per part, each row once: valid has none of its own if it is train itself."""
@@ -59,12 +66,13 @@ class Split:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """The labelled rows, how they hang together, and the chance by which they are cut."""
+    """The rows that are cut, how they hang together, how they weigh, and the chance by which they are cut."""
 
     frame: pl.DataFrame
     recipe: Recipe
     groups: Rows | None
     rng: np.random.Generator
+    weighing: Weighing | None = None
 
     def cut(self, kind: SplitKind, rows: Rows, share: float, *, to_be_cut_again: bool = False) -> tuple[Rows, Rows]:
         """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them.
@@ -75,14 +83,14 @@ class _Cutter:
         match kind:
             case "temporal":
                 assert recipe.time is not None
-                return _by_time(
+                return by_time(
                     values_of(self.frame, recipe.time), rows, share, recipe.time, 2 if to_be_cut_again else 1
                 )
             case "grouped":
                 assert self.groups is not None
-                return _by_group(self.groups, rows, share, self.rng)
+                return by_group(self.groups, rows, share, self.rng)
             case "stratified":
-                return _by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
+                return by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
             case "random":
                 shuffled = self.rng.permutation(rows)
                 n_part = max(1, round(share * len(rows)))
@@ -125,17 +133,42 @@ class _Cutter:
         for fold, (rest, holdout) in enumerate(pairs):
             train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
             split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, days)
-            _check(split, self.frame, self.recipe)
-            splits.append(split)
+            splits.append(self.checked(split))
         text = _cross_text(tuple(splits), self.recipe)
         return tuple(replace(split, text=text) for split in splits)
+
+    @property
+    def labelled(self) -> pl.DataFrame:
+        """The rows with a label."""
+        return self.frame if self.weighing is None else self.frame[: self.weighing.n_labelled]
+
+    def weighed(self, split: Split) -> Split:
+        """Return a split of the labelled rows alone, with their weights by its train rows."""
+        if self.weighing is None:
+            return split
+        n, groups, days = self.weighing.n_labelled, split.groups, split.days
+        return replace(
+            split,
+            weights=self.weighing.weights(split.train),
+            train=split.train[split.train < n],
+            valid=split.valid[split.valid < n],
+            holdout=split.holdout[split.holdout < n],
+            groups=None if groups is None else groups[:n],
+            days=None if days is None else days[:n],
+        )
+
+    def checked(self, split: Split) -> Split:
+        """Return the weighed split, if it can be learned from."""
+        split = self.weighed(split)
+        _check(split, self.labelled, self.recipe)
+        return split
 
     def folds(self, kind: SplitKind) -> list[tuple[Rows, Rows]]:
         """Return (rows to learn from, rows held out) of each fold of one repeat."""
         recipe, rule = self.recipe, self.recipe.split
         if kind == "temporal":
             assert recipe.time is not None and isinstance(rule.folds, int)
-            return _forward(values_of(self.frame, recipe.time), rule.folds, recipe.time)
+            return forward(values_of(self.frame, recipe.time), rule.folds, recipe.time)
         fold_of = self._fold_of(kind)
         names = np.unique(fold_of)
         if len(names) < 2:
@@ -156,8 +189,8 @@ class _Cutter:
             case "grouped":
                 assert self.groups is not None
                 if recipe.task == "regression":
-                    return _group_folds(self.groups, rule.folds, self.rng)
-                return _group_folds_by_class(
+                    return group_folds(self.groups, rule.folds, self.rng)
+                return group_folds_by_class(
                     self.groups, _codes(values_of(self.frame, recipe.target)), rule.folds, self.rng
                 )
             case "stratified":
@@ -173,8 +206,13 @@ class _Cutter:
         return fold_of
 
 
-def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, ...]:
+def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> tuple[Split, ...]:
     """Split labelled rows by the recipe's rule, or by what its time and group columns ask for.
+
+    Parameters
+    ----------
+    weighing
+        How rows weigh. Its rows, which may have some without a label below, are then cut in the place of ``frame``.
 
     Returns
     -------
@@ -187,8 +225,8 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
         A part would be empty, a class is missing from train, or the split column holds other values.
     """
     rule = recipe.split
-    kind, cutter = _cutter(frame, recipe, seed)
-    groups = cutter.groups
+    kind, cutter = _cutter(frame, recipe, seed, weighing)
+    frame, groups = cutter.frame, cutter.groups
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
@@ -207,11 +245,11 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     split = Split(
         kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner, days=cutter.days(kind)
     )
-    _check(split, frame, recipe)
+    split = cutter.checked(split)
     return (replace(split, text=_text(split, recipe)),)
 
 
-def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int) -> Split:
+def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> Split:
     """Cut all labelled rows into train and valid, with nothing held out.
 
     Folds measure a procedure; the model to be used is that procedure, choice of settings included, on all rows.
@@ -221,57 +259,19 @@ def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int) -> Split:
     DataError
         As for :func:`split_rows`.
     """
-    kind, cutter = _cutter(frame, recipe, seed)
-    train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(frame.height))
+    kind, cutter = _cutter(frame, recipe, seed, weighing)
+    train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(cutter.frame.height))
     nothing = np.empty(0, dtype=np.int64)
     split = Split(kind, np.sort(train), np.sort(valid), nothing, cutter.groups, "", inner=recipe.split.inner)
-    _check_train(split, frame, recipe)
+    split = cutter.weighed(split)
+    _check_train(split, cutter.labelled, recipe)
     return split
 
 
-def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[SplitKind, _Cutter]:
+def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None) -> tuple[SplitKind, _Cutter]:
+    frame = frame if weighing is None else weighing.rows
     groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
-    return recipe.split.kind or default_kind(recipe), _Cutter(frame, recipe, groups, stream(seed, "split"))
-
-
-def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
-    """Deal groups to folds, the largest first, each to the fold with the fewest rows so far."""
-    names, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    shuffled = rng.permutation(len(names))
-    filled, fold_of = np.zeros(folds), np.empty(len(names), dtype=np.int64)
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        fold_of[group] = int(np.argmin(filled))
-        filled[fold_of[group]] += sizes[group]
-    return np.asarray(fold_of[of_row])
-
-
-def _group_folds_by_class(groups: Rows, codes: Rows, folds: int, rng: np.random.Generator) -> Rows:
-    """Deal groups to folds so that every fold has about the same share of each class."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if len(np.unique(groups)) < folds or np.unique(codes, return_counts=True)[1].max() < folds:
-        return _group_folds(groups, folds, rng)
-    # scikit-learn warns of a class with fewer rows than folds; whether train still has it is checked for every split.
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**32)))
-    fold_of = np.empty(len(groups), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for fold, (_, held_out) in enumerate(splitter.split(codes, codes, groups)):
-            fold_of[held_out] = fold
-    return fold_of
-
-
-def _forward(times: pl.Series, folds: int, column: str) -> list[tuple[Rows, Rows]]:
-    """Hold out block after block of time, each learned from all that came before it; the first is only learned from."""
-    stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()
-    moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) < folds + 1:
-        raise DataError(
-            f"Time column '{column}' has {count(len(moments), 'moment')}, too few for {folds} folds in time. Expected {folds + 1} or more."
-        )
-    block_of = np.minimum((np.cumsum(counts) - counts) * (folds + 1) // len(stamps), folds)
-    block = block_of[np.searchsorted(moments, stamps)]
-    return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in np.unique(block)[1:]]
+    return recipe.split.kind or default_kind(recipe), _Cutter(frame, recipe, groups, stream(seed, "split"), weighing)
 
 
 def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
@@ -311,41 +311,6 @@ def default_kind(recipe: Recipe) -> SplitKind:
 
 def _by_task(recipe: Recipe) -> SplitKind:
     return "random" if recipe.task == "regression" else "stratified"
-
-
-def _by_class(codes: Rows, rows: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    parts = []
-    for code in np.unique(codes[rows]):
-        members = rng.permutation(rows[codes[rows] == code])
-        # At least one row of a class on each side, if the class has two.
-        cut = min(max(1, round(share * len(members))), len(members) - 1)
-        parts.append((members[cut:], members[:cut]))
-    return np.concatenate([rest for rest, _ in parts]), np.concatenate([part for _, part in parts])
-
-
-def _by_group(groups: Rows, rows: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    names, sizes = np.unique(groups[rows], return_counts=True)
-    order = rng.permutation(len(names))
-    filled = np.cumsum(sizes[order])
-    # The cut between two groups that comes closest to the wanted share, with a group left on each side.
-    last = int(np.argmin(np.abs(filled[:-1] - share * len(rows)))) if len(names) > 1 else 0
-    chosen = np.isin(groups[rows], names[order[: last + 1]])
-    return rows[~chosen], rows[chosen]
-
-
-def _by_time(times: pl.Series, rows: Rows, share: float, column: str, moments_left: int) -> tuple[Rows, Rows]:
-    stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()[rows]
-    moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) <= moments_left:
-        raise DataError(
-            f"Time column '{column}' has {count(len(moments), 'moment')} in {count(len(rows), 'row')} to cut, too few to train on "
-            "earlier rows, choose on later ones and hold out the latest. Expected three moments or more."
-        )
-    before = np.cumsum(counts)[moments_left - 1 : -1]
-    # Rows of one moment stay together: the boundary is the moment whose cut comes closest to the wanted share.
-    boundary = moments[moments_left - 1 + int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
-    late = stamps > boundary
-    return rows[~late], rows[late]
 
 
 def _given(parts: pl.Series, column: str) -> tuple[Rows, Rows, Rows]:

@@ -180,15 +180,27 @@ def judge(
 
 
 def resamplers(
-    sizes: Mapping[Part, int], groups: Mapping[Part, npt.NDArray[np.int64] | None], terms: Terms
+    sizes: Mapping[Part, int],
+    groups: Mapping[Part, npt.NDArray[np.int64] | None],
+    terms: Terms,
+    weights: Mapping[Part, npt.NDArray[np.float64] | None] | None = None,
 ) -> dict[Part, Resampler]:
-    """Return the common resamples of each part; ``groups`` are codes of what is drawn together, if not rows."""
+    """Return the common resamples of each part.
+
+    Parameters
+    ----------
+    groups
+        Codes of what is drawn together, if not rows.
+    weights
+        For how many rows each stands; by default, each counts once.
+    """
     return {
         part: Resampler(
             sizes[part],
             groups.get(part),
             terms.resamples // (1 if part == "holdout" else TRAIN_SHARE),
             terms.seed,
+            row_weights=None if weights is None else weights[part],
         )
         for part in PARTS
     }
@@ -213,6 +225,7 @@ def facts_of(candidate: Candidate[Any], measured: Measured | None, refused: str 
         notes=adapted.notes,
         weights=candidate.weights,
         members=tuple(member.name for member in candidate.members),
+        unweighted=candidate.unweighted,
         seconds=cost.seconds,
         cpu_seconds=cost.cpu_seconds,
         peak_mb=cost.peak_mb,
