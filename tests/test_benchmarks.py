@@ -27,7 +27,7 @@ TOY = {
     "fold_intervals": "--tables 2 --only noise,\u00a0classes",
     "icl": "--rows 64 --seeds 1 --tables mgus2 --models linear forest icl_as_is",
     "icl_cache": "--context 64 --queries 300 --columns 4",
-    "laboratory": "draw --rounds 1 --only tiny leak days --out OUT/draws.jsonl --tally",
+    "laboratory": "draw --rounds 1 --only tiny leak --out OUT/draws.jsonl --tally",
     "list_scale": "--sizes 100x60x6000 --score 50 --costs 2",
     "nested_noise": "--tables 1 --rows 60 --folds 2",
     "refresh": "--logs 1 --users 40",
