@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def command(
     recipe: Recipe,
     data: Annotated[
-        Path | None, typer.Option(help="CSV, Parquet or Arrow file, folder or glob. Default: the recipe's sample.")
+        Path | None,
+        typer.Option(help="CSV, Parquet, Arrow or Excel file, folder or glob. Default: the recipe's sample."),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="Related rows to pretrain on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. Default: runs/NAME-TIMESTAMP.")] = None,

@@ -44,6 +44,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
     item: str | None = None,
     basket: str | None = None,
     store: str | None = None,
+    encoding: str | None = None,
     folder: str | Path = ".",
 ) -> Draft:
     """Write ``folder/domains/VERTICAL/NAME.toml`` and ``folder/data_schemas/NAME.toml`` from a table.
@@ -62,6 +63,9 @@ def new(  # noqa: PLR0913 (the options of the verb)
     user, item, basket, store
         Columns of a log of events, beside ``time``: found by name if None, and refused if they cannot be told.
 
+    encoding
+        Of a CSV file that is not UTF-8, if its words do not tell it.
+
     Raises
     ------
     UsageError
@@ -73,7 +77,8 @@ def new(  # noqa: PLR0913 (the options of the verb)
         raise UsageError(f"--task '{task}' is unknown.{nearest(task, DEFAULT_METRICS)}")
     recipe_path, schema_path = _places(name, Path(folder))
     short = name.split("/")[1]
-    source, dialect = open_table(data)
+    opened = open_table(data, encoding)
+    source = opened.source
     named = {"target": target, "id": id, "time": time, "group": group}
     of_events = {"user": user, "item": item, "time": time, "basket": basket, "store": store}
     if task == "ranking":
@@ -81,7 +86,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
             raise UsageError("--task ranking takes --user, --item and --time, and no --target, --id or --group.")
         _check_roles(of_events, source)
         events = EventRoles(**of_events)
-        profile = profile_of(source, dialect, short, None, events.taken, MOST_EVENTS)
+        profile = profile_of(opened, short, None, events.taken, MOST_EVENTS)
         log = log_of(profile, events)
         return _written(
             {schema_path: schema_text(profile, short, "one event"), recipe_path: list_recipe_text(log, name)},
@@ -90,10 +95,10 @@ def new(  # noqa: PLR0913 (the options of the verb)
     if strange := [role for role in ("user", "item", "basket", "store") if of_events[role] is not None]:
         raise UsageError(f"--{strange[0]} is for logs of events. Add --task ranking, or leave it out.")
     if target is None:
-        raise UsageError(_without_target(profile_of(source, dialect, short, None, set())))
+        raise UsageError(_without_target(profile_of(opened, short, None, set())))
     _check_roles(named, source)
     roles = Roles(target, id, time, group)
-    profile = profile_of(source, dialect, short, target, roles.taken)
+    profile = profile_of(opened, short, target, roles.taken)
     task, remarks = task_of(profile, target, task)
     positive = None
     if task == "binary":

@@ -131,8 +131,7 @@ def _profile(table: Labelled) -> Profile:
     if table.classes:  # by number: nothing is to be read into names such as "-" or "1.0"
         numbers = pl.col(table.target).replace_strict(table.classes, range(len(table.classes)), return_dtype=pl.Int64)
         frame = frame.with_columns(numbers)
-    source, dialect = open_table(frame)
-    profile = profile_of(source, dialect, "table", table.target, {table.target})
+    profile = profile_of(open_table(frame), "table", table.target, {table.target})
     for name, dtype in table.frame.schema.items():
         if name not in profile.columns:
             raise DataError(

@@ -19,7 +19,7 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, proven_worse
+from tabkit.evaluate.comparison import carried_out, decide, explore, may_not_stay, plan_of
 from tabkit.evaluate.harness import gaps, intervals_of, with_excess
 from tabkit.evaluate.intervals import Resampled, corrected_t, interval
 from tabkit.evaluate.ledger import Looks, question_number
@@ -71,7 +71,7 @@ def pool(
     planned = _planned(chosen, names, pooled, terms, question_number(looks))
     # Every row is in the holdout; parts of a fold are not rows beside them.
     on_holdout = {name: found[terms.primary] for name, found in spread.items()}
-    barred = proven_worse(chosen, terms.metric, on_holdout)
+    barred = may_not_stay(chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {}, barred)
     verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 

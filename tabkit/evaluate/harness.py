@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
+from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, may_not_stay, over_cutoffs
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
 from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import Metric
@@ -172,7 +172,7 @@ def judge(
     )
     on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items() if "holdout" in m.parts}
     planned = compare_planned(choice.chosen, terms, on_holdout, ground.question)
-    barred = proven_worse(choice.chosen, terms.metric, on_holdout)
+    barred = may_not_stay(choice.chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
     verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms, barred)
     exploratory = explore(choice.chosen, terms.metric, on_holdout)

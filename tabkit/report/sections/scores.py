@@ -83,6 +83,8 @@ def _who_is_best(reading: Reading) -> str:
         return f"{tried} were tried."
     refused = sum(c.refused is not None for c in result.candidates)
     tail = f" {count(refused, 'candidate')} {'was' if refused == 1 else 'were'} refused." if refused else ""
+    if skipped := sum(c.refused is None for c in result.candidates) - len(reading.scored):
+        tail = f" On the holdout, {count(skipped, 'candidate')} not chosen on valid {'was' if skipped == 1 else 'were'} not measured.{tail}"
     top = "highest" if reading.metric.greater_is_better else "lowest"
     lead = f"Of {tried}, {reading.title(best)} has the {top} {reading.metric_name} on the holdout, {interval(holdout[best])}{reading.unit}"
     if best == result.champion:
