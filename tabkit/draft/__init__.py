@@ -119,7 +119,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
     suspect_leaks(profile, task, roles)
     question = Question(task, positive, remarks, id_remarks, weight_remarks)
     texts = {schema_path: schema_text(profile, short), recipe_path: recipe_text(profile, name, roles, question)}
-    return _written(texts, (*_notes(profile), *remarks, *id_remarks, *weight_remarks))
+    return _written(texts, (*_notes(profile), *remarks, *id_remarks, *weight_remarks[:1]))
 
 
 def _notes(profile: Profile) -> list[str]:

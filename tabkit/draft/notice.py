@@ -126,7 +126,7 @@ def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None
 
 
 def weight_of(profile: Profile, taken: set[str]) -> tuple[str | None, list[str]]:
-    """Return the column that says for how many rows a row stands, and what to say about it, or about one that may."""
+    """Return the column that says for how many rows a row stands, and what to say about it; of one that only may, with its line."""
     for surely, pattern in ((True, _SURVEY_WEIGHT_NAME), (False, _WEIGHT_NAME)):
         for name, column in profile.columns.items():
             if name in taken or not pattern.search(name) or column.spec.type not in ("number", "integer"):
@@ -138,7 +138,7 @@ def weight_of(profile: Profile, taken: set[str]) -> tuple[str | None, list[str]]
                 return name, [
                     f"'{name}' is taken for how many rows a row stands for; if it is a feature, remove the line"
                 ]
-            why = f"if '{name}' says for how many rows a row stands, and is no feature, take the # off the line below:"
+            why = f"'{name}' may say for how many rows a row stands; if it does, take the # off its line in the recipe"
             return None, [why, f"weight = {toml_text(name)}"]
     return None, []
 
