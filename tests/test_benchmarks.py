@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 TOY = {
     "blend": "--rows 64 --seeds 1 --tables mgus2",
+    "checks": "--tables 1 --sizes 150 --faults missing\u00a0values --jobs 1",
     "continuation": "--out OUT/runs --epochs 1 --episodes 2 --tables biopsy Pima.te headInjury",
     "fold_intervals": "--tables 2 --only noise,\u00a0classes",
     "icl": "--rows 64 --seeds 1 --tables mgus2 --models linear forest icl_as_is",

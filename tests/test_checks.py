@@ -46,6 +46,7 @@ from tabkit.result.tables import ColumnImportance
 
 TABLES = (
     "single_feature_leak",
+    "hidden_leak",
     "post_outcome_column",
     "ask_when_known",
     "label_shuffle",
@@ -157,6 +158,11 @@ def leaking(table: TableEvidence) -> TableEvidence:
     return replace(table, **parts)
 
 
+def with_a_noisy_copy(table: TableEvidence) -> TableEvidence:
+    noise = np.random.default_rng(0).normal(0, 0.35, table.frame.height)
+    return replace(table, frame=table.frame.with_columns(x3=(pl.col("y") == "yes") + pl.Series(noise)))
+
+
 def with_late_column(table: TableEvidence) -> TableEvidence:
     schema = table.plan.schema
     late = schema.model_copy(update={"fields": {**schema.fields, "x0": schema.fields["x4"]}})
@@ -191,6 +197,7 @@ def with_a_telling_name(table: TableEvidence) -> TableEvidence:
 
 PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     "single_feature_leak": (leaking, "'x3' (1.000) ROC AUC on valid"),
+    "hidden_leak": (with_a_noisy_copy, "Suspicious: 'x3' (0.9"),
     "post_outcome_column": (with_late_column, "yet features: ['x0']"),
     "ask_when_known": (with_a_telling_name, "leans on 'total_paid', whose names"),
     "label_shuffle": (

@@ -26,6 +26,7 @@ from tabkit.result.tables import ColumnImportance
 
 Finding = tuple[CheckState, str]
 """What a check found, and the sentence with its number."""
+NO_SOURCE = {"source": "The recipe has no source table."}
 
 
 @dataclass(frozen=True)
