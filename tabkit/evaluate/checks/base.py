@@ -15,9 +15,9 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.interactions import Events, Truth
-from tabkit.data.split import Split
+from tabkit.data.split import Rows, Split
 from tabkit.evaluate.ledger import Looks
-from tabkit.evaluate.metrics import Metric
+from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.recipe import Plan
 from tabkit.result import Calibration, CheckOutcome, Interval, Kind, Part
 from tabkit.result.facts import CheckState, Severity
@@ -86,6 +86,13 @@ class TableEvidence(Evidence):
         What the champion's decisions pay above those of the prior, per ``per`` decisions; None if they have no price.
     importance
         What shuffling each column costs the champion on the holdout.
+    predicted
+        By the champion, on the holdout: probabilities (n_rows, n_classes) or numbers (n_rows,).
+    champion_score
+        The primary metric of the champion on the holdout.
+    units
+        Codes of rows that hang together (groups, else days of a split in time), of train then valid and of the holdout;
+        None if rows are independent.
     """
 
     wording = Wording(
@@ -111,6 +118,9 @@ class TableEvidence(Evidence):
     source: Features | None = None
     over_nothing: Interval | None = None
     importance: tuple[ColumnImportance, ...] = ()
+    predicted: Floats | None = None
+    champion_score: Interval | None = None
+    units: tuple[Rows, Rows] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
