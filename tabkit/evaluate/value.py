@@ -94,7 +94,7 @@ def summary(
     rule: Rule,
     chosen: Chosen,
     worths: Mapping[str, Worth],
-    gain: Interval,
+    gains: Mapping[str, Interval],
     candidates: Mapping[str, CandidateFacts],
     cpu_seconds: float,
 ) -> Value:
@@ -102,22 +102,25 @@ def summary(
 
     Parameters
     ----------
-    gain
-        What the candidate (the adapted one, if any) pays above the best baseline per ``per`` decisions.
+    gains
+        What the candidate (the adapted one, if any) pays above each rival of the planned comparison per ``per`` decisions.
+        Told is the one with the least lower end: what is worth it is so against every rival.
     cpu_seconds
         What it takes to make the candidate once.
     """
-    name, baseline = chosen.adapted or chosen.baseline, chosen.baseline
-    per_row = {n: (candidates[n].score_cpu_seconds_per_million or 0.0) / 1e6 for n in (name, baseline)}
+    name = chosen.adapted or chosen.baseline
+    rival = min(gains, key=lambda n: gains[n].low)
+    gain = gains[rival]
+    per_row = {n: (candidates[n].score_cpu_seconds_per_million or 0.0) / 1e6 for n in (name, *gains)}
     adapt_cost = cost_of(cpu_seconds, rule)
-    extra = cost_of(per_row[name] - per_row[baseline], rule)
 
-    def net(per_many: float) -> float:
+    def net(per_many: float, over: str) -> float:
+        extra = cost_of(per_row[name] - per_row[over], rule)
         return (per_many / rule.per - extra) * rule.decisions_per_year - adapt_cost
 
-    worth_it = name != baseline and net(gain.low) > 0
-    title, against = candidates[name].title, candidates[baseline].title
-    if name == baseline:
+    worth_it = name != rival and all(net(g.low, n) > 0 for n, g in gains.items())
+    title, against = candidates[name].title, candidates[rival].title
+    if name == rival:
         sentence = f"{title} earns {worths[name].payoff.value:,.0f} {rule.unit} per {rule.per:,} decisions."
     else:
         sentence = (
@@ -133,11 +136,11 @@ def summary(
         threshold=worths[name].threshold,
         assumptions=rule.assumptions,
         candidates=tuple(_payoff(w) for w in worths.values()),
-        gain=PayoffGain(candidate=name, against=baseline, value=gain.value, low=gain.low, high=gain.high),
+        gain=PayoffGain(candidate=name, against=rival, value=gain.value, low=gain.low, high=gain.high),
         adapt_cost=adapt_cost,
         score_cost_per_1000=cost_of(per_row[name], rule) * 1000,
         decisions_per_year=rule.decisions_per_year,
-        net_gain_per_year=net(gain.value),
+        net_gain_per_year=net(gain.value, rival),
         worth_it=worth_it,
         sentence=sentence,
     )

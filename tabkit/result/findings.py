@@ -161,6 +161,12 @@ class Chosen(Facts):
         """The names chosen, each once."""
         return tuple(dict.fromkeys(n for n in (self.adapted, self.base, self.baseline, self.best_base) if n))
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """What the adapted candidate is held against, each once; the baseline if nothing was adapted."""
+        bases = (self.base, self.best_base) if self.adapted else ()
+        return tuple(dict.fromkeys(n for n in (self.baseline, *bases) if n))
+
 
 class Against(Facts):
     """The gain over one opponent of the planned comparison; above zero is better."""

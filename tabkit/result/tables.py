@@ -81,12 +81,12 @@ class Payoff(Facts):
 
 
 class PayoffGain(Facts):
-    """Payoff of the measured candidate minus that of the best baseline."""
+    """Payoff of the measured candidate minus that of the rival against which it is shown least."""
 
     candidate: str
     """The candidate measured."""
     against: str
-    """The best baseline."""
+    """The rival: the best baseline, its own base or the best base; the candidate itself if nothing was adapted."""
     value: Number
     """Gain per ``per`` decisions."""
     low: Number
@@ -111,7 +111,7 @@ class Value(Facts):
     candidates: tuple[Payoff, ...]
     """Payoffs by candidate."""
     gain: PayoffGain
-    """The gain over the best baseline."""
+    """The gain over the rival against which least is shown."""
     adapt_cost: Number
     """Price of the computing to adapt, once."""
     score_cost_per_1000: Number
@@ -121,7 +121,7 @@ class Value(Facts):
     net_gain_per_year: Number
     """Best estimate of the gain a year, less the computing."""
     worth_it: bool
-    """Whether the low end of the gain pays the computing within a year."""
+    """Whether the low end of the gain over every rival pays the computing within a year."""
     sentence: str
     """The same in one sentence."""
 

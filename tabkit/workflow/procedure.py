@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -19,11 +19,12 @@ from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
 from tabkit.data.validate import fingerprint_of
 from tabkit.evaluate.choice import Choice, Terms, choose_on_valid, refusals
-from tabkit.evaluate.harness import Ground, Judged
+from tabkit.evaluate.harness import Ground, Judged, facts_of
 from tabkit.evaluate.ledger import Opening, Sealed, question_of
 from tabkit.evaluate.tables import Controls, OpenTable, Parts, TableFound
-from tabkit.learner import Budget, Predictions
+from tabkit.learner import Budget, Predictions, Proof
 from tabkit.models.base import Model, TableCandidate
+from tabkit.models.blend import described
 from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts
 from tabkit.workflow.options import asked_by
@@ -176,7 +177,46 @@ class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
             taught = (student, 0 if self._unlabelled is None else len(self._unlabelled))
         return opened.findings(judged, prepared, accepted, taught)
 
+    def settled(self, found: TableFound) -> TableFound:
+        """Return what was found over folds, its champion with the settings that its procedure finds on these rows.
+
+        Each fold found settings of its own. A blend keeps the mean of the weights that the folds gave.
+        """
+        champion = found.findings.candidate(found.findings.champion)
+        names = champion.members or (champion.name,)
+        made = adapt.make_all(
+            tuple(item for item in self.procedure.todo if item.name in names), self.origins, self.train, self.valid
+        )
+        if refused := refusals(made):
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+            changed = champion.model_copy(update={"notes": (*champion.notes, f"settings of the first fold ({why})")})
+        else:
+            changed = _like(champion, {c.name: facts_of(c, None, None, self.terms) for c in made})
+        candidates = tuple(changed if c.name == champion.name else c for c in found.findings.candidates)
+        return replace(found, findings=found.findings.model_copy(update={"candidates": candidates}))
+
     def fitted(self, candidate: CandidateFacts, budget: Budget) -> Model:
         """Run a candidate's procedure on all labelled rows, with the settings found."""
         everything = self.encoder.encode(self.procedure.rows.labelled.frame)
         return adapt.rerun(candidate, self.origins, everything, budget)
+
+
+def _like(champion: CandidateFacts, made: Mapping[str, CandidateFacts]) -> CandidateFacts:
+    """Return a champion that was measured over folds with the settings, proof and notes of what was made anew."""
+    note = "settings found on all rows"
+    if not champion.members:
+        own = made[champion.name]
+        proof, settings, notes = Proof(own.proof), own.settings, (*own.notes, note)
+    else:
+        members = [made[name] for name in champion.members]
+        proof, settings, (_, *told) = described(members, champion.settings["weights"])
+        notes = (f"{champion.notes[0]}; {note}", *told)
+    return champion.model_copy(
+        update={
+            "proof": proof.blocks,
+            "trained_parameters": proof.trained_parameters,
+            "total_parameters": proof.total_parameters,
+            "settings": settings,
+            "notes": notes,
+        }
+    )

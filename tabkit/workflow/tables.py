@@ -19,7 +19,7 @@ from tabkit.bundle import Contents
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
-from tabkit.data.split import Split, split_rows
+from tabkit.data.split import Split, split_for_bundle, split_rows
 from tabkit.errors import UsageError
 from tabkit.evaluate.folds import Fold, pool
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
@@ -90,13 +90,15 @@ class TableRun:
             The recipe or the rows cannot be used.
         """
         self._cut(data, None)
-        for split in self.splits:
+        for split in {id(split): split for split in (*self.splits, self.own)}.values():
             encoder_of(self.plan, self.rows, split)
 
     def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
         plan, options = self.plan, self.options
         self.rows: TableRows = read_rows(plan, data, options.source, rejects_to)
-        self.splits = split_rows(self.rows.labelled.frame, plan.recipe, options.seed)
+        frame = self.rows.labelled.frame
+        self.splits = split_rows(frame, plan.recipe, options.seed)
+        self.own = self.splits[0] if len(self.splits) == 1 else split_for_bundle(frame, plan.recipe, options.seed)
         self._refuse()
 
     def _refuse(self) -> None:
@@ -123,15 +125,17 @@ class TableRun:
         until_written
             What is held until the run folder is written: the place where folds are kept.
         """
-        options, plan, split = self.options, self.plan, self.splits[0]
+        options, split = self.options, self.own
         self.arm = arm = self.procedure.on(split, options.watch, distill=options.distill)
         if len(self.splits) == 1:
             found = find(arm)
+            options.watch("bundle", 0.0, found.findings.champion)
         else:
             frame = self.rows.labelled.frame
             folds = self._folds(until_written)
-            found, split = pool(plan, frame, arm.encoder.encode(frame), folds, self.terms)
-        options.watch("bundle", 0.0, found.findings.champion)
+            found, split = pool(self.plan, frame, arm.encoder.encode(frame), folds, self.terms)
+            options.watch("bundle", 0.0, found.findings.champion)
+            found = arm.settled(found)
         return TableOutcome(found, split, self._models(found, arm))
 
     def _folds(self, until_written: ExitStack) -> tuple[Fold, ...]:
