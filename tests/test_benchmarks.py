@@ -28,6 +28,7 @@ TOY = {
     "icl_cache": "--context 64 --queries 300 --columns 4",
     "list_scale": "--sizes 100x60x6000 --score 50 --costs 2",
     "nested_noise": "--tables 1 --rows 60 --folds 2",
+    "rare": "--draws 2 --positives 12 --jobs 1",
     "refresh": "--logs 1 --users 40",
     "retail": "counts rerank discovery cold speed stores --households 60",
     "reuse": "--analysts 2 --recipes 3",

@@ -12,6 +12,7 @@ from conftest import make_features
 from tabkit.data.encode import Features
 from tabkit.evaluate.checks.fair import MATTERS, gaps
 from tabkit.evaluate.checks.shift import ALPHA, column_shift, discoveries, two_sample_auc
+from tabkit.evaluate.checks.tables import UNFAIR
 from tabkit.evaluate.dependence import alike
 
 
@@ -71,8 +72,8 @@ def people(seed: int, off: float, n: int = 3000) -> tuple[np.ndarray, np.ndarray
 def test_true_probabilities_are_fair_whatever_the_base_rates() -> None:
     alarms, found = 0, 0
     for seed in range(100):
-        alarms += any(g.chance <= ALPHA and g.relative >= MATTERS for g in gaps(*people(seed, 0.0), None, 100))
-        found += any(g.chance <= ALPHA and g.relative >= MATTERS for g in gaps(*people(seed, 0.1), None, 100))
+        alarms += any(g.chance <= UNFAIR and g.relative >= MATTERS for g in gaps(*people(seed, 0.0), None, 100))
+        found += any(g.chance <= UNFAIR and g.relative >= MATTERS for g in gaps(*people(seed, 0.1), None, 100))
     assert alarms <= 3 and found >= 97
 
 
@@ -90,7 +91,7 @@ def test_groups_without_a_case_are_not_certain() -> None:
     y = (np.arange(2000) >= 1900).astype(np.int64) * (rng.random(2000) < 0.2)
     groups = {"sex": pl.Series(["f"] * 150 + ["m"] * 1850)}
     found = gaps(y, np.column_stack([1 - p, p]), groups, None, 100)
-    assert min(gap.chance for gap in found if gap.group == "f") > ALPHA
+    assert min(gap.chance for gap in found if gap.group == "f") > UNFAIR
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])

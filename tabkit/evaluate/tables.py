@@ -228,6 +228,7 @@ class OpenTable:
             predicted=self.predictions[judged.champion],
             champion_score=interval(judged.on_holdout[judged.champion], terms.metric.within),
             units=None if codes is None else (codes[before], codes[parts.split.holdout]),
+            before_rows=before,
         )
 
     def _ablation(self, name: str, candidate: TableCandidate, dropped: tuple[str, ...], judged: Judged) -> Ablation:

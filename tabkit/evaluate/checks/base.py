@@ -93,6 +93,8 @@ class TableEvidence(Evidence):
     units
         Codes of rows that hang together (groups, else days of a split in time), of train then valid and of the holdout;
         None if rows are independent.
+    before_rows
+        Where rows of train, then of valid, stand in the table; ascending if None.
     """
 
     wording = Wording(
@@ -121,6 +123,7 @@ class TableEvidence(Evidence):
     predicted: Floats | None = None
     champion_score: Interval | None = None
     units: tuple[Rows, Rows] | None = None
+    before_rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
