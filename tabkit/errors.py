@@ -63,6 +63,24 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def length_of(seconds: float, in_days: bool = False) -> str:
+    """Spell a length of time in the largest unit that suits it: days from two on, or if it is whole days.
+
+    Parameters
+    ----------
+    in_days
+        Whether days are the unit, however short it is.
+
+    >>> length_of(21_600), length_of(86_400), length_of(129_600), length_of(648_000), length_of(90)
+    ('6 hours', '1 day', '36 hours', '7.5 days', '1.5 minutes')
+    """
+    unit, name = (60, "minute") if seconds < 3600 else (3600, "hour")
+    if in_days or seconds >= 2 * 86_400 or (seconds > 0 and seconds % 86_400 == 0):
+        unit, name = 86_400, "day"
+    shown = f"{seconds / unit:,.1f}".removesuffix(".0")
+    return f"{shown} {name}{'' if shown == '1' else 's'}"
+
+
 _PROPER = ("Brier", "Gini", "Kolmogorov")
 
 

@@ -116,12 +116,17 @@ def test_a_line_without_a_basket_is_a_basket_of_its_own(log: pl.DataFrame, run: 
     assert len(np.unique(events.basket)) == some["basket"].n_unique() - 1 + some["basket"].null_count()
 
 
-def test_returns_are_named_and_can_be_left_out(log: pl.DataFrame, run: Callable[..., Run]) -> None:
+def test_returns_are_named_by_run_and_check_and_can_be_left_out(
+    log: pl.DataFrame, run: Callable[..., Run], tmp_path: Path
+) -> None:
     back = log.with_columns(qty=pl.when(pl.int_range(pl.len()) % 4 > 0).then(1).otherwise(-1).cast(pl.Int64))
-    assert "qty has values below 0: name it as quantity" in run(back).result.split.text
+    recipe, named = tmp_path / "domains" / "t" / "log.toml", "qty has values below 0: name it as quantity"
+    assert named in run(back).result.split.text
+    assert any(named in note for note in tabkit.check(recipe, back).notes)
     out = run(back, 'basket = "basket"\nquantity = "qty"')
     assert out.result.rows.out_of_scope == (back["qty"] < 0).sum()
     assert "whose qty is not above 0 were left out" in out.result.split.text
+    assert any("whose qty is not above 0 were left out" in note for note in tabkit.check(recipe, back).notes)
 
 
 def test_one_line_in_2099_is_named(log: pl.DataFrame, run: Callable[..., Run]) -> None:
@@ -213,6 +218,8 @@ def test_windows_may_be_shorter_than_a_day(log: pl.DataFrame, run: Callable[...,
     assert (
         quick.result.ranking.days == 0.25 and "choices on the 6 hours from 2020-01-02 18:00" in quick.result.split.text
     )
+    page = quick.report.read_text(encoding="utf-8")
+    assert "in the 6 hours from" in page and "0.25 days" not in page
     at_end = run(fast, 'basket = "basket"\ndays = 0.25').result
     last = fast["day"].max()
     assert isinstance(last, datetime)

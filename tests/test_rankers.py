@@ -12,7 +12,7 @@ from scipy import sparse
 
 import tabkit.data.interactions as interactions
 from tabkit.data.event_files import load_events, save_events, vocabulary_json
-from tabkit.data.interactions import Calendar, Events, truth_of
+from tabkit.data.interactions import Calendar, Events, join_events, truth_of
 from tabkit.errors import DataError
 from tabkit.evaluate.lists import only_among
 from tabkit.evaluate.proof import against_rule
@@ -117,6 +117,22 @@ def test_ease_is_the_closed_form_on_either_side(events: Events) -> None:
     primal = Ease(20.0)
     primal.past = few
     np.testing.assert_allclose(primal._primal().scores(users), Ease(20.0).fit(few).scores(users), rtol=1e-3, atol=1e-4)
+
+
+def test_ease_takes_newer_events_in_whichever_side_it_was_solved_on(events: Events) -> None:
+    cut = events.end - 28
+    known, newer = events.before(cut), events.between(cut, events.end)
+    primal = Ease(20.0)
+    primal.past = known
+    x, now = np.log1p(known.counts.toarray()), np.log1p(events.counts.toarray())
+    p = np.linalg.inv(x.T @ x + 20.0 * np.eye(x.shape[1]))
+    b = -p / np.diag(p)
+    np.fill_diagonal(b, 0)
+    users = np.arange(events.n_users, dtype=np.int32)
+    for fitted in (Ease(20.0).fit(known), primal._primal()):
+        made = fitted.caught_up(join_events(known, newer))
+        np.testing.assert_allclose(made.scores(users), now @ b, rtol=1e-3, atol=1e-4)
+        assert (made.scores(users) != fitted.scores(users)).any()
 
 
 def test_tifu_as_the_paper_writes_it(events: Events) -> None:

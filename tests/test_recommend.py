@@ -14,21 +14,23 @@ import pytest
 from events import NAMES, arriving, coded, habits, shop_recipe
 
 import tabkit
+from tabkit.adapt import Wanted
+from tabkit.adapt.candidates import wanted_again
 from tabkit.adapt.lists import clock_of
 from tabkit.bundle import Contents, ListBundle, load_bundle, save_bundle, saving_ranker
 from tabkit.data.event_table import events_of
-from tabkit.data.interactions import WINDOW
+from tabkit.data.interactions import WINDOW, join_events
 from tabkit.errors import BundleError, DataError, UsageError
-from tabkit.learner import BUDGETS
+from tabkit.learner import BUDGETS, candidate_parts
 from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.rankers.counts import Counts
-from tabkit.rankers.ease import Ease
+from tabkit.rankers.tifu import Tifu
 from tabkit.ranking import Ranking
 from tabkit.recipe import Plan, load_recipe
-from tabkit.result import CandidateFacts, ListResult, Verdict, read_result, result_schema, to_json
+from tabkit.result import CandidateFacts, Interval, ListResult, Verdict, read_result, result_schema, to_json
 from tabkit.result.document import BundleFacts
 from tabkit.workflow import Run
-from tabkit.workflow.refresh import take_on
+from tabkit.workflow.refresh import open_parent
 
 
 def lists_of(done: Run) -> ListResult:
@@ -261,7 +263,7 @@ def test_recipe_faults_name_the_key(tmp_path: Path, more: str, adapt: str, said:
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame, pl.DataFrame]:
-    """A bundle of each ranker that can be refreshed, of what happened until day 230, and what happened after."""
+    """Bundles of some rankers, made by no run, of what happened until day 230, and what happened after."""
     folder = tmp_path_factory.mktemp("parents")
     recipe = shop_recipe(folder)
     frame = habits()
@@ -275,10 +277,11 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFram
         ranker = ranker_class(base).pretrain(source, np.random.default_rng(0), BUDGETS["quick"])
         assert ranker is not None
         save_ranker(folder / base, plan, ranker, base, "as_is")
+    save_ranker(folder / "tifu", plan, Tifu()._fit(source), "tifu", "scratch")
     return folder, past, new
 
 
-@pytest.mark.parametrize("base", ["counts", "als", "rerank"])
+@pytest.mark.parametrize("base", ["counts", "tifu"])
 def test_a_bundle_is_taken_on_by_new_events(
     base: str, parents: tuple[Path, pl.DataFrame, pl.DataFrame], tmp_path: Path
 ) -> None:
@@ -287,8 +290,7 @@ def test_a_bundle_is_taken_on_by_new_events(
     recipe = str(folder / "domains" / "shop" / "next.toml")
     done = tabkit.run(recipe, tmp_path / "new.parquet", out=tmp_path / "run", budget="quick", base=folder / base)
     result = lists_of(done)
-    names = {c.name for c in result.candidates if c.base == base}
-    assert f"{base}_as_is" in names and f"{base}_full" not in names
+    assert {"counts_as_is", "counts_refresh", "tifu"} <= {c.name for c in result.candidates}
     about = result.ranking.parent
     assert about is not None and (about.new_users, about.new_items, about.gap_days) == (2, 1, 0)
     assert {c.code: c.outcome for c in result.checks}["history_gap"] == "pass"
@@ -302,14 +304,17 @@ def test_a_bundle_is_taken_on_by_new_events(
 
 def test_refreshed_counts_are_those_counted_from_scratch(parents: tuple[Path, pl.DataFrame, pl.DataFrame]) -> None:
     folder, past, new = parents
-    taken = take_on(lists_in(folder / "counts"), events_of(new, NAMES))
+    known = lists_in(folder / "counts").ranker
+    joined = join_events(known.past, events_of(new, NAMES))
+    parent = known.recoded(joined)
+    assert parent is not None
     settings = {"half_life": 60, "pull": 0.0}
     rng = np.random.default_rng(0)
-    fresh = taken.ranker.adapt(taken.events, None, "refresh", rng, BUDGETS["quick"], settings).model
+    fresh = parent.adapt(joined.events, None, "refresh", rng, BUDGETS["quick"], settings).model
     scratch = Counts(60)._count(events_of(pl.concat([past, new]), NAMES))
     users = np.arange(scratch.past.n_users, dtype=np.int32)
     np.testing.assert_array_equal(fresh.top(users, 20).items, scratch.top(users, 20).items)
-    stale = taken.ranker.adapt(taken.events, None, "as_is", rng, BUDGETS["quick"]).model
+    stale = parent.adapt(joined.events, None, "as_is", rng, BUDGETS["quick"]).model
     assert (stale.top(users, 20).items != scratch.top(users, 20).items).any()
 
 
@@ -358,8 +363,74 @@ def test_only_a_bundle_of_the_recipe_can_be_taken_on(
         tabkit.run("retail/next_purchases", out=tmp_path / "run", base=folder / "counts")
     with pytest.raises(UsageError, match="events since 2020-08-18: give --data"):
         tabkit.run(recipe, out=tmp_path / "run", base=folder / "counts")
-    plan = load_recipe(recipe)
-    ease = Ease().fit(lists_in(folder / "counts").ranker.past)
-    save_ranker(tmp_path / "ease", plan, ease, "ease", "scratch")
-    with pytest.raises(UsageError, match="EASE, which is fitted anew"):
-        take_on(lists_in(tmp_path / "ease"), events_of(parents[2], NAMES))
+
+
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A run on what happened until day 230, and its refresh by all that happened after."""
+    folder = tmp_path_factory.mktemp("refreshed")
+    recipe, frame = str(shop_recipe(folder, adapt='rerank = ["continue", "full"]')), habits()
+    later = pl.col("day") >= frame["day"].min() + pl.duration(days=230)
+    parent = tabkit.run(recipe, frame.filter(~later), out=folder / "parent", budget="quick")
+    base = folder / "parent" / "bundle"
+    return parent, tabkit.run(recipe, frame.filter(later), out=folder / "later", budget="quick", base=base)
+
+
+def test_a_refresh_takes_over_what_the_parents_run_found(refreshed: tuple[Run, Run]) -> None:
+    parent, later = (lists_of(done) for done in refreshed)
+    assert later.ranking.parent is not None and later.ranking.parent.champion == parent.champion
+    known = {c.name: c for c in parent.candidates}
+    strategies = {c.base: c.name for c in later.candidates if c.kind == "adapted"}
+    assert strategies["rerank"] == "rerank_continue"
+    for candidate in later.candidates:
+        if candidate.kind != "base" and candidate.base != "counts":
+            assert candidate.settings == known[candidate.name].settings, candidate.name
+    gone = {left.name: left.reason for left in later.ranking.left_out}
+    assert gone["rerank_full"] == "a refresh adapts each base in one way, and the parent's run favours rerank_continue"
+    assert {c.name for c in parent.candidates} == {c.name for c in later.candidates} | set(gone)
+
+
+def test_a_refresh_asks_the_holdout_only_about_those_chosen(refreshed: tuple[Run, Run]) -> None:
+    done = refreshed[1]
+    later = lists_of(done)
+    asked = {c.name for c in later.candidates if "holdout" in c.scores}
+    assert asked == set(later.chosen.names) and later.champion in asked
+    others = [c for c in later.candidates if c.name not in asked]
+    assert others and all(set(c.scores) == {"valid"} for c in others)
+    assert set(pl.read_parquet(done.folder / "holdout_lists.parquet")["candidate"].cast(pl.String)) == asked
+
+
+def test_every_bundle_keeps_the_bases_whatever_its_champion_is(refreshed: tuple[Run, Run]) -> None:
+    kept = [done.folder / "bundle" / "bases" / "rerank" / "rerank.txt" for done in refreshed]
+    assert kept[0].read_text() == kept[1].read_text()
+    opened = open_parent(refreshed[1].folder / "bundle", refreshed[1].bundle.plan)
+    assert set(opened.bases) == {"rerank"}
+
+
+def facts(name: str, valid: float) -> CandidateFacts:
+    base, how = candidate_parts(name)
+    scores = {"valid": {"ndcg@10": Interval(value=valid, low=valid, high=valid)}}
+    return CandidateFacts.model_construct(name=name, base=base, how=how, scores=scores, settings={"found": name})
+
+
+def test_what_was_far_behind_is_not_tried_again() -> None:
+    todo = [Wanted(base, "scratch", "baseline") for base in ("tifu", "itemknn")]
+    todo += [Wanted("als", how, kind) for how, kind in (("as_is", "base"), ("warm", "adapted"), ("full", "adapted"))]
+    todo += [Wanted("content", how, kind) for how, kind in (("as_is", "base"), ("full", "adapted"))]
+    at = {"tifu": 0.4, "itemknn": 0.29, "als_as_is": 0.2, "als_warm": 0.31, "als_full": 0.32, "content_as_is": 0.39}
+    known = {name: facts(name, value) for name, value in {**at, "content_full": 0.38}.items()}
+    kept, left = wanted_again(todo, known, "ndcg@10")
+    # Als comes along by its strategy, whatever it scores untouched; from scratch is tried only if there is nothing else.
+    assert [w.name for w in kept] == ["tifu", "als_as_is", "als_warm", "content_as_is", "content_full"]
+    assert [w.settings for w in kept if w.kind != "base"] == [
+        {"found": n} for n in ("tifu", "als_warm", "content_full")
+    ]
+    assert [w.name for w in left] == ["itemknn", "als_full"]
+    assert (
+        left[0].reason
+        == "it was far behind when the parent was made: 0.2900 ndcg@10 on valid, where the best had 0.4000"
+    )
+    known["als_warm"] = facts("als_warm", 0.29)
+    known["als_full"] = facts("als_full", 0.29)
+    assert [w.name for w in wanted_again(todo, known, "ndcg@10")[0]] == ["tifu", "content_as_is", "content_full"]
+    assert wanted_again(todo, {}, "ndcg@10") == (tuple(todo), ())

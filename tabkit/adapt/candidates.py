@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tabkit.adapt.runtime import Wanted, Watch, silent
@@ -13,6 +14,7 @@ from tabkit.models.base import Model, baselines, installed, model_class, model_n
 from tabkit.models.blend import Blend
 from tabkit.rankers import base as rankers
 from tabkit.recipe import Recipe
+from tabkit.result import CandidateFacts
 from tabkit.result.lists import LeftOut
 
 
@@ -85,15 +87,53 @@ def fitting(
     return tuple(kept), tuple(left), tuple(sorted(barred))
 
 
-def wanted_on_top(base: str, todo: Sequence[Wanted]) -> tuple[Wanted, ...]:
-    """Return the rankers of a refresh: the baselines of a run, the parent, and its adaptations short of fitting it again.
+WITHIN_REACH = 0.75
+"""Share of the best score on the parent's valid that a ranker had, if a refresh tries it again. When all habits changed at
+once in ``benchmarks/refresh.py``, the new best baseline had had .97 of the old one's."""
 
-    A parent that is held against fewer baselines than a run is could be taken for better than it is.
+
+def wanted_again(
+    todo: Sequence[Wanted], known: Mapping[str, CandidateFacts], primary: str
+) -> tuple[tuple[Wanted, ...], tuple[LeftOut, ...]]:
+    """Return the rankers of a refresh, with the settings that the parent's run found, and those that need not be tried again.
+
+    Baselines are those of a full run, and so is the base; only one strategy of each base is tried, the best on the parent's
+    valid of those short of fitting it from scratch. What was far behind the best there is left out.
+
+    Parameters
+    ----------
+    known
+        The candidates of the parent's run, by name; if there are none, nothing is left out or taken over.
     """
-    known = rankers.ranker_class(base).hows
-    out = [item for item in todo if item.kind == "baseline"]
-    out += [Wanted(base, how, kind) for how, kind in known.items() if kind != "baseline" and how != "full"]
-    return tuple(out)
+    at = {name: score.value for name, facts in known.items() if (score := facts.score(primary, "valid")) is not None}
+    if not at:
+        return tuple(todo), ()
+    best, strategies = max(at.values()), _strategies(todo, at)
+    behind = {w.base for w in todo if w.kind == "adapted"} - {
+        w.base for w in todo if w.kind != "baseline" and at.get(w.name, 0.0) >= WITHIN_REACH * best
+    }
+    kept, left = [], []
+    for item in todo:
+        value = at.get(item.name)
+        if value is None:
+            reason = "the parent's run did not try it"
+        elif item.kind == "adapted" and item.name != strategies[item.base]:
+            reason = f"a refresh adapts each base in one way, and the parent's run favours {strategies[item.base]}"
+        elif item.base in behind if item.kind != "baseline" else value < WITHIN_REACH * best:
+            reason = f"it was far behind when the parent was made: {value:.4f} {primary} on valid, where the best had {best:.4f}"
+        else:
+            timeless = rankers.ranker_class(item.base).timeless and item.kind != "base"
+            kept.append(replace(item, settings=known[item.name].settings if timeless else None))
+            continue
+        left.append(LeftOut(name=item.name, title=rankers.ranker_class(item.base)().called(item.how), reason=reason))
+    return tuple(kept), tuple(left)
+
+
+def _strategies(todo: Sequence[Wanted], at: Mapping[str, float]) -> dict[str, str]:
+    """Return the strategy that a refresh tries, by base: the best on valid; from scratch only if there is no other."""
+    tried = [w for w in todo if w.kind == "adapted" and w.name in at]
+    ranked = sorted(tried, key=lambda w: (w.how != "full", at[w.name]))
+    return {w.base: w.name for w in ranked}
 
 
 def _check_base(base: str, known: Collection[str], what: str, where: str) -> None:

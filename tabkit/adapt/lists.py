@@ -55,6 +55,14 @@ class Clock:
         is_cold = np.isin(past.user, self.cold)
         return past.take(~is_cold | (past.day >= day - self.cold_days))
 
+    @property
+    def earlier(self) -> list[int]:
+        """The days on which earlier windows may begin, the latest first.
+
+        The window just before the cutoff is the one that choices were made on, and bases must not have seen any.
+        """
+        return list(range(self.cutoff - 2 * WINDOW, self.base_end - 1, -WINDOW))
+
     def source(self) -> Events:
         """Return what the bases are made from: the events of the source period, without cold users."""
         past = self.past.before(self.base_end)
@@ -78,6 +86,11 @@ def calendar_of(frame: pl.DataFrame, time: str, ranking: Ranking, sample: bool =
     return calendar, calendar.day_at(seconds)
 
 
+def ticks(ranking: Ranking, days: float) -> int:
+    """Return how many days of the models' clock are so many days of the calendar."""
+    return round(days * WINDOW / ranking.days)
+
+
 def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int, where: str = "recipe") -> Clock:
     """Return the clock of a recipe: the cutoff, the bases' end, who is cold, and whom the lists are for.
 
@@ -87,18 +100,15 @@ def clock_of(events: Events, cutoff: int, ranking: Ranking, seed: int, where: st
         A store that no event has.
     """
 
-    def ticks(days: float) -> int:
-        return round(days * WINDOW / ranking.days)
-
     cold = np.zeros(0, np.int32)
     if ranking.cold_users:
         drawn = stream(seed, "cold").permutation(events.n_users)[: round(ranking.cold_users * events.n_users)]
         cold = np.sort(drawn).astype(np.int32)
-    base_end = cutoff - ticks(ranking.bases_end)
+    base_end = cutoff - ticks(ranking, ranking.bases_end)
     whom = cold if ranking.cold_users else None
     if ranking.home_stores:
         whom = at_home(events.before(base_end), ranking.home_stores, where)
-    return Clock(events.before(cutoff), cutoff, base_end, cold, ticks(7 * ranking.cold_weeks), whom)
+    return Clock(events.before(cutoff), cutoff, base_end, cold, ticks(ranking, 7 * ranking.cold_weeks), whom)
 
 
 def at_home(past: Events, stores: list[int | str], where: str = "recipe") -> Codes:
@@ -171,7 +181,8 @@ def adapt_rankers(
         origin = ranker_class(item.base)() if item.kind == "baseline" else bases[item.base]
         rng = runtime.stream("adapt", item.name)
         with measured() as cost:
-            adapted = origin.adapt(past, exam.judge, item.how, rng, runtime.budget_of(item.name))
+            judge = exam.judge if item.settings is None else None
+            adapted = origin.adapt(past, judge, item.how, rng, runtime.budget_of(item.name), item.settings)
         lists = adapted.model.top(valid.users, exam.depth, exam.new_only, valid.among)
         out.append(ListCandidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], lists))
         runtime.watch(item.name, 1.0, "")

@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from tabkit.learner import Budget, Cost, Kind, candidate_name
+from tabkit.learner import Budget, Cost, Kind, Settings, candidate_name
 from tabkit.seed import stream
 
 Watch = Callable[[str, float, str], None]
@@ -24,11 +24,12 @@ def silent(stage: str, fraction: float, note: str) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One candidate to be made."""
+    """One candidate to be made; with ``settings``, if what an earlier run found is taken over and nothing is searched."""
 
     base: str
     how: str
     kind: Kind
+    settings: Settings | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
 """A bundle: the champion in a folder that answers new rows anywhere. No pickle; every file with its hash."""
 
 from tabkit.bundle.bundles import (
+    BASES,
     CHUNK_ROWS,
     Bundle,
     Contents,
@@ -17,6 +18,7 @@ from tabkit.bundle.loading import load_bundle
 from tabkit.bundle.manifest import MANIFEST, SEAL, Manifest, verify
 
 __all__ = [
+    "BASES",
     "CHUNK_ROWS",
     "MANIFEST",
     "SEAL",

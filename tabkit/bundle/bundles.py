@@ -6,8 +6,8 @@ Bundles of tables and of lists are one :class:`Bundle` to whoever scores: column
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts, Result, to_json
 
 CHUNK_ROWS = 50_000
+BASES = "bases"
+"""Folder of a bundle's bases."""
 
 _PLAIN_INTEGER = r"^(?:0|-?[1-9]\d{0,17})$"
 
@@ -50,6 +52,8 @@ class Contents:
         JSON text: the encoder of a table, or the vocabularies of events.
     threshold, half_width, events_end
         See :class:`Manifest`.
+    bases
+        By name, what writes a base into an empty folder: a refresh adapts it again, whatever the champion is.
     """
 
     candidate: CandidateFacts
@@ -58,6 +62,7 @@ class Contents:
     threshold: float | None = None
     half_width: float | None = None
     events_end: str | None = None
+    bases: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 def saving_ranker(ranker: Ranker) -> tuple[Callable[[Path], None], str]:
@@ -84,6 +89,9 @@ def save_bundle(folder: Path, plan: Plan, contents: Contents, result: Result, ca
     with whole_folder(folder) as place:
         (place / "model").mkdir()
         contents.save(place / "model")
+        for name, save in contents.bases.items():
+            (place / BASES / name).mkdir(parents=True)
+            save(place / BASES / name)
         (place / "recipe.toml").write_bytes(plan.path.read_bytes())
         (place / "schema.toml").write_bytes(plan.schema_path.read_bytes())
         for name, text in (("encoder.json", contents.encoder), ("scorecard.json", to_json(result)), ("CARD.md", card)):

@@ -134,8 +134,9 @@ class ListBundle(Bundle):
         made = self.ranker.caught_up(join_events(past, events_of(frame, names_of(self.plan), past.calendar)))
         if made is None:
             raise UsageError(
-                f"--events: the bundle holds {self.ranker.title}, which has to be fitted again to know newer events. Run "
-                f"{recipe.name} on all events."
+                f"--events: the bundle holds {self.ranker.title}, which is fitted to users and items together and cannot take in newer "
+                f"events. List without --events; or fit it again: tabkit run {recipe.name} on all events, or with --base and the newer ones "
+                f"if these reach {past.calendar.length(2 * WINDOW)} beyond {past.calendar.date(past.end)}."
             )
         return made
 

@@ -148,13 +148,15 @@ def _candidates(result: Result) -> Table:
 
 
 def _cells(candidate: CandidateFacts, primary: str, mark: str) -> tuple[str, ...]:
-    train, valid, holdout = (candidate.scores[part][primary] for part in ("train", "valid", "holdout"))
+    from tabkit.result import PARTS
+
+    train, valid, holdout = (candidate.score(primary, part) for part in PARTS)
     return (
         mark + candidate.name,
         candidate.kind,
-        number(train.value),
-        number(valid.value),
-        f"{number(holdout.value)} [{number(holdout.low)}, {number(holdout.high)}]",
+        number(train.value if train else None),
+        number(valid.value if valid else None),
+        f"{number(holdout.value)} [{number(holdout.low)}, {number(holdout.high)}]" if holdout else "not chosen",
         number(candidate.overfit_gap),
         f"{candidate.trained_parameters:,} of {candidate.total_parameters:,}",
         f"{candidate.seconds:.1f}",

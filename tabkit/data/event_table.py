@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,20 @@ def stray(frame: pl.DataFrame, time: str) -> str:
     last, lone = (str(np.datetime64(int(s), "s").astype("datetime64[D]")) for s in (seconds[at - 1], seconds[at]))
     n = len(seconds) - at
     return f"{n:,} of {len(seconds):,} events lie{'s' if n == 1 else ''} far after all others: on {lone}, and the others end on {last}"
+
+
+def like_quantity(column: str) -> bool:
+    """Tell whether a column is called like a quantity."""
+    return _QUANTITY.search(column) is not None
+
+
+def returned(frame: pl.DataFrame) -> list[str]:
+    """Return the columns that look like quantities and have values below 0: returns."""
+    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and like_quantity(c)]
+    return [c for c in numeric if bool((frame[c] < 0).any())]
+
+
+_QUANTITY = re.compile(r"(^|[^a-z])(qty|quantity|quantities|units?|amount|count)([^a-z]|$)", re.I)
 
 
 def sketch_of(frame: pl.DataFrame, names: Names, users: pl.Series, first: float, end: float) -> Sketch:

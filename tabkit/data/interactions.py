@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
-from tabkit.errors import DataError
+from tabkit.errors import DataError, length_of
 
 Codes = npt.NDArray[np.int32]
 SECONDS_A_DAY = 86_400
@@ -77,12 +77,7 @@ class Calendar:
         >>> Calendar().length(28), Calendar.of(7, 0).length(28), Calendar.of(0.25, 0).length(28)
         ('28 days', '7 days', '6 hours')
         """
-        seconds = days * self.tick
-        unit, name = (60, "minute") if seconds < 3600 else (3600, "hour")
-        if seconds >= 2 * SECONDS_A_DAY or self.tick == SECONDS_A_DAY:
-            unit, name = SECONDS_A_DAY, "day"
-        shown = f"{seconds / unit:,.1f}".removesuffix(".0")
-        return f"{shown} {name}{'' if shown == '1' else 's'}"
+        return length_of(days * self.tick, in_days=self.tick == SECONDS_A_DAY)
 
     def days(self, days: int) -> float:
         """Return days of the clock in days of the calendar."""

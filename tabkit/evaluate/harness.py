@@ -49,7 +49,8 @@ class Measured:
     Attributes
     ----------
     parts
-        Each metric on train, valid and holdout, over the common resamples of the part.
+        Each metric on train, valid and holdout, over the common resamples of the part; on valid only, if the holdout is not
+        asked about it.
     cpu_seconds_per_row
         To score one row, or to list for one user.
     threshold
@@ -113,7 +114,11 @@ class Judged:
     def scores(self) -> dict[str, dict[Part, float]]:
         """Return the primary metric of each measured candidate, by part."""
         primary = self.terms.primary
-        return {c.name: {part: c.scores[part][primary].value for part in PARTS} for c in self.candidates if c.scores}
+        return {
+            c.name: {part: c.scores[part][primary].value for part in PARTS}
+            for c in self.candidates
+            if "holdout" in c.scores
+        }
 
     def findings(
         self,
@@ -165,7 +170,7 @@ def judge(
         [facts_of(c, measured.get(c.name), choice.refused.get(c.name), terms) for c in candidates],
         choice.chosen.baseline,
     )
-    on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items()}
+    on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items() if "holdout" in m.parts}
     planned = compare_planned(choice.chosen, terms, on_holdout, ground.question)
     barred = proven_worse(choice.chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
@@ -219,10 +224,10 @@ def facts_of(candidate: Candidate[Any], measured: Measured | None, refused: str 
 
 
 def _scored(measured: Measured, terms: Terms) -> dict[str, Any]:
-    at = {part: measured.parts[part][terms.primary].value for part in PARTS}
+    at = {part: scores[terms.primary].value for part, scores in measured.parts.items()}
     return {
-        "scores": {part: {n: interval(s) for n, s in measured.parts[part].items()} for part in PARTS},
-        **gaps(at, terms.metric),
+        "scores": {part: {n: interval(s) for n, s in scores.items()} for part, scores in measured.parts.items()},
+        **(gaps(at, terms.metric) if "holdout" in at else {}),
         "calibration": measured.calibration,
         "threshold": measured.threshold,
     }

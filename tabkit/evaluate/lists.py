@@ -115,7 +115,8 @@ class Prepared:
     Attributes
     ----------
     finals
-        Each candidate's procedure run again on ``past``, all that was known at the cutoff.
+        Each candidate's procedure run again on ``past``, all that was known at the cutoff. Of the others, only valid is
+        measured.
     on_train, on_valid
         What lists were worth in the window that the final ranker was last fitted to, and on valid.
     earlier
@@ -160,6 +161,8 @@ class OpenWindow:
     def measure(self, candidate: ListCandidate) -> Measured:
         """List for the users of the holdout, and score all windows on their common resamples."""
         name, prepared = candidate.name, self.prepared
+        if name not in prepared.finals:
+            return Measured({"valid": _scored(prepared.on_valid[name], self.resamplers["valid"], self.terms)}, 0.0)
         found = self.on_holdout[name] = score_lists(prepared.finals[name], self.truth, self.question)
         by_part: dict[Part, ListScores] = {
             "train": prepared.on_train[name],
@@ -268,8 +271,8 @@ class OpenWindow:
 
 
 def _whole(days: float) -> float:
-    """Return days to two decimals, as a whole number if they are one."""
-    return int(days) if days == int(days) else round(days, 2)
+    """Return days to the tenth of a second, as a whole number if they are one."""
+    return int(days) if days == int(days) else round(days, 6)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -171,6 +171,10 @@ class Ranker(Learner):
     """Whether its baselines are left out of the smallest budget."""
     cold_baselines: ClassVar[Mapping[str, int]] = {}
     """The baselines of items that nobody has taken: there, what was taken says nothing."""
+    lasting: ClassVar[bool] = False
+    """Whether what a base learns is dear to learn and small to keep: then a bundle keeps it for refreshes."""
+    timeless: ClassVar[bool] = True
+    """Whether the settings found on one period are taken over by the next; if not, a refresh looks for them again."""
     past: Events
     """The events it may look at; set by :meth:`adapt`."""
 
@@ -233,10 +237,14 @@ class Ranker(Learner):
     def save(self, folder: Path) -> None:
         """Write what was learned beside the events: npz without objects, JSON, LightGBM text."""
 
+    def save_base(self, folder: Path) -> None:
+        """Write what a refresh adapts again: no more than :meth:`load` needs."""
+        self.save(folder)
+
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, past: Events) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` or :meth:`save_base` wrote."""
 
     def looking_at(self, past: Events) -> Ranker | None:
         """Return what was learned from label windows with the eyes of another day; None where nothing was."""

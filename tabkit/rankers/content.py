@@ -44,6 +44,7 @@ class Content(Ranker):
 
     title = "Content"
     hows = {"affinity": "baseline", "as_is": "base", "full": "adapted"}
+    lasting = True
     cold_baselines = {"affinity": 20}
 
     def __init__(self) -> None:

@@ -39,6 +39,7 @@ class Counts(Ranker):
     }
     baselines = {"popular": 10, "recent": 20, "frequency": 30, "decay": 40}
     cold_baselines = {"popular": 10}
+    timeless = False  # a half-life is what new habits change first, and trying one costs next to nothing
     own: sparse.csr_matrix
     common: np.ndarray
     pull: float = 0.0

@@ -39,6 +39,8 @@ class Ease(Ranker):
     by_items: bool
     """Whether it was solved on the items' side: then ``mix`` is the weights themselves."""
     diagonal: npt.NDArray[np.float64]
+    solved_on: sparse.csr_matrix | None = None
+    """The values that it was solved on, CSR (n_rows of ``mix``, n_items), if users have newer events since."""
 
     @cached_property
     def columns(self) -> sparse.csr_matrix:
@@ -112,12 +114,18 @@ class Ease(Ranker):
         np.fill_diagonal(self.mix, 0.0)
         return self
 
-    def caught_up(self, joined: Joined) -> Ease | None:
-        """Return the weights for the users as they are now; None if they were solved on the users' side."""
-        if not self.by_items:
-            return None
+    def caught_up(self, joined: Joined) -> Ease:
+        """Return the same weights for the users as they are now; a new item has none.
+
+        Solved on the users' side, P is what it was solved on: any row of values can be multiplied with it.
+        """
         made = copy.copy(self)
         made.past, n_items = joined.events, joined.events.n_items
+        if not self.by_items:
+            made.solved_on = logged(joined.past.counts)[joined.users]
+            made.diagonal = np.full(n_items, 1 / self.penalty)  # of an item that nobody had taken
+            made.diagonal[joined.items] = self.diagonal
+            return made
         made.mix = np.zeros((n_items, n_items), np.float32)
         made.mix[np.ix_(joined.items, joined.items)] = self.mix
         return made
@@ -141,7 +149,11 @@ class Ease(Ranker):
             return np.asarray(x[:, used] @ self.mix[used].astype(np.float64), dtype=np.float32)
         # x B = x - x P / diag(P), with x P = (x - (x X' K) X) / lam.
         # Each sum runs over one user in a fixed order, so float32 does not depend on the block.
-        rebuilt = np.ascontiguousarray((self.columns @ np.ascontiguousarray(self.mix[users].T)).T)
+        if self.solved_on is None:
+            rebuilt = np.ascontiguousarray((self.columns @ np.ascontiguousarray(self.mix[users].T)).T)
+        else:
+            alike = np.asarray((x @ self.solved_on.T).toarray())
+            rebuilt = ((alike - alike @ self.mix) / self.penalty @ self.solved_on).astype(np.float32)
         scale = (1 / (self.penalty * self.diagonal)).astype(np.float32)
         rebuilt *= scale
         own = np.repeat(np.arange(len(users)), np.diff(x.indptr))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,12 +71,16 @@ class Pairs:
         Item codes (n_pairs,).
     x
         Features (n_pairs, n_features) float32.
+    sums
+        What trees add up to for each pair (n_pairs,), by their text: of bases, which are asked again and again, also for
+        what was grown on them.
     """
 
     row: npt.NDArray[np.int64]
     item: Codes
     x: npt.NDArray[np.float32]
     names: tuple[str, ...]
+    sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_own(self) -> npt.NDArray[np.bool_]:
@@ -161,7 +166,6 @@ class Memory:
     def __init__(self) -> None:
         self.sources: dict[tuple[int, int], Sources] = {}
         self.pairs: dict[tuple[int, int, bytes], Pairs] = {}
-        self.predicted: tuple[Pairs, str, npt.NDArray[np.float32]] | None = None
 
     def sources_of(self, past: Events, names: Collection[str]) -> Sources:
         """Return the sources at the end of a past; the last two are remembered."""
@@ -188,15 +192,21 @@ class Rerank(Ranker):
 
     title = "Re-ranker"
     hows = {"as_is": "base", "continue": "adapted", "full": "adapted"}
+    lasting = True
 
     only: Codes | None
     """Users whose windows are learned from; all where None."""
+    stem: Rerank | None
+    """What these trees were grown on, if it is still there; it need not be asked twice."""
+    cuts: tuple[int, ...]
+    """After how many trees more were grown on them. Trees are added up from cut to cut, with a stem or without: the sums are the same."""
 
     def __init__(self, *, new_only: bool = False) -> None:
         self.new_only = new_only
         self.text: str | None = None
         self.only: Codes | None = None
         self.trees = 0
+        self.stem, self.cuts = None, ()
         self.sources: tuple[str, ...] = SOURCES
         self.memory = Memory()
 
@@ -237,11 +247,12 @@ class Rerank(Ranker):
         history: list[Step] = []
         if how == "full":
             n = TREES[budget.effort]
-            made.text = None
+            made.text, made.stem, made.cuts = None, None, ()
             made._learn(made._days(budget), rng, budget, n, None)
             return Adapted(made, how, Proof((Block("trees", n, n, float(n)),)), found)
         days = [d for d in made._days(budget) if d >= self.past.end] or made._days(budget)[:1]
         steps = (found["trees"],) if "trees" in found else MORE_TREES
+        made.stem, made.cuts = self, (*self.cuts, self.trees)
         made._learn(days, rng, budget, max(steps), self.text)
         tried = []
         for n in steps:
@@ -329,6 +340,8 @@ class Rerank(Ranker):
     def _keep(self, trees: int) -> None:
         import lightgbm as lgb
 
+        if trees == self.trees:
+            return
         assert self.text is not None
         self.text = lgb.Booster(model_str=self.text).model_to_string(num_iteration=trees)
         self.trees = trees
@@ -359,14 +372,25 @@ class Rerank(Ranker):
         return Lists(items, values)
 
     def _predict(self, pairs: Pairs) -> npt.NDArray[np.float32]:
+        return np.asarray(1 / (1 + np.exp(-self._sums(pairs))), dtype=np.float32)
+
+    def _sums(self, pairs: Pairs) -> npt.NDArray[np.float64]:
         import lightgbm as lgb
 
         assert self.text is not None
-        known = self.memory.predicted
-        if known is None or known[0] is not pairs or known[1] is not self.text:
-            score = lgb.Booster(model_str=self.text).predict(pairs.x, num_threads=0)
-            self.memory.predicted = known = (pairs, self.text, np.asarray(score, dtype=np.float32))
-        return known[2]
+        if self.text in pairs.sums:
+            return pairs.sums[self.text]
+        booster = lgb.Booster(model_str=self.text)
+        sums = np.zeros(len(pairs.item)) if self.stem is None else self.stem._sums(pairs)
+        edges = [0, *self.cuts, self.trees] if self.stem is None else [self.stem.trees, self.trees]
+        for first, end in pairwise(edges):
+            grown = booster.predict(
+                pairs.x, start_iteration=first, num_iteration=end - first, raw_score=True, num_threads=0
+            )
+            sums = sums + np.asarray(grown)
+        if self.stem is None:
+            pairs.sums[self.text] = sums
+        return sums
 
     def scores(self, users: Codes) -> Scores:
         """Return the trees' scores of the candidates; all other items come after them, alike."""
@@ -378,9 +402,13 @@ class Rerank(Ranker):
 
     def save(self, folder: Path) -> None:
         """Write the trees, what they are asked for, and what the sources found."""
-        assert self.text is not None
         self.memory.sources_of(self.past, self.sources).save(folder)
-        facts = {"new_only": self.new_only, "sources": self.sources}
+        self.save_base(folder)
+
+    def save_base(self, folder: Path) -> None:
+        """Write the trees, and what they are asked for."""
+        assert self.text is not None
+        facts = {"new_only": self.new_only, "sources": self.sources, "cuts": self.cuts}
         (folder / "rerank.txt").write_text(self.text, encoding="utf-8")
         (folder / "rerank.json").write_text(json.dumps(facts), encoding="utf-8")
 
@@ -392,6 +420,7 @@ class Rerank(Ranker):
         facts = json.loads((folder / "rerank.json").read_text(encoding="utf-8"))
         made = cls(new_only=facts["new_only"])
         made.sources = tuple(facts.get("sources", SOURCES))  # bundles of tabkit 0.1.0 had them all
+        made.cuts = tuple(facts.get("cuts", ()))
         if (kept := Sources.load(folder, past, made.sources)) is not None:
             made.memory.sources[past.end, len(past)] = kept
         made.text = (folder / "rerank.txt").read_text(encoding="utf-8")

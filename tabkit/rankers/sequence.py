@@ -178,6 +178,7 @@ class Sequence(Ranker):
 
     title = "Sequence network"
     hows = {"as_is": "base", "head": "adapted", "gradual": "adapted", "full": "adapted"}
+    lasting = True
     how_titles = {"full": "all weights"}  # a ranker's "full" is otherwise one from scratch
 
     net: SequenceNet

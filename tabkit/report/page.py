@@ -99,7 +99,7 @@ def _worth_or_size(reading: Reading) -> tuple[str, str, str]:
         return "Adapting, a year", net, f"net, best estimate; {shown}"
     if isinstance(r, ListResult):
         lists = r.ranking
-        return "Holdout", f"{lists.users:,} users", f"in the {lists.days} days from {lists.cutoff}, read once"
+        return "Holdout", f"{lists.users:,} users", f"in the {lists.length} from {lists.cutoff}, read once"
     folds = r.split.folds
     read = f"each in one of {folds} folds" if folds > 1 else f"of {r.rows.used:,}, read once"
     return "Holdout", f"{r.rows.holdout:,} rows", read

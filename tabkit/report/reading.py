@@ -36,7 +36,7 @@ class Reading:
         self.metric_name = inside(self.metric.title)
         self.champion = result.candidate(result.champion)
         self.titles = {c.name: c.title for c in result.candidates}
-        self.scored = [c for c in result.candidates if c.scores]
+        self.scored = [c for c in result.candidates if "holdout" in c.scores]
         self.by_kind = [c for kind in KINDS for c in self.scored if c.kind == kind]
         self.units = "users" if isinstance(result, ListResult) else "rows"
         better = self.metric.greater_is_better

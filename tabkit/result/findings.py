@@ -100,7 +100,7 @@ class CandidateFacts(Facts):
     refused: str | None = None
     """Why the harness refused it (its proof contradicts its how); null if it did not."""
     scores: dict[Part, dict[str, Interval]] = {}
-    """Scores by part, then metric; empty if the candidate was refused."""
+    """Scores by part, then metric; empty if the candidate was refused, valid only if a refresh did not choose it."""
     overfit_gap: MaybeNumber = None
     """Train minus holdout on the primary metric; above zero if train looks better, whatever the metric's direction."""
     excess_gap: MaybeNumber = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tabkit.errors import length_of
 from tabkit.result.facts import Interval, Number
 from tabkit.result.findings import Facts, Findings
 
@@ -87,14 +88,14 @@ class ListMargin(Facts):
 
 
 class LeftOut(Facts):
-    """A ranker that the recipe asks for and the log is too large for: it was not tried."""
+    """A ranker that the recipe asks for and that was not tried."""
 
     name: str
     """The candidate."""
     title: str
     """What it is called in sentences."""
     reason: str
-    """What it would have needed."""
+    """What it would have needed, or why a refresh had no use for it."""
 
 
 class ListFacts(Facts):
@@ -119,11 +120,16 @@ class ListFacts(Facts):
     cutoffs: tuple[Cutoff, ...]
     """The planned comparison at earlier cutoffs."""
     parent: Parent | None = None
-    """The bundle that was refreshed (--base); null if bases were pretrained."""
+    """The bundle that was refreshed (--base); null in a full run."""
     value: ListMargin | None
     """The margin gained; null without a margin or price."""
     left_out: tuple[LeftOut, ...] = ()
-    """Candidates that were not tried, as the log is too large for them."""
+    """Candidates that were not tried: the log is too large for them, or a refresh had no use for them."""
+
+    @property
+    def length(self) -> str:
+        """How long the holdout window is: 28 days, 6 hours."""
+        return length_of(86_400 * self.days)
 
 
 class ListFindings(Findings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from tabkit.adapt import Runtime, Wanted
-from tabkit.adapt.candidates import fitting, wanted_on_top, wanted_rankers
+from tabkit.adapt.candidates import fitting, wanted_again, wanted_rankers
 from tabkit.adapt.lists import Clock, Exam, adapt_rankers, calendar_of, clock_of, rerun
 from tabkit.bundle import Contents, saving_ranker
-from tabkit.data.event_table import events_of, moments, names_of, sketch_of, stray
+from tabkit.data.event_table import events_of, like_quantity, moments, names_of, returned, sketch_of, stray
 from tabkit.data.interactions import WINDOW, Events, Truth, arrivals, truth_of
 from tabkit.data.source import DataLike
 from tabkit.data.validate import Table, read_table
@@ -41,11 +40,11 @@ from tabkit.ranking import Ranking
 from tabkit.recipe import Plan
 from tabkit.result import ListFindings
 from tabkit.result.document import FeatureFacts, SplitFacts
-from tabkit.result.lists import Cutoff, Parent
+from tabkit.result.lists import Cutoff, LeftOut, Parent
 from tabkit.workflow.assemble import About
 from tabkit.workflow.options import ListOptions, asked_by, terms_of
 from tabkit.workflow.reading import input_of
-from tabkit.workflow.refresh import open_parent, take_on
+from tabkit.workflow.refresh import open_parent, take_on, told
 from tabkit.workflow.spine import Arm, find
 
 MIN_EVALUATED = 10
@@ -69,6 +68,11 @@ class ListOutcome:
 
     found: ListFound
     ranker: Ranker
+
+    @property
+    def bases(self) -> dict[str, Ranker]:
+        """What a refresh adapts again, by name."""
+        return {c.base: c.origin for c in self.found.candidates if c.kind == "base" and c.origin.lasting}
 
     @property
     def findings(self) -> ListFindings:
@@ -106,13 +110,17 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
         return choose(candidates, values, self.terms.metric)
 
     def prepare(self, accepted: tuple[ListCandidate, ...], choice: Choice) -> Prepared:
-        """Run every procedure again up to the cutoff, and the planned comparison at earlier ones."""
+        """Run every procedure again up to the cutoff, and the planned comparison at earlier ones.
+
+        A refresh takes there only what was chosen: nothing else can be in its comparison or become its champion.
+        """
         past = self.clock.at(self.clock.cutoff)
+        asked = [c for c in accepted if self.parent is None or c.name in choice.chosen.names]
         finals: dict[str, Ranker] = {}
-        for done, candidate in enumerate(accepted):
-            self.watch("to the cutoff", done / len(accepted), candidate.name)
+        for done, candidate in enumerate(asked):
+            self.watch("to the cutoff", done / len(asked), candidate.name)
             finals[candidate.name] = rerun(candidate, past, self.runtime)
-        on_train = {c.name: self._where_fitted(finals[c.name], self._on_valid[c.name]) for c in accepted}
+        on_train = {name: self._where_fitted(final, self._on_valid[name]) for name, final in finals.items()}
         earlier = self._earlier({c.name: c for c in accepted}, choice)
         return Prepared(finals, on_train, self._on_valid, self.windows.valid, past, earlier, self.parent, self.left_out)
 
@@ -125,7 +133,7 @@ class ListArm(Arm[ListCandidate, Prepared, OpenWindow, ListFound]):
         """Carry out the planned comparison at earlier cutoffs, with the settings found and what was known at each."""
         out = []
         alone = Question((self.terms.primary,), self.question.depth, self.question.new_only)
-        days = earlier_cutoffs(self.clock)[: self.cutoffs - 1]
+        days = self.clock.earlier[: self.cutoffs - 1]
         for done, day in enumerate(days):
             self.watch("earlier cutoffs", done / len(days), self.clock.past.calendar.date(day))
             truth, past = truth_at(self.clock, self.clock.past, day, self.ranking), self.clock.at(day)
@@ -157,8 +165,8 @@ class ListRun:
     """One run on events. Everything that can be refused without reading is refused when it is made."""
 
     def __init__(self, plan: Plan, options: ListOptions) -> None:
-        self._parent_bundle = None if options.base is None else open_parent(options.base, plan)
-        self.plan = plan if self._parent_bundle is None else self._parent_bundle.plan
+        self._opened = None if options.base is None else open_parent(options.base, plan)
+        self.plan = plan if self._opened is None else self._opened.bundle.plan
         ranking = self.plan.recipe.ranking
         assert ranking is not None
         self.options, self.ranking = options, ranking
@@ -169,10 +177,18 @@ class ListRun:
         self.question = Question(tuple(terms.metrics), depth, ranking.new_only, ranking.margin, ranking.currency)
         self.parents: dict[str, Ranker] = {}
         self.parent: Parent | None = None
+        self.far_behind: tuple[LeftOut, ...] = ()
 
-    def rehearse(self, data: DataLike) -> None:
-        """Read the events and cut them by the clock, as a run would; it would refuse what is refused here."""
+    def rehearse(self, data: DataLike) -> tuple[str, ...]:
+        """Read the events and cut them by the clock, as a run would, and return what it would note.
+
+        Raises
+        ------
+        UsageError, DataError
+            As a run would.
+        """
         self.read(data, Path())
+        return (self.note,) if self.note else ()
 
     def read(self, data: DataLike | None, folder: Path) -> None:
         """Read the events, code them, cut them by the clock.
@@ -182,15 +198,15 @@ class ListRun:
         UsageError, DataError
             The events cannot be used, the period is too short, or hardly anyone can be evaluated.
         """
-        plan, parent = self.plan, self._parent_bundle
+        plan, parent = self.plan, self._opened
         if parent is not None and data is None:
-            past = parent.ranker.past
+            past = parent.bundle.ranker.past
             raise UsageError(
                 f"--base {self.options.base} needs the events since {past.calendar.date(past.end)}: give --data FILE."
             )
         self.options.watch("data", 0.0, "reading")
         given = input_of(plan, data, plan.recipe.sample, "--data FILE")
-        quantities = frozenset(c for c in given.columns if _QUANTITY.search(c))
+        quantities = frozenset(c for c in given.columns if like_quantity(c))
         self.table: Table = read_table(plan, given, plan.recipe.where, also=quantities)
         self.options.watch("data", 0.5, "coding events")
         names = names_of(plan)
@@ -200,13 +216,14 @@ class ListRun:
             self.events = events_of(self.table.frame, names, calendar)
             self.clock = clock_of(self.events, cutoff, self.ranking, self.options.seed, str(plan.path))
         else:
-            taken = take_on(parent, events_of(self.table.frame, names, parent.ranker.past.calendar))
-            self.events, self.clock, self.parent = taken.events, taken.clock, taken.facts
-            self.parents = {taken.base: taken.ranker}
-            self.todo = wanted_on_top(taken.base, self.todo)
+            taken = take_on(parent, events_of(self.table.frame, names, parent.bundle.ranker.past.calendar))
+            self.events, self.clock, self.parent, self.parents = taken.events, taken.clock, taken.facts, taken.bases
+            found = parent.scorecard
+            self.todo, self.far_behind = wanted_again(self.todo, found.known, found.primary)
         self.windows = self._windows()
         size, without = Size.of(self.clock.past, len(self.windows.valid.users)), plan.recipe.candidates.without
-        self.todo, self.left_out, self.barred = fitting(self.todo, size, self.budget.effort, without)
+        self.todo, too_large, self.barred = fitting(self.todo, size, self.budget.effort, without)
+        self.left_out = (*self.far_behind, *too_large)
         for left in self.left_out:
             self.options.watch(left.name, 1.0, f"left out: {left.reason}")
         self.options.watch("data", 1.0, "")
@@ -242,7 +259,8 @@ class ListRun:
                 notes.append(f"{count(repeats, 'line')} that repeat user, item and time of another were counted once.")
         notes += [
             f"{c} has values below 0: name it as quantity under [ranking] to leave returns out."
-            for c in _returns(self.plan, lines)
+            for c in returned(lines)
+            if self.plan.roles.get(c) != "quantity"
         ]
         if unit := moments(lines[time])[1]:
             notes.append(unit)
@@ -263,7 +281,7 @@ class ListRun:
                 f"Events run from {date(first)} to {date(events.end - 1)}. Expected some before {date(clock.base_end)}, where the "
                 f"bases end, and some from the cutoff {date(clock.cutoff)} on. Set cutoff, days and base_days under [ranking] to fit."
             )
-        possible = 1 + len(earlier_cutoffs(clock))
+        possible = 1 + len(clock.earlier)
         if self.options.cutoffs > possible:
             raise UsageError(
                 f"--cutoffs {self.options.cutoffs}: there can be {possible}. Each is a window of its own, none is the one that choices "
@@ -288,7 +306,7 @@ class ListRun:
             **asked_by(plan),
             "data": self.table.fingerprint,
             "candidates": [item.name for item in self.todo],
-            "parent": None if self._parent_bundle is None else self._parent_bundle.seal,
+            "parent": None if self._opened is None else self._opened.bundle.seal,
             "options": [options.seed, options.cutoffs, self.budget.effort],
         }
         first, end = (day * events.calendar.tick + events.calendar.origin for day in (holdout.start, holdout.end))
@@ -356,11 +374,7 @@ class ListRun:
         date, length = self.events.calendar.date, self.events.calendar.length
         bases = f"Bases end on {date(clock.base_end)}."
         if parent is not None:
-            bases = (
-                f"The base is the champion of a bundle made on {parent.created[:10]}, {parent.champion}, whose "
-                f"{parent.events:,} events end on {parent.events_end}; {parent.new_events:,} new ones follow, with "
-                f"{parent.new_users:,} new users and {parent.new_items:,} new items."
-            )
+            bases = told(parent)
         return (
             f"A global clock: choices on the {length(WINDOW)} from {date(start)}, by what was known before; the verdict on those from "
             f"{date(clock.cutoff)}, by what was known then. {bases}{whom}{f' {self.note}' if self.note else ''}"
@@ -397,7 +411,8 @@ class ListRun:
         findings, ranker = outcome.findings, outcome.ranker
         save, vocabularies = saving_ranker(ranker)
         champion, end = findings.candidate(findings.champion), ranker.past.calendar.date(ranker.past.end)
-        return {"bundle": Contents(champion, save, vocabularies, events_end=end)}
+        bases = {name: base.save_base for name, base in outcome.bases.items()}
+        return {"bundle": Contents(champion, save, vocabularies, events_end=end, bases=bases)}
 
     @property
     def rejects(self) -> pl.DataFrame:
@@ -412,23 +427,6 @@ def _key(plan: Plan) -> list[str]:
     """Return the columns without which a line is no event."""
     recipe = plan.recipe
     return [str(recipe.id), recipe.target, str(recipe.time)]
-
-
-_QUANTITY = re.compile(r"(^|[^a-z])(qty|quantity|quantities|units?|amount|count)([^a-z]|$)", re.I)
-
-
-def _returns(plan: Plan, frame: pl.DataFrame) -> list[str]:
-    """Return the columns that look like quantities, have values below 0, and have no role that deals with them."""
-    numeric = [c for c in frame.columns if frame[c].dtype.is_numeric() and _QUANTITY.search(c)]
-    return [c for c in numeric if plan.roles.get(c) != "quantity" and bool((frame[c] < 0).any())]
-
-
-def earlier_cutoffs(clock: Clock) -> list[int]:
-    """Return the days on which earlier windows may begin, the latest first.
-
-    The window just before the cutoff is the one that choices were made on, and bases must not have seen any.
-    """
-    return list(range(clock.cutoff - 2 * WINDOW, clock.base_end - 1, -WINDOW))
 
 
 def truth_at(clock: Clock, events: Events, start: int, ranking: Ranking) -> Truth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -113,7 +113,7 @@ def check(recipe: str | Path, data: DataLike, source: DataLike | None = None) ->
     work = _work(plan, options_for(plan.recipe, {"source": source}))
     report = check_table(plan, open_input(data, plan.schema.dialect))
     if report.ok:
-        work.rehearse(data)
+        return replace(report, notes=(*report.notes, *work.rehearse(data)))
     return report
 
 

@@ -81,8 +81,8 @@ class TableRun:
         each = for_each(self.budget, len(self.splits))
         self.procedure = Procedure(plan, self.rows, self.todo, opened, self.terms, each, blends)
 
-    def rehearse(self, data: DataLike) -> None:
-        """Read and cut the table, and encode each part, as a run would; it would refuse what is refused here.
+    def rehearse(self, data: DataLike) -> tuple[str, ...]:
+        """Read and cut the table, and encode each part, as a run would; nothing more is noted of a table.
 
         Raises
         ------
@@ -92,6 +92,7 @@ class TableRun:
         self._cut(data, None)
         for split in {id(split): split for split in (*self.splits, self.own)}.values():
             encoder_of(self.plan, self.rows, split)
+        return ()
 
     def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
         plan, options = self.plan, self.options

@@ -51,7 +51,7 @@ def cost(reading: Reading) -> Section:
     for c in result.candidates:
         scoring = (number(c.score_cpu_seconds_per_million), money(c.cost_per_million, unit))
         making = (number(c.seconds, 2), number(c.cpu_seconds, 2), number(c.peak_mb), number(c.energy_wh, 2))
-        cells = (*making, *(scoring if c.scores else (MISSING, MISSING)))
+        cells = (*making, *(scoring if "holdout" in c.scores else (MISSING, MISSING)))
         body.append(Row(c.title, cells, champion=c is reading.champion))
     columns = (
         *("Candidate", "Seconds", "CPU seconds", "Peak memory, MB", "Energy, Wh (estimate)"),

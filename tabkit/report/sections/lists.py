@@ -21,7 +21,7 @@ def lists(reading: Reading) -> Section | None:
     pieces: list[Piece] = [
         _list_table(reading, facts),
         aside(
-            f"{whole(facts.users)} users took {number(facts.truth_mean)} items each in the {facts.days} days from "
+            f"{whole(facts.users)} users took {number(facts.truth_mean)} items each in the {facts.length} from "
             f"{facts.cutoff}, {share(facts.repeat_share)} of them not for the first time; {whole(facts.catalogue)} items "
             "are in the catalogue. Novelty is the surprise of an item by how few have taken it; diversity the share of "
             "pairs in a list that differ in kind."
@@ -38,7 +38,7 @@ def lists(reading: Reading) -> Section | None:
             )
         )
     if facts.value is not None:
-        pieces += [heading(f"What it is worth to a user, in the {facts.days} days"), _worth(reading, facts)]
+        pieces += [heading(f"What it is worth to a user, in the {facts.length}"), _worth(reading, facts)]
     return Section("lists", "Lists", "The lists", _surviving_lift(reading, facts), tuple(pieces))
 
 
