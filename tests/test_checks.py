@@ -255,7 +255,7 @@ PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     ),
     "overfit": (
         lambda t: replace(t, scores=reported(0.55), champion_score=Interval(0.55, 0.51, 0.59)),
-        "The champion, lgbm, loses 88% of the skill it shows on train, 78% at the better end",
+        "The champion, lgbm, loses 87% of the skill it shows on train, 78% at the better end",
     ),
     "miscalibration": (overconfident, "Probabilities of lgbm are off by 0.490 on average"),
     "outside_envelope": (lambda t: replace(t, envelopes={"icl_as_is": "many rows"}), "icl_as_is: many rows."),
