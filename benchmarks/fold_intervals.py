@@ -5,6 +5,8 @@ number of rows. Each of four intervals is asked how often it holds the truth (95
 the scores of five models and for four gains of one over another. They are the bootstrap over rows as if they had been
 predicted independently; the corrected resampled t of the folds' own scores (Nadeau & Bengio 2003); the wider of these two,
 side by side; and the bootstrap widened for the training rows that folds share, which is what a run over folds reports.
+``--halves 5`` adds the conservative z of the same paper, from cross-validations of that many random halves and their other
+halves: it takes ten times as long.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +27,12 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from tabkit.evaluate.intervals import Resampled, Resampler, corrected_t, interval, widening_over_folds
-from tabkit.evaluate.metrics import METRICS
+from tabkit.evaluate.metrics import METRICS, Metric
 from tabkit.result import Interval
 
 Floats = npt.NDArray[np.float64]
+Table = tuple[Floats, Floats, npt.NDArray]
+"""Columns, target and group codes."""
 
 COLUMNS = 5
 FRESH_ROWS = 2000
@@ -95,34 +100,81 @@ def fitted_predict(name: str, setting: Setting, x: Floats, y: Floats, luck: np.r
     return lambda new: model.predict_proba(new[:, columns])[:, 1] if classes else model.predict(new[:, columns])
 
 
-def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval], float]]:
-    """Return, by score and gain, the intervals of each method and the mean of the folds' scores on fresh rows."""
-    rng = np.random.default_rng([seed, 11])
-    metric = METRICS["roc_auc" if setting.task == "binary" else "r2"]
-    x, y, group = drawn(setting, setting.rows, setting.groups, rng)
-    fresh_x, fresh_y, _ = drawn(setting, FRESH_ROWS, 10 * setting.groups, rng)
+def answer(setting: Setting, p: Floats) -> Floats:
+    """Return predictions as metrics want them: a column per class, or the numbers."""
+    return np.c_[1 - p, p] if setting.task == "binary" else p
+
+
+def splits(setting: Setting, table: Table, seed: int) -> list[npt.NDArray]:
+    """Return the rows that each fold holds out."""
+    x, y, group = table
     cut = KFold if setting.task == "regression" else StratifiedKFold
     splitter = GroupKFold(setting.folds) if setting.groups else cut(setting.folds, shuffle=True, random_state=seed)
-    held = [b for _, b in splitter.split(x, y, group if setting.groups else None)]
+    return [held for _, held in splitter.split(x, y, group if setting.groups else None)]
+
+
+def in_halves(table: Table, rng: np.random.Generator) -> tuple[Table, Table]:
+    """Return the table cut in two at random, groups whole."""
+    names = rng.permutation(np.unique(table[2]))
+    first = np.isin(table[2], names[: len(names) // 2])
+    one, other = (tuple(part[rows] for part in table) for rows in (first, ~first))
+    return one, other
+
+
+def cross_validated(setting: Setting, table: Table, rng: np.random.Generator) -> dict[str, float]:
+    """Return each model's mean score over folds; NaN if a fold has one class only."""
+    x, y, _ = table
+    metric, scores = metric_of(setting), defaultdict(list)
+    for rows in splits(setting, table, 0):
+        before = np.setdiff1d(np.arange(len(y)), rows)
+        for name in MODELS:
+            predict = fitted_predict(name, setting, x[before], y[before], rng)
+            scores[name].append(metric.value(y[rows], answer(setting, predict(x[rows]))))
+    return {name: float(np.mean(each)) for name, each in scores.items()}
+
+
+def conservative_z(value: float, pairs: Floats) -> Interval:
+    """Return the interval of Nadeau & Bengio's conservative z.
+
+    Parameters
+    ----------
+    pairs
+        The score, or gain, of each half and of its other half (n_pairs, 2).
+    """
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(float(np.mean((pairs[:, 0] - pairs[:, 1]) ** 2)) / 2)
+    return Interval(value, value - half, value + half)
+
+
+def metric_of(setting: Setting) -> Metric:
+    """Return what a setting is scored by."""
+    return METRICS["roc_auc" if setting.task == "binary" else "r2"]
+
+
+def one_table(setting: Setting, seed: int, halves: int = 0) -> dict[str, tuple[dict[str, Interval], float]]:
+    """Return, by score and gain, the intervals of each method and the mean of the folds' scores on fresh rows."""
+    rng = np.random.default_rng([seed, 11])
+    metric = metric_of(setting)
+    x, y, group = drawn(setting, setting.rows, setting.groups, rng)
+    fresh_x, fresh_y, _ = drawn(setting, FRESH_ROWS, 10 * setting.groups, rng)
+    held = splits(setting, (x, y, group), seed)
     shape = (len(y), 2) if setting.task == "binary" else (len(y),)
     predicted = {name: np.zeros(shape) for name in MODELS}
     by_fold: dict[str, list[float]] = defaultdict(list)
     truth: dict[str, list[float]] = defaultdict(list)
 
-    def answer(p: Floats) -> Floats:
-        return np.c_[1 - p, p] if setting.task == "binary" else p
-
     for rows in held:
         before = np.setdiff1d(np.arange(len(y)), rows)
         for name in MODELS:
             predict = fitted_predict(name, setting, x[before], y[before], rng)
-            predicted[name][rows] = answer(predict(x[rows]))
+            predicted[name][rows] = answer(setting, predict(x[rows]))
             by_fold[name].append(metric.value(y[rows], predicted[name][rows]))
-            truth[name].append(metric.value(fresh_y, answer(predict(fresh_x))))
+            truth[name].append(metric.value(fresh_y, answer(setting, predict(fresh_x))))
     test_to_train = 1 / (setting.folds - 1)
     plain = Resampler(len(y), group if setting.groups else None, RESAMPLES, seed)
     widened = replace(plain, widening=widening_over_folds(setting.folds, test_to_train))
     as_if, shared = ({n: r.score(metric, y, predicted[n]) for n in MODELS} for r in (plain, widened))
+    table = (x, y, group)
+    pairs = [tuple(cross_validated(setting, half, rng) for half in in_halves(table, rng)) for _ in range(halves)]
     out = {}
     for a, b in [(name, None) for name in MODELS] + list(GAINS):
 
@@ -140,6 +192,8 @@ def one_table(setting: Setting, seed: int) -> dict[str, tuple[dict[str, Interval
         intervals["corrected t"] = t = Interval(v, v - half, v + half)
         boot = intervals["bootstrap"]
         intervals["wider of both"] = Interval(v, min(boot.low, t.low), max(boot.high, t.high))
+        if halves:
+            intervals["conservative z"] = conservative_z(v, np.array([[of(half) for half in pair] for pair in pairs]))
         out[a if b is None else f"{a} over {b}"] = intervals, float(of(truth).mean())
     return out
 
@@ -150,25 +204,29 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=200)
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--each", action="store_true", help="a line for every score and gain")
+    parser.add_argument("--halves", type=int, default=0, help="pairs of halves for the conservative z; none by default")
     options = parser.parse_args()
+    methods = (*METHODS, "conservative z") if options.halves else METHODS
     started = time.perf_counter()
     print(f"{options.tables} tables a setting. Share of intervals that hold the truth (mean width)\n")
-    print(f"| setting | of | {' | '.join(METHODS)} |\n|---|---|{'---|' * len(METHODS)}")
+    print(f"| setting | of | {' | '.join(methods)} |\n|---|---|{'---|' * len(methods)}")
     for name in options.only:
         with parallel_config("loky", inner_max_num_threads=1):
-            tables = Parallel(-1)(delayed(one_table)(SETTINGS[name], seed) for seed in range(options.tables))
+            tables = Parallel(-1)(
+                delayed(one_table)(SETTINGS[name], seed, options.halves) for seed in range(options.tables)
+            )
         coverage: dict[str, dict[str, float]] = defaultdict(dict)
         width: dict[str, dict[str, float]] = defaultdict(dict)
         for what in tables[0]:
             truth = np.mean([t[what][1] for t in tables])
-            for method in METHODS:
+            for method in methods:
                 found = [t[what][0][method] for t in tables]
                 coverage[what][method] = float(np.mean([i.low <= truth <= i.high for i in found]))
                 width[what][method] = float(np.nanmean([i.high - i.low for i in found]))
         parts = {"scores": [w for w in coverage if w in MODELS], "gains": [w for w in coverage if w not in MODELS]}
         for part, those in ({what: [what] for what in coverage} if options.each else parts).items():
             cells = []
-            for method in METHODS:
+            for method in methods:
                 shares = [coverage[w][method] for w in those]
                 span = f"{min(shares):.1%}" + (f" to {max(shares):.1%}" if len(those) > 1 else "")
                 cells.append(f"{span} ({np.mean([width[w][method] for w in those]):.2f})")

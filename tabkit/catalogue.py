@@ -14,7 +14,7 @@ from tabkit.data.split import default_kind
 from tabkit.data.validate import needed_columns
 from tabkit.errors import UsageError, nearest
 from tabkit.ranking import Ranking
-from tabkit.recipe import Plan, load_recipe
+from tabkit.recipe import Plan, Recipe, load_recipe
 from tabkit.shipped import measured, recipe_names
 
 
@@ -107,6 +107,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         "target": r.target,
         "rows": r.where or "all",
         "split": split,
+        **_weights(r),
         **({"lists": _lists(r.ranking)} if r.ranking is not None else {}),
         "decides by": f"{r.metrics.primary}, a gain counts from {r.metrics.worthwhile:g}",
         "adapts": "; ".join(f"{base}: {', '.join(hows)}" for base, hows in r.candidates.adapt.items()) or "nothing",
@@ -115,6 +116,16 @@ def _facts(plan: Plan) -> dict[str, str]:
         "recipe file": str(plan.path),
         "schema file": str(plan.schema_path),
     }
+
+
+def _weights(recipe: Recipe) -> dict[str, str]:
+    """Say how rows weigh, if they do not all count once."""
+    if recipe.weight is not None:
+        return {"weights": f"column {recipe.weight}, in fitting and in every figure"}
+    if (rule := recipe.censoring) is None:
+        return {}
+    asked = f"yes if {rule.event} by {rule.time} = {rule.horizon:g}"
+    return {"weights": f"{asked}; rows lost to follow-up before have no label, and the others stand for them"}
 
 
 def _columns(plan: Plan) -> tuple[ColumnFacts, ...]:

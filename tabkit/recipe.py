@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
 
 from tabkit import shipped
+from tabkit.censoring import Censoring
 from tabkit.errors import UsageError, nearest
 from tabkit.ranking import Ranking
 from tabkit.result.facts import SplitKind, Task
@@ -183,7 +184,10 @@ class Recipe(Strict):
 
     ``outcome`` makes the target where no column holds it: Polars SQL over what is known at the outcome (``CASE WHEN
     days <= 365 THEN 'yes' ... ELSE NULL END``). A row whose outcome is NULL has no label: it is neither learned from
-    by its label nor scored.
+    by its label nor scored. ``censoring`` makes it of a time of follow-up.
+
+    ``weight`` is a column that says for how many rows a row stands: models are fitted, and everything is measured, with
+    these weights. It is no feature, and scoring does not need it.
     """
 
     name: str = Key(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$")
@@ -196,11 +200,13 @@ class Recipe(Strict):
     id: str | None = None
     time: str | None = None
     group: str | None = None
+    weight: str | None = None
     sample: str | None = None
     where: str | None = None
     exclude: list[str] = []
     derived: dict[str, str] = {}
     outcome: str | None = None
+    censoring: Censoring | None = None
     target_scale: TargetScale | None = None
     spectra: list[Spectrum] = []
     max_rejected: float = Key(default=0.05, ge=0, le=1)
@@ -213,6 +219,13 @@ class Recipe(Strict):
     slices: list[Slice] = []
     ablations: list[Ablation] = []
     bundle: BundleRule = BundleRule()
+
+    @property
+    def target_from(self) -> tuple[str, str] | None:
+        """The key of the recipe that makes the target, and its SQL; None if a column holds it."""
+        if self.censoring is not None:
+            return "[censoring]", self.censoring.outcome
+        return None if self.outcome is None else ("key 'outcome'", self.outcome)
 
     @property
     def scale(self) -> str | None:
@@ -271,6 +284,23 @@ class Recipe(Strict):
                 raise ValueError(f"derived column '{name}' would replace a column with a role; rename it.")
         return self
 
+    @model_validator(mode="after")
+    def _weights_agree(self) -> Recipe:
+        follow_up = self.censoring
+        if self.task == "ranking" and (self.weight is not None or follow_up is not None):
+            raise ValueError("weight and [censoring] are for tables; events have none. Remove it.")
+        if follow_up is not None and (self.task != "binary" or self.positive not in (None, "yes")):
+            raise ValueError(
+                "[censoring] makes the target 'yes' or 'no': set task = \"binary\" and leave positive out."
+            )
+        if follow_up is not None and (self.outcome is not None or self.weight is not None):
+            raise ValueError("[censoring] makes the target and the rows' weights. Remove outcome and weight, or it.")
+        taken = (self.target, self.id, self.time, self.group, self.split.column, *self.derived)
+        for key, column in (("weight", self.weight), ("censoring.time", follow_up and follow_up.time)):
+            if column is not None and column in taken:
+                raise ValueError(f"{key} = '{column}' has another role, or is derived. Expected a column of its own.")
+        return self
+
     def _check_event_columns(self, ranking: Ranking) -> None:
         """Check that no column of an event table has two roles, or a name that lists need for themselves."""
         named = [("id", self.id), ("target", self.target), ("time", self.time)]
@@ -313,6 +343,8 @@ class Plan:
             (recipe.time, "time"),
             (recipe.group, "group"),
             (recipe.split.column, "split"),
+            (recipe.weight, "weight"),
+            (recipe.censoring.time if recipe.censoring is not None else None, "follow-up"),
         ]
         if recipe.ranking is not None:
             named += [(getattr(recipe.ranking, role), role) for role in ("basket", "store", "price", "quantity")]
@@ -366,14 +398,14 @@ def check_names(plan: Plan) -> None:
 
     for column, role in plan.roles.items():
         known_or_raise(column, "split.column" if role == "split" else role)
-    if recipe.ranking is not None:
-        for column, role in plan.roles.items():
-            spec, expected = schema.field(column), _EVENT_TYPES.get(role)
-            if spec is not None and expected is not None and spec.type not in expected:
-                raise UsageError(
-                    f"{plan.path}: {role} names '{column}', which {plan.schema_path} calls a {spec.type}. Expected "
-                    f"{' or '.join(expected)}: give it that type there, or leave {role} out."
-                )
+    types = _AMOUNT_TYPES if recipe.ranking is None else _EVENT_TYPES
+    for column, role in plan.roles.items():
+        spec, expected = schema.field(column), types.get(role)
+        if spec is not None and expected is not None and spec.type not in expected:
+            raise UsageError(
+                f"{plan.path}: {role} names '{column}', which {plan.schema_path} calls a {spec.type}. Expected "
+                f"{' or '.join(expected)}: give it that type there, or leave {role} out."
+            )
     time = schema.field(recipe.time) if recipe.time is not None else None
     if time is not None and time.type in ("string", "boolean"):
         raise UsageError(
@@ -389,12 +421,13 @@ def check_names(plan: Plan) -> None:
                 raise UsageError(f"{plan.path}: ablation '{ablation.name}' drops '{column}', which is no feature.")
 
 
+_AMOUNT_TYPES: dict[str, tuple[str, ...]] = {"weight": ("number", "integer"), "follow-up": ("number", "integer")}
 _EVENT_TYPES: dict[str, tuple[str, ...]] = {
     "time": ("date", "datetime", "integer", "number"),
     "price": ("number", "integer"),
     "quantity": ("number", "integer"),
 }
-"""Types that a column with a role in events may have; any if not named."""
+"""Types that a column with a role may have, in a table and in events; any if not named."""
 
 
 def _find(name: str) -> Path:

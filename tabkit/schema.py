@@ -118,7 +118,8 @@ TRUE, FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "
 
 
 class Dialect(Strict):
-    """How a CSV file is written. Delimiter and encoding are found from the file if they are not stated here.
+    """How a CSV file is written. The delimiter is found from the file if it is not stated here; the encoding is that of
+    its byte-order mark, else the one stated, else UTF-8: no other is guessed.
 
     ``decimal`` is the decimal mark of every field that states none itself; a point if neither does.
     """

@@ -18,14 +18,17 @@ from run_folders import TASKS, make_lists, make_predictions, make_result, typed
 from tabkit.result import write_result
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+PACKAGES = {path.parent.name for path in FOLDER.glob("*/__main__.py")}
+NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} | PACKAGES)
 TOY = {
     "blend": "--rows 64 --seeds 1 --tables mgus2",
     "checks": "--tables 1 --sizes 150 --faults missing\u00a0values --jobs 1",
+    "censoring": "--rows 200 --runs OUT",
     "continuation": "--out OUT/runs --epochs 1 --episodes 2 --tables biopsy Pima.te headInjury",
     "fold_intervals": "--tables 2 --only noise,\u00a0classes",
     "icl": "--rows 64 --seeds 1 --tables mgus2 --models linear forest icl_as_is",
     "icl_cache": "--context 64 --queries 300 --columns 4",
+    "laboratory": "draw --rounds 1 --only tiny leak days --out OUT/draws.jsonl --tally",
     "list_scale": "--sizes 100x60x6000 --score 50 --costs 2",
     "nested_noise": "--tables 1 --rows 60 --folds 2",
     "rare": "--draws 2 --positives 12 --jobs 1",
@@ -49,7 +52,8 @@ def run(name: str, words: str, out: Path) -> subprocess.CompletedProcess[str]:
     arguments = [word.replace("OUT", str(out)).replace("\u00a0", " ") for word in words.split(" ")]
     # A library may warn; what ends a benchmark is an error.
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(FOLDER.parent)}
-    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
+    script = ["-m", f"benchmarks.{name}"] if name in PACKAGES else [str(FOLDER / f"{name}.py")]
+    command = [sys.executable, *script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, env=quiet, check=False)
 
 

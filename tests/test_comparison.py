@@ -10,7 +10,7 @@ import pytest
 from conftest import make_features
 
 from tabkit.evaluate.choice import Choice, Terms, choose, picked_on_valid
-from tabkit.evaluate.comparison import Forecast, _signed, carried_out, decide, over_cutoffs, plan_of
+from tabkit.evaluate.comparison import Forecast, _signed, carried_out, decide, may_not_stay, over_cutoffs, plan_of
 from tabkit.evaluate.intervals import Resampled, level_of
 from tabkit.evaluate.metrics import METRICS
 from tabkit.learner import Proof
@@ -125,6 +125,22 @@ def test_the_best_untouched_base_of_all_is_a_rival_and_may_stay() -> None:
     found, champion = decide(planned, rivals, TERMS, ROWS, {})
     assert (found.decision, champion) == ("keep_base", "line_as_is")
     assert decide(planned, rivals, TERMS, ROWS, {}, {"line_as_is"})[1] == "lgbm"  # proven worse on the holdout
+
+
+def test_the_holdout_keeps_the_worse_from_staying() -> None:
+    """Valid of a few rows takes either; a base is as little forced on anyone as a baseline."""
+    chosen = Chosen(adapted="adapted", base="base", baseline="baseline", best_base="base")
+    noise = np.random.default_rng(0).normal(scale=0.01, size=400)
+
+    def barred(base: float, other: float = 0.7) -> set[str]:
+        values = {"baseline": 0.7, "base": base, "adapted": 0.7, "other": other}
+        scores = {name: Resampled(v, v + noise * (name != "baseline")) for name, v in values.items()}
+        return set(may_not_stay(chosen, METRICS["roc_auc"], scores))
+
+    assert barred(base=0.65) == {"base"} and barred(base=0.71) == barred(base=0.69) == set()
+    assert barred(base=0.71, other=0.65) == {"other"}
+    assert barred(base=0.75) == {"baseline", "adapted", "other"}  # what is as good as the baseline goes with it
+    assert barred(base=0.75, other=0.74) == {"baseline", "adapted"}
 
 
 def test_nothing_adapted_leaves_the_best_on_valid_base_or_baseline() -> None:

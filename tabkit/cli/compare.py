@@ -15,7 +15,7 @@ from tabkit.cli.output import console, number, print_json
 
 
 def command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN")],
     as_json: Json = False,
 ) -> None:
     """Compare runs side by side, and say whether their numbers can be compared."""

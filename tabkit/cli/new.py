@@ -13,8 +13,10 @@ from tabkit.cli.output import console, print_json
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="VERTICAL/NAME of the recipe to write.")],
-    data: Annotated[Path, typer.Option(help="The table to learn the schema from.")],
+    name: Annotated[
+        str, typer.Argument(help="Of the recipe to write, such as retail/returns.", metavar="VERTICAL/NAME")
+    ],
+    data: Annotated[Path, typer.Option(help="The table to learn the schema from: a file, folder or glob.")],
     target: Annotated[str | None, typer.Option(help="The column to predict; none for --task ranking.")] = None,
     task: Annotated[
         str | None,
@@ -29,6 +31,10 @@ def command(
     item: Annotated[str | None, typer.Option(help="Events: what was taken.")] = None,
     basket: Annotated[str | None, typer.Option(help="Events: what was taken together.")] = None,
     store: Annotated[str | None, typer.Option(help="Events: where it was taken.")] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of a CSV file that is not UTF-8: cp1252, cp932, gb18030 (default: by its words)."),
+    ] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Where domains/ and data_schemas/ are written.")] = Path("."),
     as_json: Json = False,
 ) -> None:
@@ -36,7 +42,7 @@ def command(
     from tabkit.draft import new
 
     roles = {"id": id_, "time": time, "group": group, "user": user, "item": item, "basket": basket, "store": store}
-    draft = new(name, data, target, task=task, **roles, folder=folder)
+    draft = new(name, data, target, task=task, **roles, encoding=encoding, folder=folder)
     if as_json:
         print_json(draft)
         return

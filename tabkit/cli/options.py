@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Recipe = Annotated[
     str, typer.Argument(help="A shipped recipe (finance/loan_default) or a recipe file.", metavar="RECIPE")
 ]
-Table = Annotated[Path, typer.Argument(help="CSV, Parquet or Arrow file, folder or glob.")]
+Table = Annotated[Path, typer.Argument(help="CSV, Parquet, Arrow or Excel file, folder or glob.", metavar="DATA")]
 
 
 class Device(StrEnum):

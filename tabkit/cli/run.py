@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def command(
     recipe: Recipe,
     data: Annotated[
-        Path | None, typer.Option(help="CSV, Parquet or Arrow file, folder or glob. Default: the recipe's sample.")
+        Path | None,
+        typer.Option(help="CSV, Parquet, Arrow or Excel file, folder or glob. Default: the recipe's sample."),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="Related rows to pretrain on.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. Default: runs/NAME-TIMESTAMP.")] = None,
@@ -130,7 +131,7 @@ def print_result(result: Result, folder: Path) -> None:
 
 
 def _candidates(result: Result) -> Table:
-    title = f"{result.recipe}: {result.metric.title} by part"
+    title = f"{result.recipe}: {result.metric.title} by part{', rows weighted' if result.weighted else ''}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("candidate", no_wrap=True)
     table.add_column("kind")

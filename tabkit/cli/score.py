@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.", metavar="BUNDLE")],
     data: Table,
     out: Annotated[Path, typer.Option(help="Where scores go: .csv or .parquet.")],
     rejects: Annotated[
@@ -81,7 +81,7 @@ def _print(scored: Scored) -> None:
     if scored.ignored:
         text += (
             f"\nIgnored {count(len(scored.ignored), 'column')} the model does not need: "
-            f"{', '.join(scored.ignored[:8])}."
+            f"{', '.join(c or repr(c) for c in scored.ignored[:8])}."
         )
     if scored.missing is not None:
         text += _missing(scored.missing, scored.rows_scored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.derive import evaluated, parse_sql
@@ -12,6 +13,7 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import Input, from_frame
 from tabkit.data.target import with_label
 from tabkit.data.validate import Table, needed_columns, read_table
+from tabkit.data.weighing import Weighing, takes_part
 from tabkit.errors import DataError, count, nearest
 from tabkit.recipe import Plan, Source
 
@@ -26,11 +28,14 @@ class SourceTable:
         What the recipe calls it.
     lacking
         Features of the target that it does not have: they are missing in all of its rows.
+    weights
+        For how many rows each stands, (n_rows,), 1 on average; None if each counts once.
     """
 
     name: str
     frame: pl.DataFrame
     lacking: tuple[str, ...]
+    weights: npt.NDArray[np.float64] | None = None
 
 
 def align(frame: pl.DataFrame, plan: Plan, rule: Source, name: str) -> pl.DataFrame:
@@ -81,15 +86,16 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
     if rule.columns:
         frame = pl.concat([batch.frame for batch in given.batches(1_000_000)])
         given = from_frame(align(frame, plan, rule, given.name), given.name)
-    if recipe.outcome is None and recipe.target not in given.columns:
+    if recipe.target_from is None and recipe.target not in given.columns:
         raise DataError(
             f"{given.name}: the source has no column '{recipe.target}', the target; without labels it teaches nothing."
             f"{nearest(recipe.target, given.columns)} Say under [source.columns] what it is made from."
         )
     features = [c for c in target.frame.columns if plan.is_feature(c)]
     must = {recipe.target}
-    if recipe.outcome is not None:
-        must = set(parse_sql(recipe.outcome, f"{plan.path}: key 'outcome'").meta.root_names())
+    if recipe.target_from is not None:
+        key, sql = recipe.target_from
+        must = set(parse_sql(sql, f"{plan.path}: {key}").meta.root_names())
     if rule.where is not None:
         must |= set(parse_sql(rule.where, f"{plan.path}: [source] key 'where'").meta.root_names())
     needed = [c for c in dict.fromkeys([*needed_columns(plan, for_target=True), *features]) if c not in recipe.derived]
@@ -110,8 +116,13 @@ def read_source(plan: Plan, given: Input, rule: Source, target: Table, same_inpu
             f"{given.name}: {count(both.size, 'row')} would be source and target at once, and what is held out would have been "
             "seen. Expected conditions that exclude each other in 'where' and in [source] where, or a sample of its own."
         )
-    frame = table.frame.filter(with_label(values_of(table.frame, recipe.target)))
+    labelled = with_label(values_of(table.frame, recipe.target))
+    frame = table.frame.filter(labelled)
+    frame = frame.filter(takes_part(plan, frame, given.name))
+    weighing = Weighing.of(plan, frame, table.frame.filter(~labelled))
+    weights = None if weighing is None else weighing.weights()
     selected = pl.DataFrame(
         [values_of(frame, c).cast(target.frame.schema[c]).alias(c) for c in [*features, recipe.target]]
     )
-    return SourceTable(rule.title, selected, tuple(c for c in features if made_from[c] & set(absent)))
+    lacking = tuple(c for c in features if made_from[c] & set(absent))
+    return SourceTable(rule.title, selected, lacking, None if weights is None else weights / weights.mean())

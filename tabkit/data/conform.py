@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import time
 
@@ -27,6 +27,8 @@ _DTYPES: dict[str, pl.DataType] = {
 }
 
 
+NO_AMOUNTS: Mapping[str, str] = {}
+
 _A = {
     "number": "a number",
     "integer": "a whole number",
@@ -47,7 +49,7 @@ class Conformed:
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that may be wrong with a cell: which cells, and what was expected."""
+    """One thing that may be wrong with a cell: which cells, over ``raw:``, ``typed:`` and ``present:NAME``; and what was expected."""
 
     column: str
     bad: pl.Expr
@@ -59,7 +61,13 @@ def dtype_of(spec: Field) -> pl.DataType:
     return _DTYPES[spec.type]
 
 
-def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str | None = None) -> Conformed:
+def conform(
+    batch: RawBatch,
+    schema: Schema,
+    columns: Iterable[str],
+    target: str | None = None,
+    amounts: Mapping[str, str] = NO_AMOUNTS,
+) -> Conformed:
     """Type the needed columns of a batch and set apart the rows that do not fit.
 
     Parameters
@@ -68,25 +76,22 @@ def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str
         Columns of the batch that are needed; each must be described by the schema.
     target
         The column whose texts may be classes: only codes that the schema states mean missing in it.
+    amounts
+        Columns (column -> its role) whose numbers must be finite and from 0 on; a weight must be there too.
     """
     names = list(columns)
-    typed, rules = plan_rules(batch.frame.schema, schema, names, target)
-    # Typed columns keep their name; a failing cell's raw text is looked up only where a rule fires.
-    flags = [rule.bad.fill_null(False).alias(f"bad:{i}") for i, rule in enumerate(rules)]
-    work = raw_columns(batch.frame, names).with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
-    done = work.with_columns(flags).collect()
-    flag_names = [f"bad:{i}" for i in range(len(rules))]
-    failing = np.zeros(done.height, dtype=bool)
-    if flag_names:
-        failing = done.select(pl.any_horizontal(flag_names)).to_series().to_numpy()
-    frame = done.select([pl.col(f"typed:{n}").alias(n) for n in names])
+    work, rules = type_cells(batch.frame, schema, names, target, amounts)
+    frame = work.select([pl.col(f"typed:{n}").alias(n) for n in names])
+    # A failing cell's raw text is looked up only where a rule fires.
+    done = work.lazy().select(rule.bad.fill_null(False).alias(str(i)) for i, rule in enumerate(rules)).collect()
+    failing = done.select(pl.any_horizontal(pl.all())).to_series().to_numpy() if rules else np.zeros(0, dtype=bool)
     if not failing.any():
         return Conformed(frame, batch.rows, pl.DataFrame(schema=REJECTS))
     lines = []
     for i, rule in enumerate(rules):
-        at = np.flatnonzero(done[f"bad:{i}"].to_numpy())
+        at = np.flatnonzero(done[str(i)].to_numpy())
         if len(at):
-            values = done[f"raw:{rule.column}"].cast(pl.String)[at].fill_null("")
+            values = work[f"raw:{rule.column}"].cast(pl.String)[at].fill_null("")
             lines.append(
                 pl.DataFrame(
                     {
@@ -103,35 +108,59 @@ def conform(batch: RawBatch, schema: Schema, columns: Iterable[str], target: str
     return Conformed(frame.filter(~pl.Series(failing)), batch.rows[~failing], rejects)
 
 
-def raw_columns(frame: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
-    """Return the columns as ``raw:NAME``: to Polars, names such as * or ^x.*$ are patterns, and names are data."""
-    raw = frame[names]
+def type_cells(
+    frame: pl.DataFrame,
+    schema: Schema,
+    names: list[str],
+    target: str | None = None,
+    amounts: Mapping[str, str] = NO_AMOUNTS,
+) -> tuple[pl.DataFrame, list[Rule]]:
+    """Type columns, and find the rules that their cells may break; parameters as for :func:`conform`.
+
+    Returns
+    -------
+    cells, rules
+        Of each column ``raw:NAME``, ``typed:NAME`` and ``present:NAME`` (to Polars, names such as * or ^x.*$ are patterns,
+        and names are data); and rules over these. Of a table of thousands of columns, most need no rule at all.
+    """
+    raw, dtypes = frame[names], dict(frame.schema)
     raw.columns = [f"raw:{name}" for name in names]
-    return raw.lazy()
-
-
-def plan_rules(
-    dtypes: pl.Schema, schema: Schema, names: list[str], target: str | None = None
-) -> tuple[dict[str, pl.Expr], list[Rule]]:
-    """Return the typing expression of each column, and the rules, over ``typed:NAME`` and ``raw:NAME``."""
-    typed: dict[str, pl.Expr] = {}
-    rules: list[Rule] = []
+    typed: list[pl.Expr] = []
     for name in names:
-        spec = schema.field(name)
-        assert spec is not None, f"'{name}' is not described by schema {schema.name}"
-        codes = missing_codes(spec, schema, is_target=name == target)
+        spec = _described(schema, name)
         column = pl.col(f"raw:{name}")
         if dtypes[name] in _TEXT:
+            codes = missing_codes(spec, schema, is_target=name == target)
             text = column.cast(pl.String).str.strip_chars()
             text = pl.when(text.is_in(codes)).then(None).otherwise(text)
             present, value = text.is_not_null(), value_of(text, spec, schema)
         else:
             present, value = _typed(column, dtypes[name], spec)
-        typed[name] = value
-        if spec.type != "string":
-            rules += _type_rules(name, dtypes[name], spec, schema, present & value.is_null())
-        rules += _constraint_rules(name, spec, present)
-    return typed, rules
+        typed += [value.alias(f"typed:{name}"), present.alias(f"present:{name}")]
+    cells = raw.lazy().with_columns(typed).collect()
+    rules: list[Rule] = []
+    for name in names:
+        spec = _described(schema, name)
+        n_bad = cells[f"present:{name}"].sum() - (cells.height - cells[f"typed:{name}"].null_count())
+        if n_bad and spec.type != "string":
+            rules += _type_rules(name, dtypes[name], spec, schema)
+        rules += _constraint_rules(name, spec)
+        if name in amounts:
+            rules.append(_amount_rule(name, amounts[name]))
+    return cells, rules
+
+
+def _amount_rule(name: str, role: str) -> Rule:
+    present, number = pl.col(f"present:{name}"), pl.col(f"typed:{name}").cast(pl.Float64)
+    wrong = number.is_not_null() & ~(number.is_finite() & (number >= 0))
+    wrong = wrong | ~present if role == "weight" else wrong
+    return Rule(name, wrong, f"expected a finite number from 0 on: it is the row's {role}")
+
+
+def _described(schema: Schema, name: str) -> Field:
+    spec = schema.field(name)
+    assert spec is not None, f"'{name}' is not described by schema {schema.name}"
+    return spec
 
 
 def missing_codes(spec: Field, schema: Schema, *, is_target: bool = False) -> list[str]:
@@ -145,8 +174,9 @@ def missing_codes(spec: Field, schema: Schema, *, is_target: bool = False) -> li
     return [*common, *(str(code) for code in spec.missing)]
 
 
-def _type_rules(name: str, dtype: pl.DataType, spec: Field, schema: Schema, bad: pl.Expr) -> list[Rule]:
+def _type_rules(name: str, dtype: pl.DataType, spec: Field, schema: Schema) -> list[Rule]:
     """Return what is said of cells that are not of the field's type; of a number written otherwise, what to state."""
+    bad = pl.col(f"present:{name}") & pl.col(f"typed:{name}").is_null()
     expected = f"expected {_A[spec.type]}" + (f" like {spec.format}" if spec.format else "")
     if spec.type not in ("number", "integer") or dtype not in _TEXT:
         return [Rule(name, bad, expected)]
@@ -202,12 +232,12 @@ def _typed(column: pl.Expr, dtype: pl.DataType, spec: Field) -> tuple[pl.Expr, p
             return present, value.cast(_DTYPES[spec.type], strict=False)
 
 
-def _constraint_rules(name: str, spec: Field, present: pl.Expr) -> list[Rule]:
+def _constraint_rules(name: str, spec: Field) -> list[Rule]:
     value, limits = pl.col(f"typed:{name}"), spec.constraints
     unit = f" {spec.unit}" if spec.unit else ""
     rules = []
     if limits.required:
-        rules.append(Rule(name, ~present, "expected a value (required), found none"))
+        rules.append(Rule(name, ~pl.col(f"present:{name}"), "expected a value (required), found none"))
     if limits.minimum is not None:
         rules.append(Rule(name, value < limits.minimum, f"expected at least {limits.minimum}{unit}"))
     if limits.maximum is not None:

@@ -24,7 +24,7 @@ def derive(frame: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
 
 
 def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
-    """Add the target that the recipe's ``outcome`` makes; a frame whose recipe has none comes back as it is.
+    """Add the target that the recipe's ``outcome`` or ``censoring`` makes; without either, a frame comes back as it is.
 
     Raises
     ------
@@ -32,10 +32,13 @@ def outcome(frame: pl.DataFrame, plan: Plan) -> pl.DataFrame:
         The expression does not parse or cannot be evaluated, or looks at the target itself.
     """
     recipe = plan.recipe
-    if recipe.outcome is None:
+    if recipe.target_from is None:
         return frame
-    place = f"{plan.path}: key 'outcome'"
-    expression = parse_sql(recipe.outcome, place)
+    if recipe.censoring is not None:  # what is no condition is told by its own key
+        matches(frame, recipe.censoring.event, f"{plan.path}: [censoring] key 'event'")
+    key, sql = recipe.target_from
+    place = f"{plan.path}: {key}"
+    expression = parse_sql(sql, place)
     if recipe.target in expression.meta.root_names():
         raise UsageError(f"{place} uses '{recipe.target}', the target it makes. Use the columns it comes from.")
     check_by_row(frame, expression, place)

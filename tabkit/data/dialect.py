@@ -1,8 +1,7 @@
-"""How a CSV file is written: its encoding, its delimiter, its column names. Found out from its first lines."""
+"""How a CSV file is written: packed or not, its delimiter, its column names. Found out from its first lines."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import itertools
@@ -16,24 +15,12 @@ PACKED = {".gz": "gzip", ".zst": "zstd"}
 """Codec by the ending of a packed file."""
 _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 18
-_BLOCK_BYTES = 1 << 22
 _MOST_HEADER_BYTES = 1 << 26
 _FEWEST_LINES = 3
 """Lines under a first line of another width that say what a row is: fewer may be malformed themselves."""
 
 _EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.I)
 """Excel's line above the header that states the delimiter."""
-
-_KANA = re.compile("[\u3041-\u30fe]")
-"""Full-width kana, without which a text is hardly Japanese; half-width ones are what cp1252's letters look like."""
-
-
-class EncodingError(DataError):
-    """A CSV file is not in UTF-8, and the schema states no other encoding; ``guess`` is one that fits all of it."""
-
-    def __init__(self, message: str, guess: str | None) -> None:
-        super().__init__(message)
-        self.guess = guess
 
 
 def opened(path: Path) -> BinaryIO:
@@ -54,62 +41,6 @@ def opened(path: Path) -> BinaryIO:
 def ending(path: Path) -> str:
     """Return the ending that says what a file holds, in lower case: ``.csv`` of ``loans.CSV.gz``."""
     return Path(path.stem if path.suffix.lower() in PACKED else path.name).suffix.lower()
-
-
-def encoding_of(path: Path) -> str:
-    """Return the encoding a byte-order mark states, else UTF-8 after checking the whole file for it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with opened(path) as file:
-        start = file.read(1 << 12)
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if start.count(b"\0") > len(start) // 4:
-            utf16 = "utf-16-le" if start[1::2].count(b"\0") > start[::2].count(b"\0") else "utf-16-be"
-            raise EncodingError(
-                f"{path} looks like {utf16.upper()} without a byte-order mark. Expected UTF-8: convert the file, or state "
-                f'encoding = "{utf16}" under [dialect] in the schema.',
-                utf16,
-            )
-        n_lines = n_bytes = 0
-        while True:
-            block = start + file.read(_BLOCK_BYTES)
-            start = b""
-            pending = decoder.getstate()[0]  # a character that the block before began
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as problem:
-                text, at = pending + block, problem.start
-                line = n_lines + text[:at].count(b"\n") + 1
-                around = text[max(0, at - 12) : at].split(b"\n")[-1] + text[at : at + 8].split(b"\n")[0]
-                guess = _guess(path)
-                reading = f" (in {guess} it would read {around.decode(guess, errors='replace')!r})" if guess else ""
-                stated = f'encoding = "{guess}"' if guess else "its encoding"
-                raise EncodingError(
-                    f"{path}, line {line}: byte 0x{text[at]:02x} at offset {n_bytes - len(pending) + at:,} is not UTF-8{reading}. "
-                    f"Expected UTF-8: convert the file, or state {stated} under [dialect] in the schema.",
-                    guess,
-                ) from None
-            if not block:
-                return "utf-8"
-            n_lines += block.count(b"\n")
-            n_bytes += len(block)
-
-
-def _guess(path: Path) -> str | None:
-    """Return the first of the common encodings that fits the whole file; None if none does."""
-    # Japanese first: nearly every byte means something in cp1252, while cp932 is a strict code of pairs.
-    for encoding in ("cp932", "cp1252"):
-        decoder, kana = codecs.getincrementaldecoder(encoding)(), 0
-        try:
-            with opened(path) as file:
-                while block := file.read(_BLOCK_BYTES):
-                    kana += len(_KANA.findall(decoder.decode(block)))
-                decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            continue
-        if encoding != "cp932" or kana:
-            return encoding
-    return None
 
 
 def first_lines(path: Path, encoding: str) -> str:

@@ -84,12 +84,15 @@ class Features:
         int64 (n_rows, n_cat); 0 is missing, 1 unknown, from 2 on the known categories.
     y
         Class index int64 (n_rows,), or target float64 (n_rows,); None for rows without labels.
+    w
+        Weight of each row, float64 (n_rows,), above 0: for how many rows it stands; None if each counts once.
     """
 
     x_num: npt.NDArray[np.float32]
     x_cat: npt.NDArray[np.int64]
     y: npt.NDArray[Any] | None
     layout: Layout
+    w: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return int(self.x_num.shape[0])
@@ -110,8 +113,8 @@ class Features:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Features:
         """Return the rows at these positions, in this order."""
-        y = None if self.y is None else self.y[rows]
-        return replace(self, x_num=self.x_num[rows], x_cat=self.x_cat[rows], y=y)
+        y, w = (None if each is None else each[rows] for each in (self.y, self.w))
+        return replace(self, x_num=self.x_num[rows], x_cat=self.x_cat[rows], y=y, w=w)
 
     def without(self, columns: Iterable[str]) -> Features:
         """Return the same rows without what was encoded from these table columns."""
@@ -138,12 +141,30 @@ class Features:
         assert y is None or len(y) == len(self)
         return replace(self, y=y)
 
+    def weighing(self, w: npt.NDArray[np.float64] | None) -> Features:
+        """Return the same rows with other weights."""
+        assert w is None or len(w) == len(self)
+        return replace(self, w=w)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """The weights (n_rows,), ones if each row counts once."""
+        return np.ones(len(self)) if self.w is None else self.w
+
+    def mean(self, values: npt.NDArray[Any]) -> float:
+        """Return the weighted mean of a number per row (n_rows,)."""
+        return float(np.mean(values)) if self.w is None else float(np.average(values, weights=self.w))
+
     def stack(self, below: Features) -> Features:
-        """Return these rows with those of ``below`` under them; both must share a layout."""
+        """Return these rows with those of ``below`` under them; both must share a layout.
+
+        If only one of them is weighted, rows of the other count once.
+        """
         assert self.layout == below.layout
         y = None if self.y is None or below.y is None else np.concatenate([self.y, below.y])
         x_num, x_cat = np.vstack([self.x_num, below.x_num]), np.vstack([self.x_cat, below.x_cat])
-        return replace(self, x_num=x_num, x_cat=x_cat, y=y)
+        w = None if self.w is None and below.w is None else np.concatenate([self.weights, below.weights])
+        return replace(self, x_num=x_num, x_cat=x_cat, y=y, w=w)
 
 
 @dataclass(frozen=True)
@@ -291,11 +312,12 @@ def fit_encoder(
         values = values_of(frame, name)
         present = values.drop_nulls()
         if values.dtype.is_float():
-            infinite += int(present.is_infinite().sum())
-            present = present.filter(present.is_finite())
+            numbers = present.to_numpy()  # faster on few rows, of which there may be thousands of columns
+            infinite += int(np.isinf(numbers).sum())
+            present = pl.Series(numbers[np.isfinite(numbers)])
         if present.is_empty():
             dropped[name] = "no value in any training row"
-        elif present.n_unique() == 1 and present.len() == values.len():
+        elif present.len() == values.len() and (present == present[0]).all():
             dropped[name] = f"constant ({present[0]})"
         elif values.dtype == pl.String:
             if present.n_unique() > max(20, 0.9 * present.len()):

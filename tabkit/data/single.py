@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tabkit.data.encode import Features
+from tabkit.data.encode import Features, Layout
 
 LEAK_SCORE = 0.98
 """ROC AUC (R squared for regression) from which a single column is suspected of giving the target away.
@@ -28,7 +28,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alone:
-    """What one column scores by itself, and the chance that a column of noise scores as much on as few rows."""
+    """What one column scores by itself, and the chance that a column of noise scores as much on as few rows.
+
+    The chance of a ROC AUC that is no suspect's is not computed: it is 1.
+    """
 
     score: float
     chance: float
@@ -62,33 +65,46 @@ def single_features(fitted_on: Features, scored_on: Features) -> dict[str, Alone
         of the values or of their ranks, whichever is higher: a few leaves cannot follow a long tail, and would
         miss a plain copy of the target. .5 (0) if ``scored_on`` holds a single class (value).
     """
+    from sklearn import config_context
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     y, truth = fitted_on.y, scored_on.y
     assert y is not None and truth is not None
     # A leaf needs half a per cent of the rows: few enough to follow a leak, too many to follow noise.
     options = {"max_leaf_nodes": 16, "min_samples_leaf": max(5, len(fitted_on) // 200), "random_state": 0}
-    targets = [(y, truth)]
-    if fitted_on.layout.task == "regression":
+    targets = [(y.astype(np.float64), truth)]
+    regression = fitted_on.layout.task == "regression"
+    if regression:
         order = np.sort(y)
         targets.append((np.searchsorted(order, y) / len(y), np.searchsorted(order, truth) / len(y)))
     out: dict[str, Alone] = {}
-    for column in fitted_on.layout.columns:
-        x, z = _column(fitted_on, column), _column(scored_on, column)
-        if fitted_on.layout.task == "regression":
-            fits = (_r2(known, DecisionTreeRegressor(**options).fit(x, t).predict(z)) for t, known in targets)
-            score = max(fits)
-            out[column] = Alone(score, len(targets) * _chance_of_r2(score, len(truth)))
-        else:
-            tree = DecisionTreeClassifier(**options).fit(x, y)
-            out[column] = _auc(tree.classes_, tree.predict_proba(z), truth)
+    places = _places(fitted_on.layout)
+    with config_context(skip_parameter_validation=True):  # of a tree a column, of which there may be thousands
+        for column, (num, cat) in places.items():
+            x, z = _column(fitted_on, num, cat), _column(scored_on, num, cat)
+            # A tree checks for missing values only with all its other checks, which take longer than a small tree.
+            checked = bool(np.isnan(x).any() or np.isnan(z).any())
+            if regression:
+                trees = [(DecisionTreeRegressor(**options).fit(x, t, check_input=checked), k) for t, k in targets]
+                score = max(_r2(known, tree.predict(z, check_input=checked)) for tree, known in trees)
+                out[column] = Alone(score, len(targets) * _chance_of_r2(score, len(truth)))
+            else:
+                tree = DecisionTreeClassifier(**options).fit(x, y, check_input=checked)
+                out[column] = _auc(tree.classes_, tree.predict_proba(z, check_input=checked), truth)
     return out
 
 
-def _column(rows: Features, column: str) -> npt.NDArray[np.float64]:
-    num = [i for i, source in enumerate(rows.layout.num_source) if source == column]
-    cat = [i for i, source in enumerate(rows.layout.cat_source) if source == column]
-    return np.hstack([rows.x_num[:, num].astype(np.float64), rows.x_cat[:, cat].astype(np.float64)])
+def _places(layout: Layout) -> dict[str, tuple[list[int], list[int]]]:
+    """Return where each table column is among the numbers and among the categories."""
+    places: dict[str, tuple[list[int], list[int]]] = {column: ([], []) for column in layout.columns}
+    for kind, sources in enumerate((layout.num_source, layout.cat_source)):
+        for i, source in enumerate(sources):
+            places[source][kind].append(i)
+    return places
+
+
+def _column(rows: Features, num: list[int], cat: list[int]) -> npt.NDArray[np.float32]:
+    return np.hstack([rows.x_num[:, num], rows.x_cat[:, cat].astype(np.float32)])
 
 
 def _r2(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> float:
@@ -107,22 +123,29 @@ def _chance_of_r2(score: float, n_rows: int) -> float:
 
 
 def _auc(classes: npt.NDArray[np.int64], probabilities: Floats, truth: npt.NDArray[np.int64]) -> Alone:
-    from scipy.stats import mannwhitneyu
+    from scipy.stats import mannwhitneyu, rankdata
 
     present = [k for k in classes if 0 < (truth == k).sum() < len(truth)]
     if len(classes) == 2:
         present = [classes[1]] if present else []
     if not present:
         return Alone(0.5, 1.0)
-    scores, chances = [], []
+    parts = {}
     for k in present:
-        own = probabilities[:, list(classes).index(k)]
-        inside, rest = own[truth == k], own[truth != k]
-        pairs = len(inside) * len(rest)
-        method = "exact" if pairs <= EXACT_PAIRS else "asymptotic"
-        # The statistic is the AUC in pairs of rows (Mann & Whitney 1947); without ties is the more likely case.
-        test = mannwhitneyu(inside, rest, alternative="greater", method=method)
-        scores.append(float(test.statistic) / pairs)
+        own, inside = probabilities[:, list(classes).index(k)], truth == k
+        n_in = int(inside.sum())
+        pairs = n_in * (len(own) - n_in)
+        # The statistic is the AUC in pairs of rows (Mann & Whitney 1947).
+        parts[k] = (rankdata(own)[inside].sum() - n_in * (n_in + 1) / 2) / pairs
+    score = float(np.mean(list(parts.values())))
+    if score < LEAK_SCORE:
+        return Alone(score, 1.0)
+    chances = []
+    for k in present:
+        own, inside = probabilities[:, list(classes).index(k)], truth == k
+        method = "exact" if inside.sum() * (~inside).sum() <= EXACT_PAIRS else "asymptotic"
+        # Without ties is the more likely case.
+        test = mannwhitneyu(own[inside], own[~inside], alternative="greater", method=method)
         chances.append(float(np.nan_to_num(test.pvalue, nan=1.0)))
     # The mean is high only if every class's own score is: the least likely of them tells, for as many as there are.
-    return Alone(float(np.mean(scores)), min(1.0, len(present) * min(chances)))
+    return Alone(score, min(1.0, len(present) * min(chances)))

@@ -23,7 +23,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.feather as pa_feather
 import pyarrow.parquet as pq
 
-from tabkit.data.dialect import PACKED, delimiter_of, encoding_of, ending, first_lines, header_of, lines_above, opened
+from tabkit.data.dialect import PACKED, delimiter_of, ending, first_lines, header_of, lines_above, opened
+from tabkit.data.encodings import encoding_of
 from tabkit.data.excel import SHEET, read_sheet
 from tabkit.data.frames import NAME as FRAME_NAME
 from tabkit.data.frames import to_polars, values_of
@@ -71,14 +72,14 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class Input:
-    """An opened input: its files, its columns, and how its CSV is written."""
+    """An opened input: its files, its columns, and how its CSV is written: ``encodings`` are those of its files."""
 
     name: str
     files: tuple[Path, ...]
     columns: tuple[str, ...]
     kind: Literal["csv", "parquet", "arrow", "frame"]
     delimiter: str = ","
-    encoding: str = "utf-8"
+    encodings: tuple[str, ...] = ()
     frame: pl.DataFrame | None = field(default=None, repr=False)
 
     def batches(self, chunk_rows: int) -> Iterator[RawBatch]:
@@ -87,8 +88,8 @@ class Input:
             yield from _cut(iter([(self.frame, [])]), self.name, 0, chunk_rows)
             return
         start = 0
-        for path in self.files:
-            for batch in _cut(self._pieces(path, chunk_rows), str(path), start, chunk_rows):
+        for i, path in enumerate(self.files):
+            for batch in _cut(self._pieces(i, chunk_rows), str(path), start, chunk_rows):
                 yield batch if self.kind != "csv" else _without_headers(batch)
                 start += len(batch.rows) + batch.malformed.height
         if start == 0:
@@ -106,10 +107,11 @@ class Input:
             case _:
                 return sum(int(_read_arrow(path, []).num_rows) for path in self.files)
 
-    def _pieces(self, path: Path, chunk_rows: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+    def _pieces(self, at: int, chunk_rows: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         """Yield (rows, malformed so far as (row number, text)) of one file, columns in the input's order."""
+        path = self.files[at]
         if self.kind == "csv":
-            yield from self._csv_pieces(path)
+            yield from self._csv_pieces(path, self.encodings[at])
         elif self.kind == "parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=chunk_rows, columns=list(self.columns)):
@@ -118,13 +120,13 @@ class Input:
             for batch in _read_arrow(path, list(self.columns)).to_batches(max_chunksize=chunk_rows):
                 yield _from_arrow(pa.Table.from_batches([batch]))[list(self.columns)], []
 
-    def _csv_pieces(self, path: Path) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+    def _csv_pieces(self, path: Path, encoding: str) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         """Read a file block by block; if a row is longer than a block, go on from there with longer ones."""
         n_rows, n_bad, block_bytes = 0, 0, _BLOCK_BYTES
         while True:
             try:
                 rows_seen = bad_seen = 0
-                for frame, malformed in self._csv_blocks(path, block_bytes):
+                for frame, malformed in self._csv_blocks(path, encoding, block_bytes):
                     news = frame[max(0, n_rows - rows_seen) :], malformed[max(0, n_bad - bad_seen) :]
                     rows_seen, bad_seen = rows_seen + frame.height, bad_seen + len(malformed)
                     n_rows, n_bad = max(n_rows, rows_seen), max(n_bad, bad_seen)
@@ -133,9 +135,11 @@ class Input:
             except _LongRow:
                 block_bytes *= 8
 
-    def _csv_blocks(self, path: Path, block_bytes: int) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
+    def _csv_blocks(
+        self, path: Path, encoding: str, block_bytes: int
+    ) -> Iterator[tuple[pl.DataFrame, list[tuple[int, str]]]]:
         malformed: list[tuple[int, str, str]] = []
-        skipped = lines_above(path, self.encoding)
+        skipped = lines_above(path, encoding)
 
         def keep(row: Any) -> str:
             reason = f"expected {row.expected_columns} cells, found {row.actual_columns}"
@@ -147,13 +151,13 @@ class Input:
             malformed.clear()
             return lines
 
-        names = header_of(path, self.delimiter, self.encoding)
+        names = header_of(path, self.delimiter, encoding)
         released = weakref.ref(keep)
         try:
             with pa_csv.open_csv(
                 opened(path) if path.suffix.lower() in PACKED else path,
                 read_options=pa_csv.ReadOptions(
-                    use_threads=False, block_size=block_bytes, encoding=self.encoding, skip_rows=skipped
+                    use_threads=False, block_size=block_bytes, encoding=encoding, skip_rows=skipped
                 ),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=keep
@@ -217,7 +221,7 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
     Parameters
     ----------
     dialect
-        What the schema states about CSV files; delimiter and encoding are found from the first file if it does not.
+        What the schema states about CSV files; if it does not, the delimiter is found from the first file, and the encoding from each.
 
     Raises
     ------
@@ -239,13 +243,14 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
         raise UsageError(f"{name} holds workbooks, which are read one by one. Give one of them, such as {files[0]}.")
     for file in files:
         _readable(file)
+    encodings: tuple[str, ...] = ()
+    delimiter = ","
     if kind == "csv":
-        encoding = dialect.encoding or encoding_of(files[0])
-        head = first_lines(files[0], encoding)
-        delimiter = dialect.delimiter or delimiter_of(head, files[0], encoding)
-        headers = [header_of(file, delimiter, dialect.encoding or encoding_of(file)) for file in files]
+        encodings = tuple(encoding_of(file, dialect.encoding) for file in files)
+        head = first_lines(files[0], encodings[0])
+        delimiter = dialect.delimiter or delimiter_of(head, files[0], encodings[0])
+        headers = [header_of(file, delimiter, encoding) for file, encoding in zip(files, encodings, strict=True)]
     else:
-        encoding, delimiter = "utf-8", ","
         headers = [_binary_columns(file, kind) for file in files]
     for file, header in zip(files, headers, strict=True):
         repeated = sorted({c for c in header if header.count(c) > 1})
@@ -258,7 +263,7 @@ def open_input(data: DataLike, dialect: Dialect) -> Input:
             raise DataError(
                 f"{file} and {files[0]} differ in the columns {odd[:6]}. Expected the same columns in every file."
             )
-    return Input(name, files, tuple(headers[0]), kind, delimiter, encoding)
+    return Input(name, files, tuple(headers[0]), kind, delimiter, encodings)
 
 
 def from_frame(frame: pl.DataFrame, name: str) -> Input:

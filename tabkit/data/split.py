@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
@@ -13,12 +14,14 @@ import polars as pl
 from tabkit.data.embargo import known, left_out
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
+from tabkit.data.weighing import Weighing
 from tabkit.errors import DataError, count
 from tabkit.recipe import Recipe
 from tabkit.result.facts import SplitKind
 from tabkit.seed import stream
 
 Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 5
 """Fewer rows per inner fold cannot stop or choose anything."""
@@ -33,7 +36,8 @@ class Split:
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
     independent. ``days`` are codes (n_rows,) of the day, or other moment, of each row if the split is in time.
-    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut).
+    ``fold`` numbers the split among the outer folds of a cross-validation (0 of 1 for one cut). ``weights`` (n_rows,) say for
+    how many rows each stands; None if each counts once.
     """
 
     kind: SplitKind
@@ -46,11 +50,16 @@ class Split:
     n_folds: int = 1
     inner: int | None = None
     days: Rows | None = None
+    weights: Floats | None = None
 
     @property
     def before(self) -> Rows:
         """Rows that are not held out, ascending."""
         return np.union1d(self.train, self.valid)
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        """Return the weights of some rows, those of train being 1 on average: no penalty hangs on the unit of weights."""
+        return None if self.weights is None else self.weights[rows] / self.weights[self.train].mean()
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows per part, each row once: valid has none of its own if it is train itself."""
@@ -60,12 +69,13 @@ class Split:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """The labelled rows, how they hang together, and the chance by which they are cut."""
+    """The rows that are cut, how they hang together, how they weigh, and the chance by which they are cut."""
 
     frame: pl.DataFrame
     recipe: Recipe
     groups: Rows | None
     rng: np.random.Generator
+    weighing: Weighing | None = None
 
     def cut(self, kind: SplitKind, rows: Rows, share: float, *, to_be_cut_again: bool = False) -> tuple[Rows, Rows]:
         """Cut ``rows`` into (rest, part), ``part`` holding about ``share`` of them.
@@ -126,10 +136,28 @@ class _Cutter:
         for fold, (rest, holdout) in enumerate(pairs):
             train, valid = (np.sort(rows) for rows in self.to_choose_on(self.valid_kind(kind), rest))
             split = Split(kind, train, valid, np.sort(holdout), self.groups, "", fold, len(pairs), rule.inner, days)
-            _check(split, self.frame, self.recipe)
-            splits.append(split)
+            splits.append(self.checked(split))
         text = _cross_text(tuple(splits), self.recipe)
         return tuple(replace(split, text=text) for split in splits)
+
+    def checked(self, split: Split, *, whole: bool = False) -> Split:
+        """Return a split of the labelled rows alone, weighted, if it can be learned from; nothing is held out of the ``whole``."""
+        frame = self.frame
+        if self.weighing is not None:
+            n, groups, days = self.weighing.n_labelled, split.groups, split.days
+            frame = frame[:n]
+            split = replace(
+                split,
+                weights=self.weighing.weights(split.train),
+                train=split.train[split.train < n],
+                valid=split.valid[split.valid < n],
+                holdout=split.holdout[split.holdout < n],
+                groups=None if groups is None else groups[:n],
+                days=None if days is None else days[:n],
+            )
+        parts = {"train": split.train, "valid": split.valid} | ({} if whole else {"holdout": split.holdout})
+        _check(split, parts, frame, self.recipe)
+        return split
 
     def folds(self, kind: SplitKind) -> list[tuple[Rows, Rows]]:
         """Return (rows to learn from, rows held out) of each fold of one repeat."""
@@ -176,8 +204,13 @@ class _Cutter:
         return fold_of
 
 
-def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, ...]:
+def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> tuple[Split, ...]:
     """Split labelled rows by the recipe's rule, or by what its time and group columns ask for.
+
+    Parameters
+    ----------
+    weighing
+        How rows weigh. Its rows, which may have some without a label below, are then cut in the place of ``frame``.
 
     Returns
     -------
@@ -190,7 +223,8 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
         A part would be empty, a class is missing from train, or the split column holds other values.
     """
     rule = recipe.split
-    kind, cutter = _cutter(frame, recipe, seed)
+    frame = frame if weighing is None else weighing.rows
+    kind, cutter = _cutter(frame, recipe, seed, weighing)
     groups = cutter.groups
     if rule.folds is not None:
         return cutter.cross(kind)
@@ -210,11 +244,11 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[Split, .
     split = Split(
         kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner, days=cutter.days(kind)
     )
-    _check(split, frame, recipe)
-    return (replace(split, text=_text(split, recipe, frame.height)),)
+    split = cutter.checked(split)
+    return (replace(split, text=_text(split, recipe, frame.height if weighing is None else weighing.n_labelled)),)
 
 
-def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int) -> Split:
+def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> Split:
     """Cut all labelled rows into train and valid, with nothing held out.
 
     Folds measure a procedure; the model to be used is that procedure, choice of settings included, on all rows.
@@ -224,17 +258,18 @@ def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int) -> Split:
     DataError
         As for :func:`split_rows`.
     """
-    kind, cutter = _cutter(frame, recipe, seed)
+    frame = frame if weighing is None else weighing.rows
+    kind, cutter = _cutter(frame, recipe, seed, weighing)
     train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(frame.height))
     nothing = np.empty(0, dtype=np.int64)
     split = Split(kind, np.sort(train), np.sort(valid), nothing, cutter.groups, "", inner=recipe.split.inner)
-    _check_train(split, frame, recipe)
-    return split
+    return cutter.checked(split, whole=True)
 
 
-def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int) -> tuple[SplitKind, _Cutter]:
+def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None) -> tuple[SplitKind, _Cutter]:
     groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
-    return recipe.split.kind or default_kind(recipe), _Cutter(frame, recipe, groups, stream(seed, "split"))
+    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"), weighing)
+    return recipe.split.kind or default_kind(recipe), cutter
 
 
 def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
@@ -371,16 +406,12 @@ def _codes(values: pl.Series) -> Rows:
     return codes.astype(np.int64)
 
 
-def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
-    for part, rows in (("train", split.train), ("valid", split.valid), ("holdout", split.holdout)):
+def _check(split: Split, parts: Mapping[str, Rows], frame: pl.DataFrame, recipe: Recipe) -> None:
+    for part, rows in parts.items():
         if len(rows) == 0:
             raise DataError(
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
-    _check_train(split, frame, recipe)
-
-
-def _check_train(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
     if recipe.task == "regression":
         known = values_of(frame, recipe.target)[split.train]
         if known.n_unique() < 2:

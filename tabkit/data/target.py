@@ -103,7 +103,7 @@ def from_scale(kind: str | None, z: Floats, smearing: float = 1.0) -> Floats:
     return np.asarray(np.exp(np.clip(z, -_FARTHEST, _FARTHEST)) * smearing - _OFFSET[kind])
 
 
-def smearing_factor(y: Floats, predicted: Floats) -> float:
+def smearing_factor(y: Floats, predicted: Floats, weights: Floats | None = None) -> float:
     """Return the mean of exp(residual): what undoing a logarithm loses of the mean, without assuming a distribution.
 
     The exponential of a mean logarithm is a geometric mean, which lies below the mean: by a fifth where
@@ -115,11 +115,14 @@ def smearing_factor(y: Floats, predicted: Floats) -> float:
     y, predicted
         Targets and predictions on the logarithmic scale (n_rows,), of rows that were not trained on: the
         residuals of train rows are too small as soon as a model overfits.
+    weights
+        For how many rows each stands, (n_rows,).
 
     >>> smearing_factor(np.log([1.0, 3.0]), np.log([1.0, 1.0]))
     2.0
     """
-    return float(np.mean(np.exp(np.clip(y - predicted, -_FARTHEST, _FARTHEST))))
+    lost = np.exp(np.clip(y - predicted, -_FARTHEST, _FARTHEST))
+    return float(np.mean(lost) if weights is None else np.average(lost, weights=weights))
 
 
 def band(kind: str | None, predicted: Floats, half_width: float) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from tabkit.data.cells import reads_what_it_writes
-from tabkit.data.conform import conform, dtype_of, plan_rules, raw_columns
+from tabkit.data.conform import conform, dtype_of, type_cells
 from tabkit.data.derive import check_by_row, check_derived, derive, matches, outcome, parse_sql
 from tabkit.data.frames import values_of
 from tabkit.data.marks import Marks, hashed, marking
@@ -30,6 +30,8 @@ CHUNK_ROWS = 200_000
 _FIRST_ROWS = 5
 
 _UNDATED = "has no time, and the split is by time: left out of the run"
+
+_EVENT = "[censoring] key 'event'"
 
 _PAYOFF = "[value] key 'payoff'"
 """Only here, ``prediction`` is what the model says; everywhere else it is a column like any other."""
@@ -105,7 +107,7 @@ def needed_columns(plan: Plan, for_target: bool, features: Iterable[str] | None 
         wanted.add(recipe.id)
     if for_target:
         wanted |= set(plan.roles)
-        if recipe.outcome is not None:
+        if recipe.target_from is not None:
             wanted -= {recipe.target}
     for name in reversed(list(recipe.derived)):
         if name in wanted or any(name in _roots(sql, plan, place) for place, sql in texts.items()):
@@ -122,6 +124,8 @@ def _expressions(plan: Plan) -> dict[str, str]:
     """Return every SQL text of the recipe by the place where it stands; payoffs and slices may read any column."""
     recipe = plan.recipe
     texts: dict[str, str | None] = {"where": recipe.where, "outcome": recipe.outcome}
+    if recipe.censoring is not None:
+        texts[_EVENT] = recipe.censoring.event
     for i, source in enumerate(recipe.sources, start=1):
         texts["[source] key 'where'" if len(recipe.sources) == 1 else f"[[source]] number {i}, key 'where'"] = (
             source.where
@@ -149,6 +153,11 @@ def _check_expressions(plan: Plan) -> None:
             if column not in here and plan.schema.field(column) is None:
                 raise UsageError(
                     f"{plan.path}: {place} uses '{column}', which {plan.schema_path} does not describe.{nearest(column, here)}"
+                )
+            if place == _EVENT and plan.is_feature(column):
+                raise UsageError(
+                    f"{plan.path}: {place} uses '{column}', which is a feature, and is only known when follow-up ends. Set "
+                    f'known = "at_outcome" for it in {plan.schema_path}, or put it under exclude.'
                 )
 
 
@@ -210,7 +219,7 @@ def read_table(
     by: list[str] = []
     cells = []
     for batch in source.batches(CHUNK_ROWS):
-        fitted = conform(batch, plan.schema, columns, _classed(plan))
+        fitted = conform(batch, plan.schema, columns, _classed(plan), _amounts(plan))
         frames.append(fitted.frame)
         rows.append(fitted.rows)
         rejects += [batch.malformed, fitted.rejects]
@@ -298,7 +307,7 @@ def fingerprint_of(frame: pl.DataFrame) -> str:
 def check(plan: Plan, source: Input) -> CheckReport:
     """Check a table against a recipe's schema: every kind of failure with its count and first rows.
 
-    All rules of a batch are evaluated in one lazy Polars pass.
+    The rules of a batch are evaluated in one lazy Polars pass.
     """
     _check_expressions(plan)
     described = [c for c in source.columns if plan.schema.field(c) is not None]
@@ -360,30 +369,26 @@ class _Tally:
         for line in batch.malformed.to_dicts():
             self._note(Failure("", line["reason"], 1, (line["row"],), line["value"]))
         target, schema = self._plan.recipe.target, self._plan.schema
-        typed, rules = plan_rules(batch.frame.schema, schema, self._columns, _classed(self._plan))
-        raw = raw_columns(batch.frame, self._columns)
-        lazy = raw.with_columns(e.alias(f"typed:{n}") for n, e in typed.items())
+        cells, rules = type_cells(batch.frame, schema, self._columns, _classed(self._plan), _amounts(self._plan))
         bad = [rule.bad.fill_null(False) for rule in rules]
-        counts = lazy.select(
-            *(pl.col(f"typed:{n}").is_not_null().sum().alias(f"present:{n}") for n in self._columns),
+        counts = cells.lazy().select(
             *(flags.arg_true().head(_FIRST_ROWS).implode().alias(f"at:{i}") for i, flags in enumerate(bad)),
             *(flags.sum().alias(f"n:{i}") for i, flags in enumerate(bad)),
-        ).collect()
+        )
+        found = counts.collect()
         for name in self._columns:
-            self.present[name] += int(counts[f"present:{name}"][0])
+            self.present[name] += cells.height - cells[f"typed:{name}"].null_count()
         for i, rule in enumerate(rules):
-            if n_bad := int(counts[f"n:{i}"][0]):
-                at = counts[f"at:{i}"][0].to_list()
+            if n_bad := int(found[f"n:{i}"][0]):
+                at = found[f"at:{i}"][0].to_list()
                 rows = tuple(int(batch.rows[k]) for k in at)
                 example = str(batch.frame[rule.column][at[0]])
                 self._note(Failure(rule.column, rule.message, n_bad, rows, example))
         asked = [c for c in self._columns if c == target and len(self.target_values) < 1000]
-        read = dict.fromkeys([*self._unique, *asked])
-        values = lazy.select(pl.col(f"typed:{n}").alias(n) for n in read).collect()
         for c in asked:
-            self.target_values |= set(values_of(values, c).drop_nulls().cast(pl.String).unique())
+            self.target_values |= set(values_of(cells, f"typed:{c}").drop_nulls().cast(pl.String).unique())
         for c in self._unique:
-            self._unique[c].append(values_of(values, c))
+            self._unique[c].append(values_of(cells, f"typed:{c}"))
         if self._unique:
             self._rows.append(batch.rows)
 
@@ -413,6 +418,11 @@ class _Tally:
 def _classed(plan: Plan) -> str | None:
     """Return the column whose texts are classes: the target of a table; that of lists is an item."""
     return plan.recipe.target if plan.recipe.task != "ranking" else None
+
+
+def _amounts(plan: Plan) -> dict[str, str]:
+    """Return the columns whose numbers must be finite and from 0 on, with their role."""
+    return {column: role for column, role in plan.roles.items() if role in ("weight", "follow-up")}
 
 
 def _spec(plan: Plan, column: str) -> Field:

@@ -14,7 +14,7 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input
 from tabkit.draft.events import EventRoles, by_name
 from tabkit.draft.log import MOST_EVENTS, list_recipe_text, log_of
-from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of
+from tabkit.draft.notice import advise, id_of, positive_of, suspect_leaks, task_of, weight_of
 from tabkit.draft.profile import Profile, Roles, open_table, profile_of
 from tabkit.draft.write import DEFAULT_METRICS, Question, one_line, recipe_text, schema_text
 from tabkit.errors import DataError, UsageError, nearest
@@ -44,6 +44,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
     item: str | None = None,
     basket: str | None = None,
     store: str | None = None,
+    encoding: str | None = None,
     folder: str | Path = ".",
 ) -> Draft:
     """Write ``folder/domains/VERTICAL/NAME.toml`` and ``folder/data_schemas/NAME.toml`` from a table.
@@ -62,6 +63,9 @@ def new(  # noqa: PLR0913 (the options of the verb)
     user, item, basket, store
         Columns of a log of events, beside ``time``: found by name if None, and refused if they cannot be told.
 
+    encoding
+        Of a CSV file that is not UTF-8, if its words do not tell it.
+
     Raises
     ------
     UsageError
@@ -73,7 +77,8 @@ def new(  # noqa: PLR0913 (the options of the verb)
         raise UsageError(f"--task '{task}' is unknown.{nearest(task, DEFAULT_METRICS)}")
     recipe_path, schema_path = _places(name, Path(folder))
     short = name.split("/")[1]
-    source, dialect = open_table(data)
+    opened = open_table(data, encoding)
+    source = opened.source
     named = {"target": target, "id": id, "time": time, "group": group}
     of_events = {"user": user, "item": item, "time": time, "basket": basket, "store": store}
     if task == "ranking":
@@ -81,7 +86,7 @@ def new(  # noqa: PLR0913 (the options of the verb)
             raise UsageError("--task ranking takes --user, --item and --time, and no --target, --id or --group.")
         _check_roles(of_events, source)
         events = EventRoles(**of_events)
-        profile = profile_of(source, dialect, short, None, events.taken, MOST_EVENTS)
+        profile = profile_of(opened, short, None, events.taken, MOST_EVENTS)
         log = log_of(profile, events)
         return _written(
             {schema_path: schema_text(profile, short, "one event"), recipe_path: list_recipe_text(log, name)},
@@ -90,10 +95,10 @@ def new(  # noqa: PLR0913 (the options of the verb)
     if strange := [role for role in ("user", "item", "basket", "store") if of_events[role] is not None]:
         raise UsageError(f"--{strange[0]} is for logs of events. Add --task ranking, or leave it out.")
     if target is None:
-        raise UsageError(_without_target(profile_of(source, dialect, short, None, set())))
+        raise UsageError(_without_target(profile_of(opened, short, None, set())))
     _check_roles(named, source)
     roles = Roles(target, id, time, group)
-    profile = profile_of(source, dialect, short, target, roles.taken)
+    profile = profile_of(opened, short, target, roles.taken)
     task, remarks = task_of(profile, target, task)
     positive = None
     if task == "binary":
@@ -108,12 +113,13 @@ def new(  # noqa: PLR0913 (the options of the verb)
             f"--time '{time}' holds text that is no date. Expected dates (2024-01-31) or numbers that order the rows."
         )
     id, id_remarks = id_of(profile, id, roles.taken)
-    roles = replace(roles, id=id)
+    weight, weight_remarks = weight_of(profile, roles.taken | {id or target})
+    roles = replace(roles, id=id, weight=weight)
     advise(profile, roles.taken)
     suspect_leaks(profile, task, roles)
-    question = Question(task, positive, remarks, id_remarks)
+    question = Question(task, positive, remarks, id_remarks, weight_remarks)
     texts = {schema_path: schema_text(profile, short), recipe_path: recipe_text(profile, name, roles, question)}
-    return _written(texts, (*_notes(profile), *remarks, *id_remarks))
+    return _written(texts, (*_notes(profile), *remarks, *id_remarks, *weight_remarks))
 
 
 def _notes(profile: Profile) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from tabkit.data.cells import read_cells
@@ -53,9 +54,11 @@ def infer(values: pl.Series, delimiter: str = ",", *, is_target: bool = False) -
         codes, mixed = guess.codes, guess.mixed
         spec = guess.spec.model_copy(update={"sensitive": sensitive})
         is_missing = text.is_in(["", *guess.missing]) | text.is_null()
-        counts = text.filter(is_missing).fill_null("").alias("value").value_counts(sort=True, name="n").rows()
-        written = " and ".join(f"{code!r} ({n:,})" for code, n in sorted(counts, key=lambda r: (-r[1], r[0])))
-        comments += [*_missing_note(int(is_missing.sum()), values.len(), f", written as {written}"), *guess.comments]
+        if n_missing := int(is_missing.sum()):
+            counts = text.filter(is_missing).fill_null("").alias("value").value_counts(sort=True, name="n").rows()
+            written = " and ".join(f"{code!r} ({n:,})" for code, n in sorted(counts, key=lambda r: (-r[1], r[0])))
+            comments += _missing_note(n_missing, values.len(), f", written as {written}")
+        comments += guess.comments
         if spec.type in ("number", "integer"):
             numbers = read_cells(text.filter(~is_missing), spec).cast(pl.Float64)
     else:
@@ -88,18 +91,19 @@ def _infer_typed(values: pl.Series) -> FieldType:
 
 
 def _sentinel_notes(numbers: pl.Series) -> list[str]:
-    present = numbers.drop_nulls()
-    present = present.filter(present.is_finite())
-    if present.len() < 20:
+    present = numbers.drop_nulls().to_numpy()
+    present = present[np.isfinite(present)]
+    if len(present) < 20:
         return []
     out = []
     for code in SENTINELS:
-        share = (present == code).sum() / present.len()
-        others = present.filter(~present.is_in(list(SENTINELS)))
-        if share <= 0.005 or others.is_empty():
+        share = (present == code).sum() / len(present)
+        if share <= 0.005:
+            continue
+        others = present[~np.isin(present, SENTINELS)]
+        if not len(others):
             continue
         low, high = others.min(), others.max()
-        assert isinstance(low, float) and isinstance(high, float)
         if max(low - code, code - high) > 0.2 * (high - low):
             out.append(
                 f"{code:g} stands apart from all other values in {share:.1%} of the rows; if it means missing, add: missing = [{code:g}]"

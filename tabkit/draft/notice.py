@@ -37,6 +37,13 @@ ROW_NAMES = re.compile(r"^(unnamed: ?\d+|rownames?|row_?(id|num|number|index)|in
 # Upper-case PAID or VALID is no id: without a separator, only userId and userID are read as one.
 ID_NAME = re.compile(r"(^|[_\W])(?i:id|key|code|number|no|nr|uuid|guid)$|[a-z]I[dD]$")
 
+_WEIGHT = r"(w|wt|wgt|weight)s?$"
+_WEIGHT_NAME = re.compile(rf"(^|[_\W]){_WEIGHT}", re.I)
+_SURVEY_WEIGHT_NAME = re.compile(
+    rf"(^|[_\W])(sample|sampling|survey|person|household|case|design|final|base|prob|p)[_\W]?{_WEIGHT}", re.I
+)
+"""A plain weight may be that of a body or a car, and a feature."""
+
 _GROUP_NAME = re.compile(r"(^|_)(id|customer|client|patient|user|household|store|site|field|plot|group)(_|$)", re.I)
 
 
@@ -115,6 +122,24 @@ def id_of(profile: Profile, id: str | None, taken: set[str]) -> tuple[str | None
         for name, found in kinds.items():
             if found == kind:
                 return name, [f"'{name}' has a value of its own in every row, so it is taken as id, not as a feature"]
+    return None, []
+
+
+def weight_of(profile: Profile, taken: set[str]) -> tuple[str | None, list[str]]:
+    """Return the column that says for how many rows a row stands, and what to say about it, or about one that may."""
+    for surely, pattern in ((True, _SURVEY_WEIGHT_NAME), (False, _WEIGHT_NAME)):
+        for name, column in profile.columns.items():
+            if name in taken or not pattern.search(name) or column.spec.type not in ("number", "integer"):
+                continue
+            values = values_of(profile.frame, name).cast(pl.Float64)
+            if values.null_count() or not (values.is_finite() & (values > 0)).all() or values.n_unique() < 2:
+                continue
+            if surely:
+                return name, [
+                    f"'{name}' is taken for how many rows a row stands for; if it is a feature, remove the line"
+                ]
+            why = f"if '{name}' says for how many rows a row stands, and is no feature, take the # off the line below:"
+            return None, [why, f"weight = {toml_text(name)}"]
     return None, []
 
 

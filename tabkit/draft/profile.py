@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from tabkit.data.conform import conform
-from tabkit.data.dialect import EncodingError
+from tabkit.data.encodings import EncodingError, chosen
 from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input, open_input
 from tabkit.draft.columns import ColumnProfile, infer
-from tabkit.errors import DataError, count
+from tabkit.errors import DataError, UsageError, count
 from tabkit.schema import Dialect, Schema
 
 MOST_ROWS = 200_000
@@ -40,27 +40,49 @@ class Roles:
     id: str | None
     time: str | None
     group: str | None
+    weight: str | None = None
 
     @property
     def taken(self) -> set[str]:
         """Columns that are no plain features."""
-        return {c for c in (self.target, self.id, self.time, self.group) if c is not None}
+        return {c for c in (self.target, self.id, self.time, self.group, self.weight) if c is not None}
 
 
-def open_table(data: DataLike) -> tuple[Input, Dialect]:
-    """Open the table; text in another encoding is found here, and stated in the schema."""
+@dataclass(frozen=True)
+class Opened:
+    """The table to look at, what the schema must state of it, and what to say: in which encodings else it could be."""
+
+    source: Input
+    dialect: Dialect
+    remarks: tuple[str, ...] = ()
+
+
+def open_table(data: DataLike, encoding: str | None = None) -> Opened:
+    """Open the table, and find the encoding of text that is not UTF-8.
+
+    Raises
+    ------
+    EncodingError
+        The file is not UTF-8, and could be in encodings of several scripts, or in none.
+    """
     try:
-        return open_input(data, Dialect()), Dialect()
+        stated = Dialect(encoding=encoding)
+    except ValueError:
+        raise UsageError(f"--encoding '{encoding}' is none that Python knows. Common are utf-8 and cp1252.") from None
+    try:
+        return Opened(open_input(data, stated), stated)
     except EncodingError as problem:
-        if problem.guess is None:
+        if (reading := chosen(problem.readings)) is None:
             raise
-        stated = Dialect(encoding=problem.guess)
-        return open_input(data, stated), stated
+        remark = f"the file is not UTF-8: read as {reading.shown}, and so stated in the schema"
+        if others := [r.shown for r in problem.readings if r is not reading]:
+            remark += f"; it could also be {', '.join(others)}"
+        stated = Dialect(encoding=reading.encoding)
+        remark += "; if its letters look wrong, state another by --encoding"
+        return Opened(open_input(data, stated), stated, (remark,))
 
 
-def profile_of(
-    source: Input, dialect: Dialect, name: str, target: str | None, taken: set[str], most: int = MOST_ROWS
-) -> Profile:
+def profile_of(opened: Opened, name: str, target: str | None, taken: set[str], most: int = MOST_ROWS) -> Profile:
     """Read up to ``most`` rows, infer every column, and type the rows as the schema written will.
 
     Parameters
@@ -70,6 +92,7 @@ def profile_of(
     taken
         Columns with a role.
     """
+    source, dialect, remarks = opened.source, opened.dialect, list(opened.remarks)
     batches, n_rows, n_malformed, whole = [], 0, 0, True
     for batch in source.batches(50_000):
         if n_rows >= most:
@@ -81,7 +104,6 @@ def profile_of(
     raw = pl.concat([batch.frame for batch in batches], how="vertical_relaxed")[:most]
     if raw.height == 0:
         raise DataError(f"{source.name} has no rows to learn from. Expected a header and rows.")
-    remarks = []
     for column, dtype in raw.schema.items():
         if _readable(dtype):
             continue
@@ -93,10 +115,6 @@ def profile_of(
     batch = replace(batches[0], frame=raw, rows=np.arange(raw.height))
     typed = conform(batch, _schema(name, columns), raw.columns, target)
     assert typed.rejects.is_empty(), f"the types inferred refuse their own cells: {typed.rejects.row(0)}"
-    if dialect.encoding:
-        remarks.append(
-            f"the file is not UTF-8: read as {dialect.encoding}, and so stated in the schema; if its letters look wrong, convert it to UTF-8"
-        )
     if n_malformed:
         remarks.append(
             f"{count(n_malformed, 'row')} could not be cut into cells or repeated the header: a run rejects them, and says why"

@@ -52,9 +52,10 @@ class Guess:
 
 def infer_text(text: pl.Series, delimiter: str, *, is_target: bool) -> Guess:
     """Infer what stripped text (n_rows,) holds."""
-    found = set(text.filter(text.is_in(list(MISSING_CODES))).unique())
+    is_code = text.is_in(list(MISSING_CODES))
+    found = set(text.filter(is_code).unique()) if is_code.any() else set()
     codes = tuple(sorted(found - set(Schema.model_fields["missing"].default)))
-    rest = text.filter(~text.is_in(list(MISSING_CODES))).drop_nulls()
+    rest = text.filter(~is_code).drop_nulls() if found or text.null_count() else text
     guess = _guess(rest, delimiter, is_target=is_target)
     if not is_target or guess.spec.type != "string":
         return Guess(
@@ -76,14 +77,16 @@ def infer_text(text: pl.Series, delimiter: str, *, is_target: bool) -> Guess:
 def _guess(rest: pl.Series, delimiter: str, *, is_target: bool) -> Guess:
     if rest.is_empty():
         return Guess(Field(type="string"))
-    if set(rest.str.to_lowercase().unique()) <= {"true", "false"}:
+    truth = {"true", "false"}
+    if rest[0].lower() in truth and set(rest.str.to_lowercase().unique()) <= truth:
         return Guess(Field(type="boolean"))
+    digits = rest.str.contains(r"^[+-]?\d+$").all()
     # 007, phone numbers and keys of more than 18 digits are names, not quantities.
-    if rest.str.contains(r"^[+-]?\d+$").all() and rest.str.contains(r"^0\d|^[+-]?\d{19,}$").any():
+    if digits and rest.str.contains(r"^0\d|^[+-]?\d{19,}$").any():
         return Guess(
             Field(type="string"), comments=("digits with leading zeros or too many for a number: kept as text",)
         )
-    eight = rest.str.contains(r"^(19|20)\d{6}$").all()
+    eight = digits and rest.str.contains(r"^(19|20)\d{6}$").all()
     if eight and rest.n_unique() > 1 and _fits(rest, day := Field(type="date", format="%Y%m%d")):
         return Guess(day)
     numbers = _as_numbers(rest, delimiter)
@@ -93,8 +96,8 @@ def _guess(rest: pl.Series, delimiter: str, *, is_target: bool) -> Guess:
 
 
 def _fits(text: pl.Series, spec: Field) -> bool:
-    few = text.head(50)
-    return all(read_cells(part, spec).null_count() == 0 for part in (few, text))
+    parts = (text.head(50), text) if text.len() > 1000 else (text,)
+    return all(read_cells(part, spec).null_count() == 0 for part in parts)
 
 
 def _n_read(text: pl.Series, spec: Field) -> int:

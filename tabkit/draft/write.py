@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import tomlkit
@@ -34,12 +34,13 @@ LEAST_PER_CLASS = 3 * FOLDS
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the target, and what to say about it and about the id."""
+    """What is asked of the target, and what to say about it, about the id and about a weight."""
 
     task: str
     positive: str | None
     remarks: list[str]
     id_remarks: list[str]
+    weight_remarks: list[str] = field(default_factory=list)
 
 
 def one_line(text: str) -> str:
@@ -115,6 +116,9 @@ def recipe_text(profile: Profile, name: str, roles: Roles, question: Question) -
     if roles.id is not None:
         comment(head, *question.id_remarks)
         head["id"] = roles.id
+    comment(head, *question.weight_remarks)
+    if roles.weight is not None:
+        head["weight"] = roles.weight
     if roles.time is not None:
         comment(head, "The split is by time: the newest rows are held out.")
         head["time"] = roles.time

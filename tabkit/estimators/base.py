@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import polars as pl
 from narwhals.dependencies import is_into_dataframe, is_pandas_dataframe
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from tabkit.adapt.candidates import wanted
 from tabkit.bundle import TableBundle, load_bundle
@@ -196,6 +197,33 @@ def labels_of(estimator: Estimator, y: Any) -> npt.NDArray[Any]:
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
     return np.asarray(check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=None, input_name="y"))
+
+
+def counted(
+    features: pl.DataFrame, labels: npt.NDArray[Any], sample_weight: Any
+) -> tuple[pl.DataFrame, npt.NDArray[Any], pl.Series | None]:
+    """Return the rows that count: features, labels (n_rows,), and weights (n_rows,) above 0, None if each counts once.
+
+    Raises
+    ------
+    ValueError
+        Weights are no single column of finite numbers from 0 on, one for each row, or all are 0.
+    """
+    check_consistent_length(features, labels)
+    if sample_weight is None:
+        return features, labels, None
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(len(labels), sample_weight)
+    weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weights.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, and sample_weight has {weights.ndim} dimensions.")
+    check_consistent_length(features, weights)
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight has {weights.min():g} at its lowest. Expected numbers from 0 on.")
+    counts = weights > 0
+    if not counts.any():
+        raise ValueError("sample_weight is zero in every row. Expected numbers above 0 in the rows that count.")
+    return features.filter(counts), labels[counts], pl.Series(weights[counts])
 
 
 def name_of(y: Any) -> str:

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import polars as pl
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length
 
-from tabkit.estimators.base import Estimator, labels_of, name_of, value_errors
+from tabkit.estimators.base import Estimator, counted, labels_of, name_of, value_errors
 from tabkit.estimators.table import Labelled, class_names
 
 
@@ -69,7 +68,7 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     array([[0.994, 0.006]])
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Run the comparison and keep its champion, fitted on all rows.
 
         Parameters
@@ -78,6 +77,9 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             A numeric array, or a pandas or polars frame of numbers, text, booleans and dates; values may be missing.
         y
             A class per row.
+        sample_weight
+            For how many rows each stands, (n_rows,), numbers from 0 on: models are fitted, and all figures measured, with
+            these weights. None if each counts once.
 
         Raises
         ------
@@ -92,7 +94,7 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         with value_errors():
             features, labels = self._features(X, reset=True), labels_of(self, y)
             check_classification_targets(labels)
-            check_consistent_length(features, labels)
+            features, labels, weights = counted(features, labels, sample_weight)
             self.classes_, codes = np.unique(labels, return_inverse=True)
             if len(self.classes_) == 1:
                 raise ValueError(
@@ -100,7 +102,7 @@ class TabkitClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
                 )
             self._names_of_classes = class_names(self.classes_.tolist())
             names = pl.Series(name_of(y), [self._names_of_classes[code] for code in codes], dtype=pl.String)
-            self._learn(Labelled.of(features, names, self._names_of_classes))
+            self._learn(Labelled.of(features, names, self._names_of_classes, weights))
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:

@@ -59,10 +59,12 @@ def fit_linear(plan: Plan, frame: pl.DataFrame, classes: tuple[str, ...], seed: 
     """
     recipe = plan.recipe
     rows = _typed(frame, plan.schema, frame.columns)
-    columns = [c for c in frame.columns if c != recipe.target]
+    columns = [c for c in frame.columns if c not in plan.roles]
+    weights = None if recipe.weight is None else rows[recipe.weight].cast(pl.Float64).to_numpy()
     encoder = fit_encoder(rows, columns, recipe.task, recipe.target, classes)
     rng, settings = stream(seed, "adapt", "linear"), {"strength": PENALTY}
-    adapted = model_class("linear")().adapt(encoder.encode(rows), None, "scratch", rng, budget, settings)
+    weighed = encoder.encode(rows).weighing(None if weights is None else weights / weights.mean())
+    adapted = model_class("linear")().adapt(weighed, None, "scratch", rng, budget, settings)
     return TypedModel(plan.schema, encoder, adapted.model)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_array
 
-from tabkit.estimators.base import Estimator, labels_of, name_of, value_errors
+from tabkit.estimators.base import Estimator, counted, labels_of, name_of, value_errors
 from tabkit.estimators.table import Labelled
 
 
@@ -27,7 +27,7 @@ class TabkitRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     >>> model.fit(X, y).bundle_.predict(X)  # with intervals  # doctest: +SKIP
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Run the comparison and keep its champion, fitted on all rows. See :meth:`TabkitClassifier.fit`.
 
         Raises
@@ -43,8 +43,8 @@ class TabkitRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         with value_errors():
             features = self._features(X, reset=True)
             labels = check_array(labels_of(self, y), ensure_2d=False, dtype=np.float64, input_name="y")
-            check_consistent_length(features, labels)
-            self._learn(Labelled.of(features, pl.Series(name_of(y), labels), ()))
+            features, labels, weights = counted(features, labels, sample_weight)
+            self._learn(Labelled.of(features, pl.Series(name_of(y), labels), (), weights))
         return self
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:

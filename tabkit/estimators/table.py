@@ -39,19 +39,27 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A table with its target; ``classes`` in order, the positive one last, are empty for regression."""
+    """A table with its target; ``classes`` in order, the positive one last, are empty for regression.
+
+    ``weight`` is the column that says for how many rows a row stands; None if each counts once.
+    """
 
     frame: pl.DataFrame
     target: str
     classes: tuple[str, ...]
+    weight: str | None = None
 
     @classmethod
-    def of(cls, features: pl.DataFrame, label: pl.Series, classes: tuple[str, ...]) -> Labelled:
-        """Put a label beside its features, under a name that none of them has."""
-        name = label.name or "target"
-        while name in features.columns:
-            name += "_"
-        return cls(features.with_columns(label.alias(name)), name, classes)
+    def of(
+        cls, features: pl.DataFrame, label: pl.Series, classes: tuple[str, ...], weights: pl.Series | None = None
+    ) -> Labelled:
+        """Put a label, and weights, beside the features, under names that none of them has."""
+        name = _free(label.name or "target", features)
+        frame = features.with_columns(label.alias(name))
+        if weights is None:
+            return cls(frame, name, classes)
+        weight = _free("sample_weight", frame)
+        return cls(frame.with_columns(weights.alias(weight)), name, classes, weight)
 
     @property
     def task(self) -> Task:
@@ -71,6 +79,13 @@ class Labelled:
             f"Class {name} has {count(least, 'row')}; with {LEAST_PER_CLASS}, train, valid and holdout would have one each. "
             "Merge rare classes."
         )
+
+
+def _free(name: str, frame: pl.DataFrame) -> str:
+    """Return the name, or one like it that no column has."""
+    while name in frame.columns:
+        name += "_"
+    return name
 
 
 def class_names(classes: Sequence[object]) -> tuple[str, ...]:
@@ -99,7 +114,7 @@ def write_plan(place: Path, table: Labelled, wishes: Wishes) -> Plan:
     """
     profile = _profile(table)
     positive = table.classes[-1] if table.task == "binary" else None
-    roles, question = Roles(table.target, None, None, None), Question(table.task, positive, [], [])
+    roles, question = Roles(table.target, None, None, None, table.weight), Question(table.task, positive, [], [])
     recipe = tomlkit.parse(recipe_text(profile, "estimator/table", roles, question)).unwrap()
     _grant(recipe, wishes, table.task)
     recipe_path = place / "domains" / "estimator" / "table.toml"
@@ -116,8 +131,7 @@ def _profile(table: Labelled) -> Profile:
     if table.classes:  # by number: nothing is to be read into names such as "-" or "1.0"
         numbers = pl.col(table.target).replace_strict(table.classes, range(len(table.classes)), return_dtype=pl.Int64)
         frame = frame.with_columns(numbers)
-    source, dialect = open_table(frame)
-    profile = profile_of(source, dialect, "table", table.target, {table.target})
+    profile = profile_of(open_table(frame), "table", table.target, {table.target})
     for name, dtype in table.frame.schema.items():
         if name not in profile.columns:
             raise DataError(

@@ -137,13 +137,13 @@ def choose(
 
 def choose_on_valid(candidates: Sequence[TableCandidate], valid: Features, metric: Metric) -> Choice:
     """Choose among a table's candidates by their predictions of valid; nothing here sees the holdout."""
-    on_valid = {c.name: metric.value(valid.labels, c.valid) for c in candidates}
+    on_valid = {c.name: metric.value(valid.labels, c.valid, valid.w) for c in candidates}
     refused = refusals(candidates)
     picking: dict[Kind, float] = {}
     for kind in ("baseline", "adapted"):
         singles = [c for c in candidates if c.kind == kind and c.base != "blend" and c.name not in refused]
         if singles:
-            picking[kind] = metric.value(valid.labels, picked_on_valid(singles, valid, metric))
+            picking[kind] = metric.value(valid.labels, picked_on_valid(singles, valid, metric), valid.w)
     return choose(candidates, on_valid, metric, picking)
 
 
@@ -153,8 +153,9 @@ def picked_on_valid(candidates: Sequence[TableCandidate], valid: Features, metri
     out = np.zeros_like(candidates[0].valid)
     for k in np.unique(fold):
         inside, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        labels = valid.labels[rest]
-        best = max(candidates, key=lambda c: metric.sign * or_worst(metric.value(labels, c.valid[rest]), metric))
+        known = valid.take(rest)
+        values = [metric.value(known.labels, c.valid[rest], known.w) for c in candidates]
+        best = candidates[int(np.argmax([metric.sign * or_worst(value, metric) for value in values]))]
         out[inside] = best.valid[inside]
     return out
 

@@ -120,7 +120,7 @@ def decide(
     n_rows
         Rows (or users) of the parts, ``holdout`` among them.
     barred
-        Who does not stay, whatever valid says: see :func:`proven_worse`.
+        Who does not stay, whatever valid says: see :func:`may_not_stay`.
     """
     titles, baseline, metric = choice.titles, choice.chosen.baseline, terms.metric
     stay = better_on_valid(choice, metric, barred)
@@ -198,9 +198,16 @@ def _not_settled(
     )
 
 
-def proven_worse(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> frozenset[str]:
-    """Return the candidates that the holdout proves worse than the best baseline: none of them may be the champion."""
-    return frozenset(n for n in scores if paired(metric, scores[n], scores[chosen.baseline])[0].high < 0)
+def may_not_stay(chosen: Chosen, metric: Metric, scores: Mapping[str, Resampled]) -> frozenset[str]:
+    """Return the candidates that the holdout keeps from being the champion, whatever valid says.
+
+    Nothing stays that is proven worse than the best baseline. If the best untouched base is proven better than that
+    baseline, nothing stays that is not.
+    """
+    gains = {name: paired(metric, score, scores[chosen.baseline])[0] for name, score in scores.items()}
+    if chosen.best_base is not None and gains[chosen.best_base].low > 0:
+        return frozenset(name for name, gain in gains.items() if not gain.low > 0)
+    return frozenset(name for name, gain in gains.items() if gain.high < 0)
 
 
 def _paid(planned: Planned, titles: Mapping[str, str], metric: Metric) -> str:

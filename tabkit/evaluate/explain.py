@@ -11,6 +11,7 @@ import polars as pl
 
 from tabkit.data.encode import Features
 from tabkit.data.single import single_features
+from tabkit.data.weighing import effective_rows
 from tabkit.evaluate.intervals import Resampled, Resampler, difference, interval
 from tabkit.evaluate.metrics import Floats, Labels, Metric
 from tabkit.models.base import Model
@@ -29,8 +30,10 @@ _CONFIDENCE = math.erf(1.96 / math.sqrt(2))
 """95%, as 1.96 standard errors say it."""
 
 
-def calibration(y: Labels, p: Floats) -> Calibration:
+def calibration(y: Labels, p: Floats, weights: Floats | None = None) -> Calibration:
     """Return reliability bins (deciles of the probability), expected calibration error, and the logistic fit.
+
+    Of weighted rows, a bin's interval is that of as many rows of equal weight as tell as much.
 
     Parameters
     ----------
@@ -38,38 +41,50 @@ def calibration(y: Labels, p: Floats) -> Calibration:
         0 or 1 (n_rows,).
     p
         Probability of 1 (n_rows,).
+    weights
+        For how many rows each stands, (n_rows,); None if each counts once.
     """
-    from scipy.stats import binomtest
 
     edges = np.unique(np.quantile(p, np.linspace(0, 1, N_BINS + 1)[1:-1]))
     bin_of = np.searchsorted(edges, p, side="left")
-    bins = []
+    bins, held = [], []
     for b in np.unique(bin_of):
         inside = bin_of == b
-        n = int(inside.sum())
-        wilson = binomtest(int(y[inside].sum()), n).proportion_ci(_CONFIDENCE, method="wilson")
-        bins.append(
-            CalibrationBin(
-                predicted=float(p[inside].mean()),
-                observed=float(y[inside].mean()),
-                low=float(wilson.low),
-                high=float(wilson.high),
-                rows=n,
-            )
-        )
-    ece = float(sum(b.rows * abs(b.predicted - b.observed) for b in bins) / len(y))
-    slope, intercept = _cox(y, p)
+        bins.append(_bin(y[inside], p[inside], None if weights is None else weights[inside]))
+        held.append(bins[-1].rows if weights is None else float(weights[inside].sum()))
+    ece = float(sum(n * abs(b.predicted - b.observed) for n, b in zip(held, bins, strict=True)) / sum(held))
+    slope, intercept = _cox(y, p, weights)
     return Calibration(bins=tuple(bins), ece=ece, slope=slope, intercept=intercept)
 
 
-def _cox(y: Labels, p: Floats) -> tuple[float | None, float | None]:
+def _bin(y: Labels, p: Floats, w: Floats | None) -> CalibrationBin:
+    from scipy.stats import binomtest
+
+    if w is None:
+        observed, predicted = float(y.mean()), float(p.mean())
+        wilson = binomtest(int(y.sum()), len(y)).proportion_ci(_CONFIDENCE, method="wilson")
+        low, high = float(wilson.low), float(wilson.high)
+    else:
+        observed, predicted = float(np.average(y, weights=w)), float(np.average(p, weights=w))
+        low, high = _wilson(observed, effective_rows(w))
+    return CalibrationBin(predicted=predicted, observed=observed, low=low, high=high, rows=len(y))
+
+
+def _wilson(share: float, n: float) -> tuple[float, float]:
+    """Return Wilson's 95% interval of a share of ``n`` rows, which need not be a whole number."""
+    z2 = 1.96**2 / n
+    half = math.sqrt(z2 * share * (1 - share) + z2**2 / 4)
+    return (share + z2 / 2 - half) / (1 + z2), (share + z2 / 2 + half) / (1 + z2)
+
+
+def _cox(y: Labels, p: Floats, weights: Floats | None) -> tuple[float | None, float | None]:
     from sklearn.linear_model import LogisticRegression
 
     clipped = np.clip(p, 1e-6, 1 - 1e-6)
     logit = np.log(clipped / (1 - clipped))
     if np.ptp(logit) < 1e-9 or len(np.unique(y)) < 2:
         return None, None  # a constant prediction has no slope
-    fit = LogisticRegression(C=1e9, max_iter=1000).fit(logit[:, None], y)
+    fit = LogisticRegression(C=1e9, max_iter=1000).fit(logit[:, None], y, sample_weight=weights)
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
@@ -83,8 +98,7 @@ def importance(
     """
     if model.importance_rows is not None and len(holdout) > model.importance_rows:
         rows = np.sort(stream(resampler.seed, "importance rows").permutation(len(holdout))[: model.importance_rows])
-        groups = None if resampler.groups is None else resampler.groups[rows]
-        holdout, resampler = holdout.take(rows), replace(resampler, n_rows=len(rows), groups=groups)
+        holdout, resampler = holdout.take(rows), resampler.at(rows)
     columns = list(train.layout.columns)
     if len(columns) > MOST_COLUMNS:
         alone = single_features(train, valid)

@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import Features
@@ -22,14 +19,15 @@ from tabkit.data.split import Split
 from tabkit.evaluate import explain, roles, value
 from tabkit.evaluate.checks import few_cases
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import carried_out, decide, explore, plan_of, proven_worse
-from tabkit.evaluate.harness import BOOTSTRAP, gaps, intervals_of, with_excess
-from tabkit.evaluate.intervals import Resampled, Resampler, corrected_t, interval, widening_over_folds
+from tabkit.evaluate.comparison import carried_out, decide, explore, may_not_stay, plan_of
+from tabkit.evaluate.harness import gaps, intervals_of, with_excess
+from tabkit.evaluate.intervals import Resampled, corrected_t, interval
 from tabkit.evaluate.ledger import Looks, question_number
-from tabkit.evaluate.metrics import Metric, ranked_within
-from tabkit.evaluate.tables import HeldOut, TableFound, drawn_together, interval_facts, slices_of, unit_drawn
-from tabkit.learner import Predictions, candidate_name
-from tabkit.models.blend import described, mean_weights, title_of
+from tabkit.evaluate.metrics import ranked_within
+from tabkit.evaluate.pooled import Fold, Pooled, test_to_train
+from tabkit.evaluate.tables import HeldOut, TableFound, interval_facts, slices_of, unit_drawn
+from tabkit.learner import candidate_name
+from tabkit.models.blend import described, mean_weights, title_of, unweighted_of
 from tabkit.recipe import Plan
 from tabkit.recipe import Value as Rule
 from tabkit.result import (
@@ -48,19 +46,6 @@ from tabkit.result import (
 from tabkit.result.tables import ColumnImportance
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One outer fold: how its rows were cut, and what was found on its holdout."""
-
-    split: Split
-    found: TableFound
-
-    @property
-    def findings(self) -> TableFindings:
-        """What was found."""
-        return self.found.findings
-
-
 def pool(
     plan: Plan, frame: pl.DataFrame, everything: Features, folds: tuple[Fold, ...], terms: Terms
 ) -> tuple[TableFound, Split]:
@@ -71,7 +56,7 @@ def pool(
     frame, everything
         All labelled rows, as a table and encoded.
     """
-    pooled = _Pooled.of(everything, folds, terms)
+    pooled = Pooled.of(everything, folds, terms)
     every = [c for f in folds for c in f.findings.candidates]
     names = [n for n in dict.fromkeys(c.name for c in every) if all(roles.named(n)(f.findings) for f in folds)]
     refused = {c.name: c for c in every if c.refused is not None}
@@ -86,7 +71,7 @@ def pool(
     planned = _planned(chosen, names, pooled, terms, question_number(looks))
     # Every row is in the holdout; parts of a fold are not rows beside them.
     on_holdout = {name: found[terms.primary] for name, found in spread.items()}
-    barred = proven_worse(chosen, terms.metric, on_holdout)
+    barred = may_not_stay(chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, {"holdout": len(pooled.split.holdout)}, {}, barred)
     verdict = verdict.model_copy(update={"reason": _reason(verdict.reason, planned, folds)})
 
@@ -95,7 +80,9 @@ def pool(
     fold_of = pooled.fold_of[0] if len(pooled.repeats) == 1 else None
     shared = means
     if terms.metric.by_order and fold_of is not None:
-        shared = {name: ranked_within(predicted, fold_of) for name, predicted in means.items()}
+        shared = {
+            name: ranked_within(predicted, fold_of, pooled.resampler.row_weights) for name, predicted in means.items()
+        }
     held = HeldOut(frame[rows], everything.take(rows), shared, pooled.resampler)
     shown = list(dict.fromkeys((champion, *chosen.names)))
     first = folds[0].findings
@@ -169,113 +156,11 @@ def _counted(folds: tuple[Fold, ...], pick: roles.Pick) -> str:
     return ", ".join(f"{name} {n} times" for name, n in Counter(pick(f.findings) for f in folds).most_common())
 
 
-@dataclass(frozen=True)
-class _Pooled:
-    """Out-of-fold predictions by repeat, and the resamples that all comparisons share."""
-
-    folds: tuple[Fold, ...]
-    repeats: tuple[tuple[Fold, ...], ...]
-    y: npt.NDArray[np.generic]
-    split: Split
-    resampler: Resampler
-
-    @classmethod
-    def of(cls, everything: Features, folds: tuple[Fold, ...], terms: Terms) -> _Pooled:
-        """Arrange folds by repeat: a new repeat begins where a row would be held out again."""
-        repeats: list[list[Fold]] = []
-        seen: set[int] = set()
-        for fold in folds:
-            held = set(fold.split.holdout.tolist())
-            if not repeats or seen & held:
-                repeats.append([])
-                seen = set()
-            repeats[-1].append(fold)
-            seen |= held
-        rows = np.sort(np.concatenate([f.split.holdout for f in repeats[0]]))
-        one = folds[0].split
-        split = replace(one, holdout=rows, fold=0)
-        groups = drawn_together(one, rows)
-        widening = widening_over_folds(len(repeats[0]), _test_to_train(folds))
-        resampler = Resampler(len(rows), groups, terms.resamples, terms.seed, widening)
-        return cls(folds, tuple(map(tuple, repeats)), everything.labels[rows], split, resampler)
-
-    @property
-    def method(self) -> str:
-        """How the intervals are made."""
-        return (
-            f"{BOOTSTRAP}, {self.resampler.stretch:.2f} times as wide since folds share training rows (train and valid: "
-            "corrected resampled t)"
-        )
-
-    @cached_property
-    def fold_of(self) -> list[npt.NDArray[np.int64]]:
-        """The fold of each pooled row, one array a repeat."""
-        out = []
-        for repeat in self.repeats:
-            rows = np.concatenate([f.split.holdout for f in repeat])
-            folds = np.repeat([f.split.fold for f in repeat], [len(f.split.holdout) for f in repeat])
-            out.append(folds[np.argsort(rows)])
-        return out
-
-    def predictions(self, pick: roles.Pick) -> list[Predictions]:
-        """Return out-of-fold predictions, in the order of the pooled rows, one array a repeat."""
-        out = []
-        for repeat in self.repeats:
-            rows = np.concatenate([f.split.holdout for f in repeat])
-            parts = [f.found.predictions[name] for f in repeat if (name := pick(f.findings)) is not None]
-            out.append(np.concatenate(parts)[np.argsort(rows)])
-        return out
-
-    def mean(self, pick: roles.Pick) -> Predictions:
-        """Return each row's prediction, the mean over repeats."""
-        return np.asarray(np.mean(self.predictions(pick), axis=0))
-
-    def scored(self, terms: Terms, pick: roles.Pick) -> dict[str, Resampled]:
-        """Return each metric of all rows and its resamples, both the mean over repeats."""
-        each = [
-            self._scored(terms.metrics, fold, p) for fold, p in zip(self.fold_of, self.predictions(pick), strict=True)
-        ]
-        return {
-            name: Resampled(
-                float(np.mean([scores[name].value for scores in each])),
-                np.mean([scores[name].draws for scores in each], axis=0),
-                each[0][name].cases,
-            )
-            for name in terms.metrics
-        }
-
-    def _scored(
-        self, metrics: Mapping[str, Metric], fold: npt.NDArray[np.int64], predicted: Predictions
-    ) -> dict[str, Resampled]:
-        ordered = {name: metric for name, metric in metrics.items() if metric.by_order}
-        others = {name: metric for name, metric in metrics.items() if not metric.by_order}
-        found = self.resampler.scored(ordered, self.y, ranked_within(predicted, fold)) if ordered else {}
-        return found | (self.resampler.scored(others, self.y, predicted) if others else {})
-
-    def primary(self, terms: Terms, pick: roles.Pick) -> Resampled:
-        """Return the primary metric only."""
-        return self.scored(replace(terms, metrics={terms.primary: terms.metric}), pick)[terms.primary]
-
-    def payoffs(
-        self, frame: pl.DataFrame, rule: Rule, pick: roles.Pick
-    ) -> tuple[npt.NDArray[np.float64], float | None]:
-        """Return what each row pays at its fold's threshold, the mean over repeats, and the share of rows acted upon."""
-        per_row, acted = np.zeros(len(self.split.holdout)), 0.0
-        for fold in self.folds:
-            held, own = fold.split.holdout, pick(fold.findings)
-            assert own is not None
-            predicted, threshold = fold.found.predictions[own], fold.findings.candidate(own).threshold
-            paid, share = value.Payoffs(frame[held], rule).of(predicted, threshold)
-            per_row[np.searchsorted(self.split.holdout, held)] += paid / len(self.repeats)
-            acted += (share or 0.0) * len(held) / (len(self.split.holdout) * len(self.repeats))
-        return per_row, None if rule.acted is None else acted
-
-
 def _value(
     frame: pl.DataFrame,
     rule: Rule | None,
     names: Sequence[str],
-    pooled: _Pooled,
+    pooled: Pooled,
     candidates: Mapping[str, CandidateFacts],
     chosen: Chosen,
 ) -> Value | None:
@@ -291,7 +176,10 @@ def _value(
     """
     if rule is None:
         return None
-    everything = value.Payoffs(pl.concat([frame[pooled.split.holdout]] * len(pooled.repeats)), rule)
+    n, own = len(pooled.repeats), pooled.weights()
+    everything = value.Payoffs(
+        pl.concat([frame[pooled.split.holdout]] * n), rule, None if own is None else np.tile(own, n)
+    )
     worths = {}
     for name in names:
         per_row, acted = pooled.payoffs(frame, rule, roles.named(name))
@@ -306,26 +194,22 @@ def _value(
     return value.summary(rule, chosen, worths, gains, candidates, cpu_seconds)
 
 
-def _test_to_train(folds: tuple[Fold, ...]) -> float:
-    """Return rows held out over rows learned from (train and valid), of all folds."""
-    return sum(len(f.split.holdout) for f in folds) / sum(len(f.split.before) for f in folds)
-
-
-def _candidate(name: str, pooled: _Pooled, on_holdout: Mapping[str, Resampled], terms: Terms) -> CandidateFacts:
+def _candidate(name: str, pooled: Pooled, on_holdout: Mapping[str, Resampled], terms: Terms) -> CandidateFacts:
     """Return a candidate's facts over all folds."""
-    folds, metrics, test_to_train = pooled.folds, terms.metrics, _test_to_train(pooled.folds)
+    folds, metrics, ratio = pooled.folds, terms.metrics, test_to_train(pooled.folds)
     each = [f.findings.candidate(own) for f in folds if (own := roles.named(name)(f.findings))]
     like = next(c for f in folds for c in f.findings.candidates if c.name == name and c.scores)
     scores: dict[Part, dict[str, Interval]] = {
-        part: {m: corrected_t([c.scores[part][m].value for c in each], test_to_train) for m in metrics}
-        for part in PARTS[:2]
+        part: {m: corrected_t([c.scores[part][m].value for c in each], ratio) for m in metrics} for part in PARTS[:2]
     }
     scores["holdout"] = {m: interval(on_holdout[m], metric.within) for m, metric in metrics.items()}
     calibrated = like.calibration is not None
     changed = {
         "scores": scores,
         **gaps({part: scores[part][terms.primary].value for part in PARTS}, terms.metric),
-        "calibration": explain.calibration(pooled.y, pooled.mean(roles.named(name))[:, 1]) if calibrated else None,
+        "calibration": explain.calibration(pooled.y, pooled.mean(roles.named(name))[:, 1], pooled.weights())
+        if calibrated
+        else None,
         "seconds": sum(c.seconds for c in each),
         "cpu_seconds": sum(c.cpu_seconds for c in each),
         "peak_mb": max(c.peak_mb or 0.0 for c in each),
@@ -363,12 +247,13 @@ def _mean_blend(like: CandidateFacts, blends: Sequence[CandidateFacts], folds: t
         "settings": settings,
         "notes": (note, *notes[1:]),
         "members": tuple(weights),
+        "unweighted": unweighted_of(members[n] for n in weights),
         "weights": {base: w for n in weights for base, w in members[n].weights.items()},
     }
     return like.model_copy(update=changed)
 
 
-def _planned(chosen: Chosen, names: list[str], pooled: _Pooled, terms: Terms, question: int) -> Planned | None:
+def _planned(chosen: Chosen, names: list[str], pooled: Pooled, terms: Terms, question: int) -> Planned | None:
     if chosen.adapted is None:
         return None
     alone = candidate_name("blend", "baselines")

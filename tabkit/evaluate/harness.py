@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tabkit.evaluate.choice import Choice, Terms
-from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, over_cutoffs, proven_worse
+from tabkit.evaluate.comparison import GainCurve, compare_planned, decide, explore, may_not_stay, over_cutoffs
 from tabkit.evaluate.intervals import LEVEL, Resampled, Resampler, interval, paired
 from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import Metric
@@ -172,7 +172,7 @@ def judge(
     )
     on_holdout = {name: m.parts["holdout"][terms.primary] for name, m in measured.items() if "holdout" in m.parts}
     planned = compare_planned(choice.chosen, terms, on_holdout, ground.question)
-    barred = proven_worse(choice.chosen, terms.metric, on_holdout)
+    barred = may_not_stay(choice.chosen, terms.metric, on_holdout)
     verdict, champion = decide(planned, choice, terms, ground.n_rows, ground.curve, barred)
     verdict, champion = over_cutoffs(verdict, champion, ground.earlier, choice, terms, barred)
     exploratory = explore(choice.chosen, terms.metric, on_holdout)
@@ -180,15 +180,27 @@ def judge(
 
 
 def resamplers(
-    sizes: Mapping[Part, int], groups: Mapping[Part, npt.NDArray[np.int64] | None], terms: Terms
+    sizes: Mapping[Part, int],
+    groups: Mapping[Part, npt.NDArray[np.int64] | None],
+    terms: Terms,
+    weights: Mapping[Part, npt.NDArray[np.float64] | None] | None = None,
 ) -> dict[Part, Resampler]:
-    """Return the common resamples of each part; ``groups`` are codes of what is drawn together, if not rows."""
+    """Return the common resamples of each part.
+
+    Parameters
+    ----------
+    groups
+        Codes of what is drawn together, if not rows.
+    weights
+        For how many rows each stands; by default, each counts once.
+    """
     return {
         part: Resampler(
             sizes[part],
             groups.get(part),
             terms.resamples // (1 if part == "holdout" else TRAIN_SHARE),
             terms.seed,
+            row_weights=None if weights is None else weights[part],
         )
         for part in PARTS
     }
@@ -213,6 +225,7 @@ def facts_of(candidate: Candidate[Any], measured: Measured | None, refused: str 
         notes=adapted.notes,
         weights=candidate.weights,
         members=tuple(member.name for member in candidate.members),
+        unweighted=candidate.unweighted,
         seconds=cost.seconds,
         cpu_seconds=cost.cpu_seconds,
         peak_mb=cost.peak_mb,

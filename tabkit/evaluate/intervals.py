@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -67,6 +67,8 @@ class Resampler:
         How many.
     widening
         Over 1 where rows were predicted by the models of outer folds: :func:`widening_over_folds`.
+    row_weights
+        For how many rows each stands, (n_rows,), whenever it is drawn; None if each counts once.
     """
 
     n_rows: int
@@ -74,6 +76,13 @@ class Resampler:
     resamples: int
     seed: int
     widening: float = 1.0
+    row_weights: Floats | None = None
+
+    def at(self, rows: npt.NDArray[np.int64]) -> Resampler:
+        """Return resamples of some of the rows."""
+        groups = None if self.groups is None else self.groups[rows]
+        own = None if self.row_weights is None else self.row_weights[rows]
+        return replace(self, n_rows=len(rows), groups=groups, row_weights=own)
 
     @property
     def stretch(self) -> float:
@@ -108,7 +117,7 @@ class Resampler:
         return whole + self.stretch * (resampled - whole)
 
     def weights(self) -> Iterator[Floats]:
-        """Yield row counts (B, n_rows) chunk by chunk, within bounded memory; the same on every call."""
+        """Yield row counts (B, n_rows), times row weights, chunk by chunk, within bounded memory; the same on every call."""
         rng = stream(self.seed, "bootstrap")
         if self.groups is None:
             units, unit_of_row = self.n_rows, None
@@ -119,7 +128,8 @@ class Resampler:
         for start in range(0, self.resamples, chunk):
             size = min(chunk, self.resamples - start)
             drawn = np.stack([np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(size)])
-            yield (drawn if unit_of_row is None else drawn[:, unit_of_row]).astype(np.float64)
+            counts = (drawn if unit_of_row is None else drawn[:, unit_of_row]).astype(np.float64)
+            yield counts if self.row_weights is None else counts * self.row_weights
 
     def scored(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Resampled]:
         """Return several metrics on all rows and on every resample, drawing the resamples once.
@@ -131,7 +141,7 @@ class Resampler:
             case = Case(y, predicted, w)
             for name, metric in metrics.items():
                 parts[name].append(metric.function(case))
-        whole = {name: metric.value(y, predicted) for name, metric in metrics.items()}
+        whole = {name: metric.value(y, predicted, self.row_weights) for name, metric in metrics.items()}
         cases = self.cases(y, predicted)
         return {
             name: self._resampled(
@@ -151,7 +161,7 @@ class Resampler:
 
     def mean(self, per_row: Floats) -> Resampled:
         """Return the mean of a number per row (n_rows,) on all rows and on every resample."""
-        whole = float(per_row.mean())
+        whole = float(per_row.mean() if self.row_weights is None else np.average(per_row, weights=self.row_weights))
         drawn = np.concatenate([w @ per_row / w.sum(axis=1) for w in self.weights()])
         return Resampled(whole, self.around(whole, drawn))
 

@@ -92,12 +92,13 @@ class Metric:
         """+1 if greater is better, else -1: ``sign * (a - b)`` is the gain of a over b."""
         return 1 if self.greater_is_better else -1
 
-    def value(self, y: Labels, predicted: Floats) -> float:
-        """Return the metric on rows that all count once."""
-        return float(self.function(Case(y, predicted, np.ones((1, len(y)))))[0])
+    def value(self, y: Labels, predicted: Floats, weights: Floats | None = None) -> float:
+        """Return the metric on rows with weights (n_rows,), or that all count once."""
+        w = np.ones((1, len(y))) if weights is None else weights[None, :]
+        return float(self.function(Case(y, predicted, w))[0])
 
 
-def ranked_within(predicted: Floats, fold: npt.NDArray[np.int64]) -> Floats:
+def ranked_within(predicted: Floats, fold: npt.NDArray[np.int64], weights: Floats | None = None) -> Floats:
     """Return probabilities (n, n_classes) as mid-ranks within their fold, from 0 to 1.
 
     Over folds, what one model says of its rows and another of its own has no common order: a model that says the same of
@@ -108,14 +109,29 @@ def ranked_within(predicted: Floats, fold: npt.NDArray[np.int64]) -> Floats:
     ----------
     fold
         The fold (n,) of each row.
+    weights
+        For how many rows each stands, (n,): a rank is then the share of the fold's weight below it.
     """
     from scipy.stats import rankdata
 
     out = np.empty_like(predicted)
     for name in np.unique(fold):
         rows = np.flatnonzero(fold == name)
-        out[rows] = (rankdata(predicted[rows], axis=0) - 0.5) / len(rows)
+        if weights is None:
+            out[rows] = (rankdata(predicted[rows], axis=0) - 0.5) / len(rows)
+        else:
+            own = weights[rows]
+            out[rows] = np.column_stack([_share_below(column, own) for column in predicted[rows].T])
     return out
+
+
+def _share_below(values: Floats, w: Floats) -> Floats:
+    """Return, for each value, the share of the weight that the smaller ones have, and half that of its equals."""
+    distinct, at = np.unique(values, return_inverse=True)
+    own = np.bincount(at, weights=w, minlength=len(distinct))
+    filled = np.cumsum(own)
+    # Over their own sum: a constant is then one half to the last bit, in every fold.
+    return np.asarray(((filled - own / 2) / filled[-1])[at])
 
 
 def resolve(names: list[str], task: str, where: str) -> dict[str, Metric]:

@@ -98,9 +98,11 @@ class OpenTable:
             "holdout": split.holdout,
         }
         groups = {part: drawn_together(split, at) for part, at in rows.items()}
-        self.resamplers = resamplers({part: len(at) for part, at in rows.items()}, groups, terms)
+        features: dict[Part, Features] = {"train": parts.train, "valid": parts.valid, "holdout": self.holdout}
+        weights = {part: of.w for part, of in features.items()}
+        self.resamplers = resamplers({part: len(at) for part, at in rows.items()}, groups, terms, weights)
         rule = plan.recipe.value
-        self._paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule)
+        self._paid_on_valid = None if rule is None else value.Payoffs(parts.frame[split.valid], rule, parts.valid.w)
         self.predictions: dict[str, Predictions] = {}
         self._seconds: dict[str, float] = {}
 
@@ -124,7 +126,7 @@ class OpenTable:
         return Measured(
             {part: self.resamplers[part].scored(self.terms.metrics, r.labels, p) for part, (r, p) in by_part.items()},
             seconds,
-            explain.calibration(self.holdout.labels, predicted[:, 1]) if binary else None,
+            explain.calibration(self.holdout.labels, predicted[:, 1], self.holdout.w) if binary else None,
             None if paid is None else value.best_threshold(paid, candidate.valid),
         )
 
@@ -165,7 +167,7 @@ class OpenTable:
         evidence = self._evidence(judged, controls, candidates, groups)
         checks = run_checks(replace(evidence, over_nothing=over_nothing, importance=tuple(importance)))
         half_width = (
-            conformal_half_width(parts.valid.labels, champion.valid, recipe.scale)
+            conformal_half_width(parts.valid.labels, champion.valid, recipe.scale, weights=parts.valid.w)
             if recipe.task == "regression"
             else None
         )
@@ -179,7 +181,7 @@ class OpenTable:
             value=worth,
             importance=Importance(candidate=judged.champion, metric=terms.primary, columns=tuple(importance)),
             ablations=tuple(self._ablation(*each, judged) for each in controls.ablations),
-            interval_coverage=_coverage(self.holdout.labels, self.predictions[champion.name], half_width, recipe.scale),
+            interval_coverage=_coverage(self.holdout, self.predictions[champion.name], half_width, recipe.scale),
             prediction_interval=interval_facts(half_width, recipe.scale),
         )
         if taught is not None:
@@ -187,8 +189,8 @@ class OpenTable:
         return TableFound(findings, self.predictions, candidates if taught is None else (*candidates, taught[0]))
 
     def _curve(self, controls: Controls) -> list[tuple[int, dict[str, float]]]:
-        y = self.parts.valid.labels
-        return [(n, {name: self.terms.metric.value(y, p) for name, p in by.items()}) for n, by in controls.curve]
+        y, w = self.parts.valid.labels, self.parts.valid.w
+        return [(n, {name: self.terms.metric.value(y, p, w) for name, p in by.items()}) for n, by in controls.curve]
 
     def _evidence(
         self, judged: Judged, controls: Controls, candidates: tuple[TableCandidate, ...], groups: Groups
@@ -243,7 +245,7 @@ class OpenTable:
         rule, chosen, resampler = self.plan.recipe.value, judged.choice.chosen, self.resamplers["holdout"]
         if rule is None:
             return None, None
-        payoffs = value.Payoffs(self.parts.frame[self.parts.split.holdout], rule)
+        payoffs = value.Payoffs(self.parts.frame[self.parts.split.holdout], rule, self.holdout.w)
         facts = {c.name: c for c in judged.candidates}
         worths = {
             name: value.worth(name, payoffs, self.predictions[name], facts[name].threshold, resampler)
@@ -321,24 +323,35 @@ def interval_facts(half_width: float | None, scale: str | None) -> PredictionInt
 
 
 def conformal_half_width(
-    y: npt.NDArray[np.float64], predicted: Predictions, scale: str | None = None, level: float = INTERVAL_LEVEL
+    y: npt.NDArray[np.float64],
+    predicted: Predictions,
+    scale: str | None = None,
+    level: float = INTERVAL_LEVEL,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> float:
     """Return the split-conformal half-width, on the target's scale: the residual that covers ``level`` of new rows.
 
-    Source: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018.
+    Sources: Lei et al., *Distribution-Free Predictive Inference for Regression*, JASA 2018; of weighted rows, Tibshirani et
+    al., *Conformal Prediction Under Covariate Shift*, NeurIPS 2019. There, a new row's own weight is needed, and scoring has
+    none: it is given that of the average row among those that the weights stand for.
     """
-    residuals = np.sort(np.abs(to_scale(scale, y) - on_scale(scale, predicted)))
-    rank = int(np.ceil(level * (len(residuals) + 1))) - 1
-    return float(residuals[min(rank, len(residuals) - 1)])
+    residuals = np.abs(to_scale(scale, y) - on_scale(scale, predicted))
+    if weights is None:
+        rank = int(np.ceil(level * (len(residuals) + 1))) - 1
+        return float(np.sort(residuals)[min(rank, len(residuals) - 1)])
+    order = np.argsort(residuals, kind="stable")
+    covered = np.cumsum(weights[order])
+    new_row = float((weights**2).sum() / weights.sum())
+    # A hair of slack for the rounding of the sum.
+    rank = int(np.searchsorted(covered, level * (covered[-1] + new_row) * (1 - 1e-12)))
+    return float(residuals[order[min(rank, len(order) - 1)]])
 
 
-def _coverage(
-    y: npt.NDArray[np.float64], predicted: Predictions, half_width: float | None, scale: str | None
-) -> float | None:
+def _coverage(rows: Features, predicted: Predictions, half_width: float | None, scale: str | None) -> float | None:
     if half_width is None:
         return None
     low, high = band(scale, predicted, half_width)
-    return float(np.mean((low <= y) & (y <= high)))
+    return rows.mean((low <= rows.labels) & (rows.labels <= high))
 
 
 def _apart(
@@ -393,7 +406,6 @@ def _slice(name: str, rows: npt.NDArray[np.int64], held: HeldOut, shown: Sequenc
     enough = len(rows) >= LEAST_SLICE_ROWS and (held.rows.layout.task == "regression" or len(np.unique(y)) > 1)
     scores: dict[str, Interval] = {}
     if enough:
-        groups = None if resampler.groups is None else resampler.groups[rows]
-        few = replace(resampler, n_rows=len(rows), groups=groups, resamples=min(SLICE_RESAMPLES, resampler.resamples))
+        few = replace(resampler.at(rows), resamples=min(SLICE_RESAMPLES, resampler.resamples))
         scores = {c: interval(few.score(metric, y, held.predictions[c][rows]), metric.within) for c in shown}
     return Slice(name=name, rows=len(rows), too_few=not enough, scores=scores)

@@ -17,10 +17,14 @@ from tabkit.result.tables import Payoff, PayoffGain
 
 @dataclass(frozen=True)
 class Payoffs:
-    """What each row pays: acted upon or left (n_rows,); for regression the payoff depends on the prediction."""
+    """What each row pays: acted upon or left (n_rows,); for regression the payoff depends on the prediction.
+
+    ``weights`` (n_rows,) say for how many rows each stands; None if each counts once.
+    """
 
     frame: pl.DataFrame
     rule: Rule
+    weights: Floats | None = None
 
     def of(self, predicted: Floats, threshold: float | None) -> tuple[Floats, float | None]:
         """Return the payoff per row, and the share of rows acted upon."""
@@ -29,7 +33,7 @@ class Payoffs:
         assert threshold is not None
         acted = _acts(predicted[:, 1], threshold, self.rule)
         taken, left = self.sides()
-        return np.where(acted, taken, left), float(acted.mean())
+        return np.where(acted, taken, left), float(np.average(acted, weights=self.weights))
 
     def sides(self) -> tuple[Floats, Floats]:
         """Return what each row pays when acted upon, and when left."""
@@ -56,9 +60,10 @@ def best_threshold(payoffs: Payoffs, predicted: Floats) -> float | None:
     if payoffs.rule.payoff is not None:
         return None
     taken, left = payoffs.sides()
-    p = predicted[:, 1]
+    p, gain = predicted[:, 1], taken - left
+    gain = gain if payoffs.weights is None else gain * payoffs.weights
     order = np.argsort(p, kind="stable")
-    ranked, gained = p[order], np.r_[0.0, np.cumsum((taken - left)[order])]
+    ranked, gained = p[order], np.r_[0.0, np.cumsum(gain[order])]
     distinct = np.unique(p)
     options = np.r_[0.0, (distinct[1:] + distinct[:-1]) / 2, 1.0]
     if payoffs.rule.act_when == "below":

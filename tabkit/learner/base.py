@@ -100,6 +100,11 @@ class Candidate(Generic[L_co]):
         """The pretrained weights behind it, by base; empty without any."""
         return {}
 
+    @property
+    def unweighted(self) -> str:
+        """What of it was made without the rows' weights; empty if all that it learned is weighted, or rows are not."""
+        return ""
+
 
 def candidate_name(base: str, how: str) -> str:
     """Return the name of a candidate in tables and files.

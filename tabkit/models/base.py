@@ -43,6 +43,8 @@ class Model(Learner):
     """The ``hows`` that need a base grown on a source table."""
     has_weights: ClassVar[bool] = False
     """Whether its base is opened from weights that exist before any run; :meth:`open_weights` then does it."""
+    unweighted: str = "fitted without the rows' weights"
+    """What of it is made without the weights of rows (``Features.w``), in a few words; empty if nothing is."""
     importance_rows: int | None = None
     """Rows on which column importance is measured at most; None for all, where predicting is cheap."""
     opened_from: Weights | None = None
@@ -135,7 +137,17 @@ class Model(Learner):
 
 def stand_in(outer: Model, inner: Model) -> None:
     """Let a model around another answer what the harness asks of the one inside."""
-    for name in ("title", "hows", "how_titles", "needs_source", "importance_rows", "has_weights", "opened_from"):
+    named = (
+        "title",
+        "hows",
+        "how_titles",
+        "needs_source",
+        "importance_rows",
+        "has_weights",
+        "opened_from",
+        "unweighted",
+    )
+    for name in named:
         outer.__dict__[name] = getattr(inner, name)
 
 
@@ -147,6 +159,7 @@ class TableCandidate(Candidate[Model]):
     valid: Predictions
     members: tuple[TableCandidate, ...] = ()
     """The candidates a blend gives weight to; empty for all others."""
+    unweighted: str = ""
 
     @property
     def weights(self) -> dict[str, Weights]:
@@ -201,11 +214,11 @@ def installed(model: type[Model]) -> bool:
 
 
 def loss(features: Features, predicted: Predictions) -> float:
-    """Return the training objective every model shares: mean log loss, or mean squared error for regression."""
+    """Return the training objective every model shares: (weighted) mean log loss, or squared error for regression."""
     assert features.y is not None
     if features.layout.task == "regression":
-        return float(np.mean((features.y - predicted) ** 2))
-    return float(-np.mean(np.log(np.clip(predicted[np.arange(len(features)), features.y], 1e-15, None))))
+        return features.mean((features.y - predicted) ** 2)
+    return -features.mean(np.log(np.clip(predicted[np.arange(len(features)), features.y], 1e-15, None)))
 
 
 def folds_of(rows: Features, n_folds: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -259,10 +272,10 @@ def cells_of(features: Features) -> tuple[npt.NDArray[np.float32], npt.NDArray[n
 
 
 def prior_of(train: Features) -> Predictions:
-    """Return what is known before any feature: class shares (n_classes,), or the mean target (1,)."""
+    """Return what is known before any feature: class shares (n_classes,), or the mean target (1,), by weight."""
     assert train.y is not None
     if train.layout.task == "regression":
-        return np.array([train.y.mean()])
-    counts = np.bincount(train.y.astype(np.int64), minlength=len(train.layout.classes)).astype(float)
+        return np.array([train.mean(train.y)])
+    counts = np.bincount(train.y.astype(np.int64), train.w, minlength=len(train.layout.classes)).astype(float)
     # Half a row per class: a class absent from train must not get probability zero (Krichevsky-Trofimov).
     return np.asarray((counts + 0.5) / (counts + 0.5).sum())

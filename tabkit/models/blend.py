@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -72,6 +72,7 @@ class Blend(Model):
     title = "Blend"
     hows = {"baselines": "baseline", "bases": "base", "all": "adapted"}
     optional = True
+    unweighted = ""
 
     def __init__(self, members: Sequence[Member] = ()) -> None:
         self.members_ = tuple(members)
@@ -181,6 +182,23 @@ def mix(how: str, parts: Sequence[Part], valid: Features, rng: np.random.Generat
     return replace(blended(how, parts, weights), on_valid=on_valid)
 
 
+class Titled(Protocol):
+    """Whatever says what of it was made without the rows' weights."""
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+
+    @property
+    def unweighted(self) -> str:
+        """What was made without them; empty if nothing was."""
+
+
+def unweighted_of(members: Iterable[Titled]) -> str:
+    """Return what of a blend was made without the rows' weights, member by member."""
+    return "; ".join(f"{m.title}: {m.unweighted}" for m in members if m.unweighted)
+
+
 class MemberFacts(Protocol):
     """What is known of a member; the model itself may be elsewhere."""
 
@@ -242,7 +260,7 @@ def member_proofs(adapted: Adapted[Model]) -> dict[str, Adapted[Model]]:
     return {name: Adapted(adapted.model, candidate_parts(name)[1], Proof(tuple(own))) for name, own in blocks.items()}
 
 
-def greedy_weights(predicted: Floats, task: str, steps: int = STEPS) -> Floats:
+def greedy_weights(predicted: Floats, task: str, steps: int = STEPS, row_weights: Floats | None = None) -> Floats:
     """Add one member at a time, with replacement, and keep the additions up to the lowest loss.
 
     Parameters
@@ -252,6 +270,8 @@ def greedy_weights(predicted: Floats, task: str, steps: int = STEPS) -> Floats:
         the members, so the blend's is the mean of theirs.
     steps
         Additions at most.
+    row_weights
+        For how many rows each stands, (n_rows,); None if each counts once.
 
     Returns
     -------
@@ -263,7 +283,7 @@ def greedy_weights(predicted: Floats, task: str, steps: int = STEPS) -> Floats:
     for step in range(1, steps + 1):
         mean = (total + predicted) / step
         per_row = mean**2 if task == "regression" else -np.log(np.clip(mean, 1e-15, None))
-        losses = per_row.mean(axis=1)
+        losses = per_row.mean(axis=1) if row_weights is None else np.average(per_row, axis=1, weights=row_weights)
         chosen = int(np.argmin(losses))  # the first of equals: the order is that of the scorecard
         total, counts = total + predicted[chosen], counts.copy()
         counts[chosen] += 1
@@ -278,7 +298,9 @@ def _bagged(table: Floats, rows: Features, fold: npt.NDArray[np.int64]) -> Float
     found = []
     for k in range(FOLDS):
         kept = np.flatnonzero(fold != k)
-        found.append(greedy_weights(errors[:, kept[:: 1 + (len(kept) - 1) // MOST_ROWS]], rows.layout.task))
+        kept = kept[:: 1 + (len(kept) - 1) // MOST_ROWS]
+        own = None if rows.w is None else rows.w[kept]
+        found.append(greedy_weights(errors[:, kept], rows.layout.task, row_weights=own))
     return _without_small(np.mean(found, axis=0))
 
 

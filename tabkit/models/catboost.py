@@ -29,6 +29,7 @@ class CatBoost(Model):
     hows = {"scratch": "baseline"}
     baselines = {"scratch": 50}
     optional = True
+    unweighted = ""
     needs_package = "catboost"
 
     def __init__(self, text: str = "", task: str = "binary") -> None:
@@ -142,7 +143,7 @@ def _pool(features: Features) -> Any:
     names = [f"c{i}" for i in range(len(layout.cat_names))]
     for i, name in enumerate(names):
         frame[name] = features.x_cat[:, i].astype(str)
-    return catboost.Pool(frame, features.y, cat_features=names)
+    return catboost.Pool(frame, features.y, cat_features=names, weight=features.w)
 
 
 class _Clock:

@@ -13,6 +13,9 @@ queries, by the one training loop.
 - **Source.** ``context`` trains nothing: it puts rows of a source table beside the target's. How many, none among the
   choices, is decided on valid: rows of another population teach the weights what to look at, and may also mislead them.
 - **Calibration.** Class probabilities are sharpened or softened by a temperature chosen on valid.
+- **Weights.** A row of the context counts once, whatever its weight. Weights reach the loss that is trained by, and all
+  that valid chooses: there, whether probabilities are brought to the classes' weighted shares. That is right if weights
+  hang on the class (cases and controls, censoring), and wrong if they hang on the columns alone.
 - **Privacy.** A bundle of this base holds the context: rows of the training table. Its notes say so.
 """
 
@@ -90,6 +93,7 @@ class Icl(Model):
     }
     needs_source = frozenset({"context"})
     has_weights = True
+    unweighted = "the rows of its context count once each"
     importance_rows = 300
 
     def __init__(
@@ -143,7 +147,7 @@ class Icl(Model):
         notes: tuple[str, ...] = (f"answers from {table.describe()}; a bundle of it holds those rows",)
         if how == "as_is":
             model, _ = base._calibrated(valid, settings)
-            return Adapted(model, how, _untouched(base.net_), {"temperature": model.table.temperature}, (), notes)
+            return Adapted(model, how, _untouched(base.net_), model.table.chosen, (), notes)
         tuned = tune(Lesson(base.net_, table, train, valid), how, rng, budget, settings)
         model, after = Icl(tuned.net, tuned.adapters, table)._calibrated(valid, settings)
         proof, alpha = tuned.fitted.proof, tuned.fitted.settings["alpha"]
@@ -154,7 +158,7 @@ class Icl(Model):
                 model, alpha = untouched, 0.0
                 proof = Proof(tuple(replace(block, change=0.0) for block in proof.blocks))
                 notes += ("on all of valid no epoch beat the untouched base, which is what returns",)
-        found = {**tuned.fitted.settings, "alpha": alpha, "temperature": model.table.temperature}
+        found = {**tuned.fitted.settings, "alpha": alpha, **model.table.chosen}
         return Adapted(model, how, proof, found, tuned.fitted.history, (*tuned.fitted.notes, *notes))
 
     def _beside_source(
@@ -185,7 +189,7 @@ class Icl(Model):
         )
         if not room:
             notes += ("the target's rows fill the context: there is no room for the source's",)
-        found = {"source_rows": kept, "temperature": model.table.temperature}
+        found = {"source_rows": kept, **model.table.chosen}
         return Adapted(model, "context", _untouched(net), found, history, notes)
 
     @property
@@ -197,20 +201,26 @@ class Icl(Model):
     def _calibrated(self, valid: Features | None, settings: Settings | None) -> tuple[Icl, float]:
         """Return the model at the temperature of least loss on valid, and that loss; or at that of an earlier result.
 
-        Regression knows no temperature: it stays 1.
+        Regression knows no temperature: it stays 1. Of weighted rows, so is whether to lean to the classes' weighted shares.
         """
         if settings is not None or valid is None:
-            earlier = 1.0 if settings is None else float(settings["temperature"])
-            return self._at(earlier), math.nan
+            earlier = {} if settings is None else settings
+            return self._at(float(earlier.get("temperature", 1.0)), bool(earlier.get("weighted_classes"))), math.nan
         raw = self._answer(valid, self._members, self.table)
         if self.table.regression:
             return self._at(1.0), loss(valid, raw)
-        least, _, t = min((loss(valid, _tempered(raw, t)), abs(math.log(t)), t) for t in TEMPERATURES)
-        return self._at(t), least
+        answers = {False: raw} | ({True: raw * self.table.leaning} if self.table.leaning else {})
+        least, _, t, leans = min(
+            (loss(valid, _tempered(p, t)), abs(math.log(t)), t, leans)
+            for leans, p in answers.items()
+            for t in TEMPERATURES
+        )
+        return self._at(t, leans), least
 
-    def _at(self, temperature: float) -> Icl:
-        """Return this model at another temperature; contexts encoded already stay so."""
-        other = Icl(self.net_, self.adapters_, replace(self.table, temperature=temperature), self.source_)
+    def _at(self, temperature: float, leans: bool = False) -> Icl:
+        """Return this model at another temperature, leaning or not; contexts encoded already stay so."""
+        table = replace(self.table, temperature=temperature, leans=leans and bool(self.table.leaning))
+        other = Icl(self.net_, self.adapters_, table, self.source_)
         if "_members" in vars(self):
             vars(other)["_members"] = self._members
         return other
@@ -229,6 +239,7 @@ class Icl(Model):
             others = train.take(np.flatnonzero(fold != k))
             known = others if self.source_ is None else self.source_.stack(others)
             rest = Table.of(known, table.effort, table.seed)
+            rest = replace(rest, leans=table.leans and bool(rest.leaning))
             predicted = self._finished(self._answer(train.take(inside), self._encode(rest), rest))
             out = np.zeros((len(train), *predicted.shape[1:])) if out is None else out
             out[inside] = predicted
@@ -271,7 +282,7 @@ class Icl(Model):
         for job, out in enumerate(answers):  # in the order of members, so that a row's sum is always the same
             start = starts[job // len(members)]
             total[start : start + len(out)] += out.numpy()
-        total *= np.asarray(table.ratios or 1.0) / len(members)
+        total *= table.correction / len(members)
         if table.regression:
             return np.asarray(total[:, 0] * table.y_std + table.y_mean)
         return total

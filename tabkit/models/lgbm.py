@@ -65,6 +65,7 @@ class LightGBM(Model):
     }
     needs_source = frozenset({"as_is", "refit", "continue"})
     baselines = {"scratch": 30, "tuned": 40}
+    unweighted = ""
 
     def __init__(self, booster: lgb.Booster | None = None, task: str = "binary") -> None:
         self.booster_ = booster
@@ -120,7 +121,7 @@ class LightGBM(Model):
         assert base is not None and train.y is not None
         matrix = _matrix(train)
         options = DECAYS if settings is None else [d for d in (settings["decay"],) if d is not None]
-        tried = {decay: base.refit(matrix, train.y, decay_rate=decay, **_quiet()) for decay in options}
+        tried = {decay: base.refit(matrix, train.y, decay_rate=decay, weight=train.w, **_quiet()) for decay in options}
         contest: dict[float | None, lgb.Booster] = {None: base, **tried}
         if settings is None:
             assert valid is not None
@@ -330,17 +331,17 @@ def _search(lesson: _Lesson) -> tuple[_Grown, tuple[str, ...]]:
 def _targets(rows: Features) -> tuple[Features, npt.NDArray[np.float64] | None, dict[str, str]]:
     """Return rows with the targets LightGBM wants, their weights, and the objective.
 
-    Soft labels (n_rows, n_classes) of two classes are learned as they are; of more, as one row per class, weighted.
+    Soft labels (n_rows, n_classes) of two classes are learned as they are; of more, as one row per class, weighted by it.
     """
     y = rows.labels
     task = rows.layout.task
     if y.ndim == 1:
-        return rows, None, _OBJECTIVE[task]
+        return rows, rows.w, _OBJECTIVE[task]
     if task == "binary":
-        return rows.with_y(y[:, 1]), None, {"objective": "cross_entropy", "metric": "cross_entropy"}
+        return rows.with_y(y[:, 1]), rows.w, {"objective": "cross_entropy", "metric": "cross_entropy"}
     n_rows, n_classes = y.shape
     repeated = rows.take(np.tile(np.arange(n_rows), n_classes))
-    return repeated.with_y(np.repeat(np.arange(n_classes), n_rows)), y.T.ravel(), _OBJECTIVE[task]
+    return repeated.with_y(np.repeat(np.arange(n_classes), n_rows)), y.T.ravel() * repeated.weights, _OBJECTIVE[task]
 
 
 def _matrix(features: Features) -> npt.NDArray[np.float32]:

@@ -46,6 +46,7 @@ class Linear(Model):
     hows = {"scratch": "baseline", "as_is": "base", "pool": "adapted"}
     needs_source = frozenset({"as_is", "pool"})
     baselines = {"scratch": 20}
+    unweighted = ""
 
     def __init__(
         self,
@@ -112,8 +113,9 @@ class Linear(Model):
         for weight in options:
             model = Linear(self.weights_, self.task)
             if weight is not None:
-                weights = np.repeat([weight, 1.0], [len(self.source_), len(train)])
-                model = self._fit(both, self.strength_, weights)
+                shares = np.repeat([weight, 1.0], [len(self.source_), len(train)])
+                weighed = both.weighing(shares if both.w is None else shares * both.w)
+                model = self._fit(weighed, self.strength_)
             tried.append((0.0 if valid is None else loss(valid, model.predict(valid)), weight, model))
         _, weight, best = min(tried, key=lambda entry: entry[0])
         history = tuple(
@@ -126,26 +128,21 @@ class Linear(Model):
         )
         return Adapted(best, "pool", Proof(blocks), {"source_weight": weight}, history if settings is None else ())
 
-    def _fit(self, train: Features, strength: float, weights: npt.NDArray[np.float64] | None = None) -> Linear:
+    def _fit(self, train: Features, strength: float) -> Linear:
         assert train.y is not None
         indicated = np.flatnonzero(np.isnan(train.x_num).any(axis=0))
         x = _design(train, indicated)
         few = x.shape[0] * x.shape[1] ** 2 < MANY_PRODUCTS
         with threadpool_limits(1 if few else None, user_api="blas"):
-            return self._solve(x, train, strength, indicated, weights)
+            return self._solve(x, train, strength, indicated)
 
     def _solve(
-        self,
-        x: npt.NDArray[np.float64],
-        train: Features,
-        strength: float,
-        indicated: npt.NDArray[np.int64],
-        weights: npt.NDArray[np.float64] | None,
+        self, x: npt.NDArray[np.float64], train: Features, strength: float, indicated: npt.NDArray[np.int64]
     ) -> Linear:
         assert train.y is not None
         task = train.layout.task
         if task == "regression":
-            ridge = Ridge(alpha=strength).fit(x, train.y, sample_weight=weights)
+            ridge = Ridge(alpha=strength).fit(x, train.y, sample_weight=train.w)
             coef, bias = ridge.coef_[None, :], np.array([ridge.intercept_])
         else:
             # A class may be absent from a learning curve's first rows: its score then stays at the prior's floor.
@@ -158,7 +155,7 @@ class Linear(Model):
                 # Newton's steps are exact and fast until the Hessian is large; then the gradient alone must do.
                 solver = "newton-cholesky" if x.shape[1] * len(present) <= MOST_NEWTON else "lbfgs"
                 logistic = LogisticRegression(C=1.0 / strength, max_iter=1000, solver=solver, tol=1e-6)
-                logistic.fit(x, train.y, sample_weight=weights)
+                logistic.fit(x, train.y, sample_weight=train.w)
                 if len(present) == 2:
                     coef[present[1]], bias[present[1]] = logistic.coef_[0], logistic.intercept_[0]
                     bias[present[0]] = 0.0

@@ -19,6 +19,7 @@ class Prior(Model):
     title = "Prior"
     hows = {"scratch": "baseline"}
     baselines = {"scratch": 10}
+    unweighted = ""
 
     def __init__(self, values: Predictions | None = None, regression: bool = False) -> None:
         self.values_ = values

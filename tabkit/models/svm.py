@@ -41,6 +41,7 @@ class Svm(Model):
     title = "Support vectors"
     hows = {"scratch": "baseline"}
     tasks = frozenset({"regression"})
+    unweighted = ""
 
     def __init__(self, arrays: Arrays | None = None, gamma: float = 1.0) -> None:
         self.arrays_ = arrays or {}
@@ -83,9 +84,10 @@ class Svm(Model):
 
     def _fit(self, train: Features, cost: float, width: float) -> Svm:
         x, y = _design(train), train.labels.astype(np.float64)
-        mean, std = y.mean(), y.std() or 1.0
+        mean = train.mean(y)
+        std = (y.std() if train.w is None else train.mean((y - mean) ** 2) ** 0.5) or 1.0
         gamma = width / max(1e-12, x.shape[1] * float(x.var()))
-        svr = SVR(C=cost, epsilon=EPSILON, gamma=gamma).fit(x, (y - mean) / std)
+        svr = SVR(C=cost, epsilon=EPSILON, gamma=gamma).fit(x, (y - mean) / std, sample_weight=train.w)
         arrays = {
             "support": np.ascontiguousarray(svr.support_vectors_),
             "dual": np.ascontiguousarray(svr.dual_coef_[0] * std),

@@ -125,7 +125,7 @@ class Config:
         assert train.y is not None
         if self.task != "regression":
             return self
-        return replace(self, y_mean=float(train.y.mean()), y_std=float(train.y.std()) or 1.0)
+        return replace(self, y_mean=train.mean(train.y), y_std=float(train.y.std()) or 1.0)
 
 
 class TabNet(Model):
@@ -133,6 +133,7 @@ class TabNet(Model):
 
     title = "TabNet"
     hows = {"as_is": "base", "scratch": "baseline", "head": "adapted", "gradual": "adapted", "full": "adapted"}
+    unweighted = ""
 
     def __init__(self, config: Config | None = None, net: _Net | None = None) -> None:
         self.config = config
@@ -175,33 +176,28 @@ class TabNet(Model):
         net, config = model.net_, model.config
         assert net is not None and config is not None
         if how == "as_is":
-            blocks = [
-                Block(n, sum(p.numel() for part in b for p in part.parameters()), 0, 0.0)
-                for n, b in net.blocks().items()
-            ]
-            return Adapted(model, how, Proof(tuple(blocks)))
+            sizes = {n: sum(p.numel() for part in b for p in part.parameters()) for n, b in net.blocks().items()}
+            return Adapted(model, how, Proof(tuple(Block(n, size, 0, 0.0) for n, size in sizes.items())))
         device = _device(budget)
         net.to(device)
-        x, y = _inputs(train, config).to(device), _targets(train, config).to(device)
-        xv, yv = (
-            (None, None) if valid is None else (_inputs(valid, config).to(device), _targets(valid, config).to(device))
-        )
+        x, y, w = _on_device(train, config, device)
+        xv, yv, wv = (None, None, None) if valid is None else _on_device(valid, config, device)
 
         def batch_loss(rows: Tensor, augment: bool) -> Tensor:
             here = x[rows.to(device)]
             out, sparsity = net(_augment(here, config) if augment else here)
-            loss: Tensor = _loss(out, y[rows.to(device)], config) - 1e-3 * sparsity
+            own = None if w is None else w[rows.to(device)]
+            loss: Tensor = _loss(out, y[rows.to(device)], config, own) - 1e-3 * sparsity
             return loss
 
         def valid_loss() -> float:
             assert xv is not None and yv is not None
-            return float(_loss(torch.cat([net(part)[0] for part in torch.split(xv, 4096)]), yv, config))
+            out = torch.cat([net(part)[0] for part in torch.split(xv, 4096)])
+            return float(_loss(out, yv, config, wv))
 
-        pace = _PACES[how]
         # About eight steps an epoch at least, so that small tables are learned from too.
-        pace = replace(
-            pace, batch_rows=int(min(pace.batch_rows, max(32, 2 ** math.floor(math.log2(max(1, len(train) / 8))))))
-        )
+        batch_rows = max(32, 2 ** math.floor(math.log2(max(1, len(train) / 8))))
+        pace = replace(_PACES[how], batch_rows=int(min(_PACES[how].batch_rows, batch_rows)))
         course = Course(net, net.blocks(), len(train), batch_loss, valid_loss, pace)
         fitted = fit(course, how, rng, budget, settings)
         net.to("cpu").eval()
@@ -355,9 +351,8 @@ def _reconstruct(net: _Net, size: Size, x: Tensor, rng: np.random.Generator, bud
         with seeded(0):  # the same columns are hidden every time, or the losses could not be compared
             return float(task(valid))
 
-    pace = Pace(
-        learning_rate=0.02, decay=1.0, pull=0.0, batch_rows=int(min(1024, max(32, len(train) // 8))), patience=5
-    )
+    batch_rows = int(min(1024, max(32, len(train) // 8)))
+    pace = Pace(learning_rate=0.02, decay=1.0, pull=0.0, batch_rows=batch_rows, patience=5)
     # The head takes no part: it is trained by adaptation alone.
     blocks = {"all": [net.embedder, net.encoder, task.decoder]}
     head = {name: tensor.clone() for name, tensor in net.head.state_dict().items()}
@@ -422,8 +417,17 @@ def _targets(features: Features, config: Config) -> Tensor:
     return torch.from_numpy(features.y.astype(np.int64))
 
 
-def _loss(out: Tensor, y: Tensor, config: Config) -> Tensor:
-    return functional.mse_loss(out[:, 0], y) if config.task == "regression" else functional.cross_entropy(out, y)
+def _on_device(features: Features, config: Config, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return inputs, targets, and the rows' weights, 1 on average."""
+    w = None if features.w is None else torch.from_numpy((features.w / features.w.mean()).astype(np.float32)).to(device)
+    return _inputs(features, config).to(device), _targets(features, config).to(device), w
+
+
+def _loss(out: Tensor, y: Tensor, config: Config, w: Tensor | None) -> Tensor:
+    if w is None:
+        return functional.mse_loss(out[:, 0], y) if config.task == "regression" else functional.cross_entropy(out, y)
+    each = (out[:, 0] - y) ** 2 if config.task == "regression" else functional.cross_entropy(out, y, reduction="none")
+    return (w * each).mean()
 
 
 def _augment(x: Tensor, config: Config) -> Tensor:

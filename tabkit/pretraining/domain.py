@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tabkit.data.encode import Features
-from tabkit.data.split import split_rows
+from tabkit.data.split import Split, split_rows
 from tabkit.errors import DataError, UsageError, inside
 from tabkit.evaluate.metrics import Metric, resolve
 from tabkit.models.parts.icl_prior import MAX_CLASSES
@@ -59,7 +59,7 @@ def read_table_of(source: str, seed: int, out: Path) -> DomainTable:
         )
     without_inner = recipe.model_copy(update={"split": recipe.split.model_copy(update={"inner": None})})
     frame = rows.labelled.frame
-    split = split_rows(frame, without_inner, seed)[0]
+    split = split_rows(frame, without_inner, seed, rows.weighing)[0]
     encoder = encoder_of(plan, rows, split)
     train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
     metric = resolve([recipe.metrics.primary], recipe.task, str(plan.path))[recipe.metrics.primary]
@@ -72,14 +72,18 @@ def read_table_of(source: str, seed: int, out: Path) -> DomainTable:
         groups=None if split.groups is None else split.groups[split.holdout],
         metric_name=inside(metric.title),
         metric=metric,
-        note=_note(recipe.name, split.n_folds, recipe.split.inner),
+        note=_note(recipe.name, split, recipe.split.inner),
     )
 
 
-def _note(name: str, n_folds: int, inner: int | None) -> str:
+def _note(name: str, split: Split, inner: int | None) -> str:
     notes = []
-    if n_folds > 1:
-        notes.append(f"A run holds out every row once, over {n_folds} folds; here, the first fold is the holdout.")
+    if split.n_folds > 1:
+        notes.append(
+            f"A run holds out every row once, over {split.n_folds} folds; here, the first fold is the holdout."
+        )
     if inner is not None:
         notes.append(f"A run chooses in {inner} inner folds; here, a valid part was cut from train.")
+    if split.weights is not None:
+        notes.append("A run weighs rows; here, each counts once.")
     return f"{name}: {' '.join(notes)}" if notes else ""

@@ -32,6 +32,8 @@ def _table_sections(result: TableResult, plan: Plan, candidate: CandidateFacts) 
             f"The model here is that procedure run again on all {result.bundle.rows:,} labelled rows, with the settings "
             "found. The figures above are those of held-out rows under the same procedure."
         )
+    if candidate.unweighted:
+        trained += f" Made without the rows' weights: {candidate.unweighted}."
     return {
         "Intended use": (
             f"{result.question or result.title} One row is {result.row or 'a record'}. Recipe `{result.recipe}`, task "
@@ -86,7 +88,8 @@ def _bases(candidate: CandidateFacts) -> str:
 
 
 def _origin(result: Result) -> str:
-    return f"{result.split.text} Fingerprint `{result.data_fingerprint[:16]}`."
+    weighted = f" {result.weighted.text}" if result.weighted else ""
+    return f"{result.split.text}{weighted} Fingerprint `{result.data_fingerprint[:16]}`."
 
 
 def _results(result: Result, candidate: CandidateFacts, parts: tuple[Part, ...], trained: str) -> str:

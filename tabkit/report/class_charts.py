@@ -45,7 +45,7 @@ def precision_recall(reading: Reading, frame: pl.DataFrame, positive: str) -> Fi
     curves = _curves(reading, frame, positive, diagnose.precision_recall)
     if not curves:
         return None
-    rate = float(_observed(frame, positive).mean())
+    rate = float(np.average(_observed(frame, positive), weights=diagnose.weights_of(frame)))
     top = max(float(np.max(c.y)) for c in curves.values())
     plot = Frame(_UNIT, axis([], limits=(0.0, min(1.0, 1.05 * top))), "recall", "precision")
     layers = [plot.segment((0, 1), (rate, rate), "chance"), *_lines(plot, curves, reading.styles)]
@@ -71,11 +71,12 @@ def _curves(
     reading: Reading,
     frame: pl.DataFrame,
     positive: str,
-    curve_of: Callable[[npt.NDArray[np.bool_], diagnose.Floats], diagnose.Curve | None],
+    curve_of: Callable[[npt.NDArray[np.bool_], diagnose.Floats, diagnose.Floats | None], diagnose.Curve | None],
 ) -> _Curves:
     y, names = _observed(frame, positive), [n for n in reading.styles if n in frame.columns]
     ordered = diagnose.in_order(frame, names)
-    curves = {n: curve_of(y, ordered[n].to_numpy()) for n in names}
+    weights = diagnose.weights_of(frame)
+    curves = {n: curve_of(y, ordered[n].to_numpy(), weights) for n in names}
     return {n: c for n, c in curves.items() if c is not None}
 
 

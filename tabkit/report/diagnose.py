@@ -10,6 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.encode import as_text
+from tabkit.evaluate.metrics import ranked_within
+from tabkit.report.read import WEIGHT
 
 Floats = npt.NDArray[np.float64]
 MOST_POINTS = 150
@@ -53,39 +55,42 @@ class Group:
     inside: float | None
 
 
-def ranked(y: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+def ranked(y: npt.NDArray[np.bool_], score: Floats, w: Floats | None = None) -> tuple[Floats, Floats]:
     """Return true and false positives (n_thresholds + 1,) as the threshold falls, ties taken together, from zero.
+
+    With weights ``w`` (n_rows,), rows count as often as they say.
 
     >>> ranked(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
     (array([0., 1., 2.]), array([0., 0., 1.]))
     """
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.diff(score[order], append=np.nan) != 0)
-    hits = np.cumsum(y[order], dtype=np.float64)[last]
-    return np.r_[0.0, hits], np.r_[0.0, last + 1.0 - hits]
+    counts = np.ones(len(y)) if w is None else w[order]
+    hits, flagged = np.cumsum(counts * y[order])[last], np.cumsum(counts)[last]
+    return np.r_[0.0, hits], np.r_[0.0, flagged - hits]
 
 
-def roc(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
+def roc(y: npt.NDArray[np.bool_], score: Floats, w: Floats | None = None) -> Curve | None:
     """Return the ROC curve (false positive rate, true positive rate); None if a class is missing."""
-    tp, fp = ranked(y, score)
+    tp, fp = ranked(y, score, w)
     if not tp[-1] or not fp[-1]:
         return None
     return _thinned(fp / fp[-1], tp / tp[-1])
 
 
-def area(y: npt.NDArray[np.bool_], score: Floats) -> float | None:
+def area(y: npt.NDArray[np.bool_], score: Floats, w: Floats | None = None) -> float | None:
     """Return the area under the ROC curve; None if a class is missing.
 
     >>> area(np.array([True, False, True, False]), np.array([0.9, 0.5, 0.5, 0.1]))
     0.875
     """
-    tp, fp = ranked(y, score)
+    tp, fp = ranked(y, score, w)
     return float(np.trapezoid(tp, fp) / (tp[-1] * fp[-1])) if tp[-1] and fp[-1] else None
 
 
-def precision_recall(y: npt.NDArray[np.bool_], score: Floats) -> Curve | None:
+def precision_recall(y: npt.NDArray[np.bool_], score: Floats, w: Floats | None = None) -> Curve | None:
     """Return the precision-recall curve (recall, precision), from the first threshold that finds a positive."""
-    tp, fp = ranked(y, score)
+    tp, fp = ranked(y, score, w)
     if not tp[-1]:
         return None
     some = tp > 0
@@ -107,7 +112,15 @@ def in_order(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Return predictions over folds as ranks within their fold, as metrics of their order take them; others as they are."""
     if "fold" not in frame.columns:
         return frame
+    if (weights := weights_of(frame)) is not None:
+        within = ranked_within(frame.select(names).to_numpy(), frame["fold"].to_numpy(), weights)
+        return frame.with_columns(pl.Series(name, within[:, k]) for k, name in enumerate(names))
     return frame.with_columns(((pl.col(name).rank() - 0.5) / pl.len()).over("fold") for name in names)
+
+
+def weights_of(frame: pl.DataFrame) -> Floats | None:
+    """Return for how many rows each stands (n_rows,); None if each counts once."""
+    return frame[WEIGHT].to_numpy() if WEIGHT in frame.columns else None
 
 
 def at_grid(curve: Curve, grid: Floats) -> Floats:
@@ -128,7 +141,9 @@ def confusion(frame: pl.DataFrame, name: str, classes: Sequence[str]) -> Confusi
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (observed[known], predicted[known]), 1)
     ordered = in_order(frame, columns).select(columns).to_numpy()
-    auc = tuple(area(observed[known] == k, ordered[known, k]) for k in range(len(classes)))
+    weights = weights_of(frame)
+    own = None if weights is None else weights[known]
+    auc = tuple(area(observed[known] == k, ordered[known, k], own) for k in range(len(classes)))
     return Confusion(tuple(classes), counts, auc)
 
 

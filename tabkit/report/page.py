@@ -83,7 +83,7 @@ def _facts(reading: Reading) -> list[tuple[str, str, str]]:
     kind = KINDS[champion.kind].lower().removesuffix("s").replace("bases, ", "base, ")
     return [
         ("Champion", champion.title, kind),
-        (f"{metric.title} on holdout", value, within),
+        (f"{metric.title} on holdout{', by weight' if reading.result.weighted else ''}", value, within),
         ("Overfit gap", gap + reading.unit, f"{parts}; near 0 is good"),
         _worth_or_size(reading),
         ("Checks", f"{len(outcomes) - failed} of {len(outcomes)}" if outcomes else "none", passed),

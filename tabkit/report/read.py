@@ -9,6 +9,8 @@ import polars as pl
 from tabkit.errors import UsageError
 
 PREDICTIONS = "holdout_predictions.parquet"
+WEIGHT = "weight"
+"""The column that says for how many rows a row stands, if rows are weighted."""
 
 
 def read_predictions(run_folder: Path) -> pl.DataFrame | None:

@@ -50,6 +50,16 @@ class Reading:
         return self.result.student if isinstance(self.result, TableResult) else None
 
     @property
+    def unweighted(self) -> str:
+        """What candidates made without the rows' weights, in a sentence; empty if nothing."""
+        named: dict[str, list[str]] = {}
+        for c in self.result.candidates:
+            if c.unweighted and not c.members:
+                named.setdefault(c.unweighted, []).append(c.title)
+        each = "; ".join(f"{listed(titles)} ({what})" for what, titles in named.items())
+        return f"Made without the weights, at least in part: {each}." if named else ""
+
+    @property
     def styles(self) -> dict[str, str]:
         """The candidates that curves show, the champion first, each with its role: its line style."""
         chosen = self.result.chosen

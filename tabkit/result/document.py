@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from tabkit.errors import UsageError
 from tabkit.files import write_text
-from tabkit.result.facts import SplitKind
+from tabkit.result.facts import Number, SplitKind
 from tabkit.result.findings import Facts
 from tabkit.result.lists import ListFindings
 from tabkit.result.tables import TableFindings
@@ -35,6 +35,8 @@ class RowCounts(Facts):
     """Rows that the recipe's ``where`` leaves out."""
     unlabelled: int
     """Rows without a target."""
+    weightless: int = 0
+    """Rows with a target and the weight 0, which take no part."""
     train: int
     """Rows trained on."""
     valid: int
@@ -59,6 +61,17 @@ class SourceFacts(Facts):
     """Its labelled rows."""
     lacking: tuple[str, ...]
     """Features of the target that it lacks: missing in all of its rows."""
+
+
+class WeightFacts(Facts):
+    """How rows are weighted: fitting, choices and every figure count them so."""
+
+    column: str | None
+    """The column of weights; null if follow-up makes them."""
+    effective: Number
+    """How many holdout rows of equal weight tell as much as these (Kish)."""
+    text: str
+    """The same in words."""
 
 
 class SplitFacts(Facts):
@@ -154,6 +167,8 @@ class Provenance(Facts):
     """The source tables that bases were pretrained on."""
     split: SplitFacts
     """How rows were split."""
+    weighted: WeightFacts | None = None
+    """How rows are weighted; null if each counts once."""
     features: FeatureFacts
     """What the models see."""
     bundle: BundleFacts

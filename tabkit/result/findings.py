@@ -121,6 +121,8 @@ class CandidateFacts(Facts):
     """The pretrained weights behind it or its members, by base; empty if the run made the base itself."""
     members: tuple[str, ...] = ()
     """The candidates that a blend gives weight to; empty for all others."""
+    unweighted: str = ""
+    """What of it was made without the rows' weights; empty if all that it learned is weighted, or rows are not."""
     seconds: float
     """Wall seconds to make it."""
     cpu_seconds: float

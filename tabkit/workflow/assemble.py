@@ -12,7 +12,7 @@ from typing import Any
 from tabkit.data.validate import Table
 from tabkit.recipe import Plan
 from tabkit.result import Findings, ListResult, Result, TableResult
-from tabkit.result.document import BundleFacts, FeatureFacts, Machine, RowCounts, SourceFacts, SplitFacts
+from tabkit.result.document import BundleFacts, FeatureFacts, Machine, RowCounts, SourceFacts, SplitFacts, WeightFacts
 from tabkit.result.lists import ListFindings
 from tabkit.result.tables import TableFindings
 from tabkit.workflow.options import Options
@@ -40,11 +40,13 @@ class About:
     Attributes
     ----------
     sizes
-        Rows (events) of train, valid, holdout, without a label, and of the sources.
+        Rows (events) of train, valid, holdout, without a label, of weight 0, and of the sources.
     bundled
         Rows that the bundled model was trained on.
     members
         The candidates inside the bundle.
+    weighted
+        How rows are weighted; None if each counts once.
     """
 
     table: Table
@@ -55,6 +57,7 @@ class About:
     classes: tuple[str, ...]
     bundled: int
     members: tuple[str, ...]
+    weighted: WeightFacts | None = None
 
 
 def assemble(plan: Plan, options: Options, findings: Findings, about: About, seconds: float, name: str) -> Result:
@@ -87,6 +90,7 @@ def assemble(plan: Plan, options: Options, findings: Findings, about: About, sec
         ),
         "sources": about.sources,
         "split": about.split,
+        "weighted": about.weighted,
         "features": about.features,
         "bundle": BundleFacts(train_on=recipe.bundle.train_on, rows=about.bundled, members=about.members),
         "seed": options.seed,

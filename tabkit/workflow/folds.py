@@ -26,8 +26,8 @@ from tabkit.adapt import Watch
 from tabkit.adapt.runtime import silent
 from tabkit.data.split import Split
 from tabkit.errors import UsageError
-from tabkit.evaluate.folds import Fold
 from tabkit.evaluate.ledger import LEDGER, ledger_path
+from tabkit.evaluate.pooled import Fold
 from tabkit.evaluate.tables import TableFound
 from tabkit.files import whole_folder
 from tabkit.result import TableFindings, to_json

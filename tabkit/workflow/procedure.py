@@ -13,7 +13,7 @@ from tabkit.adapt import Runtime, Wanted, Watch
 from tabkit.adapt import tables as adapt
 from tabkit.adapt.controls import learning_curve, shuffled, without_columns
 from tabkit.adapt.student import teach
-from tabkit.data.encode import Encoder, fit_encoder
+from tabkit.data.encode import Encoder, Features, fit_encoder
 from tabkit.data.frames import values_of
 from tabkit.data.spectra import fit_compression
 from tabkit.data.split import Split
@@ -98,8 +98,11 @@ class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
         self.terms, self.watch, self._distill = procedure.terms, watch, distill
         rows, scale = procedure.rows, procedure.plan.recipe.target_scale
         frame = rows.labelled.frame
-        train, valid, holdout = (encoder.encode(frame[part]) for part in (split.train, split.valid, split.holdout))
-        source = None if rows.source is None else encoder.encode(rows.source)
+        train, valid, holdout = (
+            encoder.encode(frame[part]).weighing(split.weights_of(part))
+            for part in (split.train, split.valid, split.holdout)
+        )
+        source = None if rows.source is None else encoder.encode(rows.source).weighing(rows.source_weights)
         self._unlabelled = encoder.encode(rows.unlabelled) if rows.unlabelled.height else None
         # What adapts holds train and valid, and no way to the holdout.
         self.train, self.valid = train, valid
@@ -150,10 +153,10 @@ class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
     def _shuffled(self, baseline: TableCandidate, prior: TableCandidate) -> tuple[Predictions, ...]:
         """Train on labels shuffled anew until that once scores no better than the prior; a leak survives every shuffle."""
         out: list[Predictions] = []
-        metric, y = self.terms.metric, self.valid.labels
+        metric, y, w = self.terms.metric, self.valid.labels, self.valid.w
         for again in range(MOST_SHUFFLES):
             out.append(shuffled(baseline, self.train, self.valid, self.terms.seed + again, self.procedure.budget))
-            if metric.sign * (metric.value(y, out[-1]) - metric.value(y, prior.valid)) <= 0:
+            if metric.sign * (metric.value(y, out[-1], w) - metric.value(y, prior.valid, w)) <= 0:
                 break
         return tuple(out)
 
@@ -197,8 +200,13 @@ class TableArm(Arm[TableCandidate, Controls, OpenTable, TableFound]):
 
     def fitted(self, candidate: CandidateFacts, budget: Budget) -> Model:
         """Run a candidate's procedure on all labelled rows, with the settings found."""
-        everything = self.encoder.encode(self.procedure.rows.labelled.frame)
-        return adapt.rerun(candidate, self.origins, everything, budget)
+        return adapt.rerun(candidate, self.origins, self.everything, budget)
+
+    @property
+    def everything(self) -> Features:
+        """All labelled rows."""
+        rows = self.procedure.rows
+        return self.encoder.encode(rows.labelled.frame).weighing(rows.weights)
 
 
 def _like(champion: CandidateFacts, made: Mapping[str, CandidateFacts]) -> CandidateFacts:

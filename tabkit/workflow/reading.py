@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.align import SourceTable, read_source
@@ -14,6 +16,7 @@ from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike, Input, from_frame, open_input
 from tabkit.data.target import check_scale, with_label
 from tabkit.data.validate import RejectedRows, Table, read_table, without_undated
+from tabkit.data.weighing import Weighing, takes_part
 from tabkit.errors import DataError, UsageError, count, nearest
 from tabkit.recipe import Plan, Source
 from tabkit.samples import load_sample
@@ -24,18 +27,39 @@ MIN_ROWS = 30
 
 @dataclass(frozen=True)
 class TableRows:
-    """The rows of a run: labelled and not, and those of the sources."""
+    """The rows of a run: labelled and not, and those of the sources; ``weighing`` is how labelled rows weigh.
+
+    ``weightless`` rows have a label and the weight 0: they take no part.
+    """
 
     table: Table
     labelled: Table
     unlabelled: pl.DataFrame
     sources: tuple[SourceTable, ...]
     classes: tuple[str, ...]
+    weighing: Weighing | None = None
+    weightless: int = 0
 
     @property
     def source(self) -> pl.DataFrame | None:
         """The rows of all sources under each other; None without any."""
         return pl.concat([source.frame for source in self.sources]) if self.sources else None
+
+    @property
+    def source_weights(self) -> npt.NDArray[np.float64] | None:
+        """The weights of the rows of all sources; None if each counts once."""
+        if all(source.weights is None for source in self.sources):
+            return None
+        each = (np.ones(s.frame.height) if s.weights is None else s.weights for s in self.sources)
+        return np.concatenate(list(each))
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64] | None:
+        """The weights of all labelled rows, for what is fitted on all of them, 1 on average; None if each counts once."""
+        if self.weighing is None:
+            return None
+        weights = self.weighing.weights()
+        return np.asarray(weights / weights.mean())
 
 
 def input_of(plan: Plan, data: DataLike | None, sample: str | None, flag: str) -> Input:
@@ -89,11 +113,15 @@ def read_rows(
     table = without_undated(table, plan, here.name)
     labelled = with_label(values_of(table.frame, recipe.target))
     known = replace(table, frame=table.frame.filter(labelled), rows=table.rows[labelled.to_numpy()])
+    weighs = takes_part(plan, known.frame, here.name)
+    known = replace(known, frame=known.frame.filter(weighs), rows=known.rows[weighs])
     classes = _classes(plan, known.frame)
     check_uses(plan, known.frame)
     for each in sources:
         _check_source(plan, each, classes)
-    return TableRows(table, known, table.frame.filter(~labelled), sources, classes)
+    unlabelled = table.frame.filter(~labelled)
+    weighing = Weighing.of(plan, known.frame, unlabelled)
+    return TableRows(table, known, unlabelled, sources, classes, weighing, int((~weighs).sum()))
 
 
 def _source_inputs(plan: Plan, here: Input, given: DataLike | None) -> list[tuple[Source, Input]]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tabkit.adapt.lists import Clock, at_home, ticks
 from tabkit.bundle import BASES, ListBundle, load_bundle
 from tabkit.data.interactions import WINDOW, Events, join_events
-from tabkit.errors import DataError, UsageError
+from tabkit.errors import BundleError, DataError, UsageError
 from tabkit.rankers.base import Ranker, ranker_class
 from tabkit.recipe import Plan
 from tabkit.result import CandidateFacts
@@ -52,7 +54,8 @@ class Taken:
     Attributes
     ----------
     bases
-        The parent's bases by name; others are pretrained as in a full run.
+        The parent's bases by name; others are pretrained as in a full run. They are those of its run, as they were before
+        its valid window: what was bundled has seen all its events, and nothing at an earlier cutoff could be compared with it.
     events
         All events, the parent's and the new ones.
     clock
@@ -87,9 +90,13 @@ def open_parent(folder: str | Path, plan: Plan) -> Opened:
         )
     kept = sorted((folder / BASES).iterdir()) if (folder / BASES).is_dir() else []
     bases = {place.name: ranker_class(place.name).load(place, parent.ranker.past) for place in kept}
-    if parent.ranker.lasting:  # bundles of tabkit 0.1.0 hold the champion only
-        bases.setdefault(parent.manifest.model, parent.ranker)
-    scorecard = Scorecard.model_validate_json((folder / "scorecard.json").read_text(encoding="utf-8"))
+    try:
+        scorecard = Scorecard.model_validate_json((folder / "scorecard.json").read_text(encoding="utf-8"))
+    except ValidationError as problem:
+        raise BundleError(
+            f"{folder / 'scorecard.json'} was written by tabkit {parent.manifest.tabkit} and cannot be taken over "
+            f"({problem.errors()[0]['msg']}). Run {plan.recipe.name} on all events, without --base."
+        ) from None
     return Opened(parent, bases, scorecard)
 
 

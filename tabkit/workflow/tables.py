@@ -20,16 +20,19 @@ from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.data.source import DataLike
 from tabkit.data.split import Split, split_for_bundle, split_rows
-from tabkit.errors import UsageError
-from tabkit.evaluate.folds import Fold, pool
+from tabkit.data.weighing import effective_rows
+from tabkit.errors import UsageError, count
+from tabkit.evaluate.folds import pool
+from tabkit.evaluate.pooled import Fold
 from tabkit.evaluate.tables import TableFound, conformal_half_width, threshold_of
 from tabkit.files import only_writer
 from tabkit.learner import Budget, budget_of
 from tabkit.models.base import Model
 from tabkit.models.blend import LEAST_ROWS
 from tabkit.recipe import Plan
+from tabkit.report.read import WEIGHT
 from tabkit.result import CandidateFacts, TableFindings
-from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts
+from tabkit.result.document import FeatureFacts, SourceFacts, SplitFacts, WeightFacts
 from tabkit.workflow.assemble import About
 from tabkit.workflow.folds import folder_of, measure_folds
 from tabkit.workflow.options import TableOptions, terms_of
@@ -97,9 +100,10 @@ class TableRun:
     def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
         plan, options = self.plan, self.options
         self.rows: TableRows = read_rows(plan, data, options.source, rejects_to)
-        frame = self.rows.labelled.frame
-        self.splits = split_rows(frame, plan.recipe, options.seed)
-        self.own = self.splits[0] if len(self.splits) == 1 else split_for_bundle(frame, plan.recipe, options.seed)
+        labelled, weighing = self.rows.labelled.frame, self.rows.weighing
+        self.splits = split_rows(labelled, plan.recipe, options.seed, weighing)
+        one = len(self.splits) == 1
+        self.own = self.splits[0] if one else split_for_bundle(labelled, plan.recipe, options.seed, weighing)
         self._refuse()
 
     def _refuse(self) -> None:
@@ -132,9 +136,8 @@ class TableRun:
             found = find(arm)
             options.watch("bundle", 0.0, found.findings.champion)
         else:
-            frame = self.rows.labelled.frame
             folds = self._folds(until_written)
-            found, split = pool(self.plan, frame, arm.encoder.encode(frame), folds, self.terms)
+            found, split = pool(self.plan, self.rows.labelled.frame, arm.everything, folds, self.terms)
             options.watch("bundle", 0.0, found.findings.champion)
             found = arm.settled(found)
         return TableOutcome(found, split, self._models(found, arm))
@@ -159,10 +162,7 @@ class TableRun:
         models = {"bundle": (champion, arm.fitted(champion, self.budget))}
         if student is not None:
             unlabelled = self.rows.unlabelled
-            rows = (
-                arm.encoder.encode(self.rows.labelled.frame),
-                arm.encoder.encode(unlabelled) if unlabelled.height else None,
-            )
+            rows = (arm.everything, arm.encoder.encode(unlabelled) if unlabelled.height else None)
             model = teach_again(measured[student.name], models["bundle"][1], rows, self.options.seed, self.budget)
             models["student"] = (student, model)
         return models
@@ -176,6 +176,7 @@ class TableRun:
             sizes={
                 **split.sizes(),
                 "unlabelled": rows.unlabelled.height,
+                "weightless": rows.weightless,
                 "source": sum(source.frame.height for source in rows.sources),
             },
             sources=tuple(SourceFacts(name=s.name, rows=s.frame.height, lacking=s.lacking) for s in rows.sources),
@@ -201,15 +202,35 @@ class TableRun:
             classes=encoder.classes,
             bundled=rows.labelled.frame.height if recipe.bundle.train_on == "all" else len(split.train),
             members=champion.members or (champion.name,),
+            weighted=self._weighted(split),
         )
 
+    def _weighted(self, split: Split) -> WeightFacts | None:
+        recipe, weighing = self.plan.recipe, self.rows.weighing
+        if weighing is None or split.weights is None:
+            return None
+        effective = effective_rows(split.weights[split.holdout])
+        if recipe.censoring is None:
+            how = f"Rows are weighted by '{recipe.weight}'"
+        else:
+            lost = count(weighing.rows.height - weighing.n_labelled, "row")
+            how = (
+                f"Follow-up of {lost} ended before {recipe.censoring.horizon:g} without the event; the others stand for them "
+                "(inverse probability of censoring, estimated on the train rows)"
+            )
+        held = count(len(split.holdout), "holdout row")
+        text = f"{how}, and every figure is weighted so. The {held} tell as much as {effective:,.0f} of equal weight."
+        return WeightFacts(column=recipe.weight, effective=effective, text=text)
+
     def predictions(self, outcome: TableOutcome) -> pl.DataFrame:
-        """Return the holdout's predictions: input row, id, fold, target, and a column per candidate (per class if multiclass)."""
+        """Return the holdout's predictions: input row, id, fold, target, weight, and a column per candidate (class if multiclass)."""
         recipe, table, rows = self.plan.recipe, self.rows.labelled, outcome.split.holdout
         frame = table.frame[rows]
         target = values_of(frame, recipe.target)
         target = target.cast(pl.Float64) if recipe.task == "regression" else as_text(target)
         columns = [pl.Series("row", table.rows[rows], dtype=pl.Int64), target.alias("target")]
+        if outcome.split.weights is not None:
+            columns.append(pl.Series(WEIGHT, outcome.split.weights[rows]))
         if outcome.found.fold_of is not None:
             columns.insert(1, pl.Series("fold", outcome.found.fold_of + 1))
         for name, predicted in outcome.found.predictions.items():
@@ -245,9 +266,11 @@ class TableRun:
 
     def _half_width(self, outcome: TableOutcome, name: str) -> float:
         recipe = self.plan.recipe
-        target = values_of(self.rows.labelled.frame, recipe.target)[outcome.split.holdout]
+        held = outcome.split.holdout
+        target = values_of(self.rows.labelled.frame, recipe.target)[held]
         y = target.cast(pl.Float64).to_numpy().astype(np.float64)
-        return conformal_half_width(y, outcome.found.predictions[name], recipe.scale)
+        weights = None if outcome.split.weights is None else outcome.split.weights[held]
+        return conformal_half_width(y, outcome.found.predictions[name], recipe.scale, weights=weights)
 
     @property
     def rejects(self) -> pl.DataFrame:

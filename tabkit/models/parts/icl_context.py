@@ -33,7 +33,8 @@ class Table:
     """The rows that contexts are cut from: cells (N, C), targets (N,) as class codes or standardised numbers.
 
     ``shares`` (members, rows) are the positions that each member reads. ``ratios`` are the classes' shares of train
-    over their shares of a context; empty where contexts are as train is.
+    over their shares of a context; empty where contexts are as train is. ``leaning`` are their shares of train by weight over
+    those by number, empty if rows are not weighted; answers are corrected by it if the base ``leans``.
     """
 
     x: npt.NDArray[np.float32]
@@ -49,6 +50,8 @@ class Table:
     train_rows: int
     ratios: Sequence[float] = ()
     temperature: float = 1.0
+    leaning: Sequence[float] = ()
+    leans: bool = False
 
     @classmethod
     def of(cls, train: Features, effort: Effort, seed: int) -> Table:
@@ -72,12 +75,25 @@ class Table:
             seed,
             len(train),
             () if regression or read.shape[1] == len(train) else _ratios(train, read[0]),
+            leaning=() if regression or train.w is None else _leaning(train),
         )
+
+    @property
+    def correction(self) -> npt.NDArray[np.float64]:
+        """What the probability of each class is multiplied with, (n_classes,) or (1,)."""
+        ratios = np.asarray(self.ratios or (1.0,), dtype=np.float64)
+        return ratios * self.leaning if self.leans else ratios
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What valid chose of the answers."""
+        return {"temperature": self.temperature, **({"weighted_classes": self.leans} if self.leaning else {})}
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is not an array, as JSON values."""
         names = ("classes", "regression", "y_mean", "y_std", "seed", "train_rows", "ratios", "temperature")
-        return {**{n: getattr(self, n) for n in names}, "effort": vars(self.effort)}
+        weighted = {"leaning": self.leaning, "leans": self.leans} if self.leaning else {}
+        return {**{n: getattr(self, n) for n in names}, **weighted, "effort": vars(self.effort)}
 
     def describe(self) -> str:
         """Say what is read, in words."""
@@ -142,6 +158,13 @@ def _ratios(train: Features, context: npt.NDArray[np.int64]) -> tuple[float, ...
     labels = train.labels.astype(np.int64)
     whole, read = (np.bincount(part, minlength=k) / len(part) for part in (labels, labels[context]))
     return tuple(float(w / r) if r else 1.0 for w, r in zip(whole, read, strict=True))
+
+
+def _leaning(train: Features) -> tuple[float, ...]:
+    """Return each class's share of train by weight over that by number; 1 for a class without rows."""
+    k, labels = len(train.layout.classes), train.labels.astype(np.int64)
+    number, weight = np.bincount(labels, minlength=k), np.bincount(labels, train.weights, minlength=k)
+    return tuple(float(w / n / train.weights.mean()) if n else 1.0 for n, w in zip(number, weight, strict=True))
 
 
 def _stratified(train: Features, seed: int) -> npt.NDArray[np.int64]:

@@ -80,7 +80,7 @@ class _Episodes:
 
     def __init__(self, net: IclNet, lesson: Lesson, device: torch.device) -> None:
         self.net, self.table, self.device = net, lesson.table, device
-        self.x, self.y = self._tensors(lesson.train)
+        self.x, self.y, self.w = self._tensors(lesson.train)
         self.flags = torch.from_numpy(self.table.categorical).to(device)
         self.context = torch.from_numpy(shares_of(lesson.train, self.table.effort, self.table.seed)[0]).to(device)
         self.ratios = torch.tensor(list(self.table.ratios) or [1.0]).to(device)
@@ -97,22 +97,23 @@ class _Episodes:
         columns = torch.randperm(n_columns)[: min(most, MAX_COLUMNS)].sort().values.to(self.device)
         seed = int(torch.randint(2**31, (1,)))
         draw = random_draw(np.random.default_rng(seed), 1, len(columns), max(1, self.table.classes))
-        return _objective(
-            self._answer(context, self.x[query], columns, draw), self.y[context], self.y[query], self.table
-        )
+        answer, own = self._answer(context, self.x[query], columns, draw), None if self.w is None else self.w[query]
+        return _objective(answer, self.y[context], (self.y[query], own), self.table)
 
     def valid_loss(self) -> float:
         """The first member's loss on a part of valid."""
         assert self.valid is not None
-        asked, truth = self.valid
+        asked, truth, own = self.valid
         columns = torch.from_numpy(self.table.columns(0)).to(self.device)
         draw = self.table.draw(0, len(columns), self.table.classes)
         weights = self._answer(self.context, asked, columns, draw)
-        return float(_objective(weights, self.y[self.context], truth, self.table, self.ratios))
+        return float(_objective(weights, self.y[self.context], (truth, own), self.table, self.ratios))
 
-    def _tensors(self, rows: Features) -> tuple[Tensor, Tensor]:
+    def _tensors(self, rows: Features) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Cells (N, C), targets (N,), and weights (N,), 1 on average, if rows have some."""
         scaled = ((rows.labels - self.table.y_mean) / self.table.y_std).astype(np.float32)
-        return torch.from_numpy(cells_of(rows)[0]).to(self.device), torch.from_numpy(scaled).to(self.device)
+        w = None if rows.w is None else torch.from_numpy((rows.w / rows.w.mean()).astype(np.float32)).to(self.device)
+        return torch.from_numpy(cells_of(rows)[0]).to(self.device), torch.from_numpy(scaled).to(self.device), w
 
     def _answer(self, context: Tensor, asked: Tensor, columns: Tensor, draw: Draw) -> Tensor:
         """Weights (Q, n) of the asked cells over context rows of train."""
@@ -122,16 +123,24 @@ class _Episodes:
         return weights
 
 
-def _objective(weights: Tensor, context: Tensor, truth: Tensor, table: Table, ratios: Tensor | None = None) -> Tensor:
-    """Mean log loss, or CRPS for regression, of query rows given their weights over the context."""
+def _objective(
+    weights: Tensor, context: Tensor, asked: tuple[Tensor, Tensor | None], table: Table, ratios: Tensor | None = None
+) -> Tensor:
+    """Mean log loss, or CRPS for regression, of query rows given their weights over the context.
+
+    ``asked`` are the queries' targets (Q,), and for how many rows each stands (Q,).
+    """
+    truth, own = asked
     if table.regression:
-        return 2.0 * crps(weights, context[None], truth[None]).mean()
+        losses = 2.0 * crps(weights, context[None], truth[None])
+        return losses.mean() if own is None else (own * losses).mean()
     chances = class_probabilities(weights, context[None], table.classes)
     if ratios is not None:
         chances = chances * ratios
         chances = chances / chances.sum(dim=2, keepdim=True)
     floored = (1 - 1e-3) * chances + 1e-3 / table.classes
-    return -floored.gather(2, truth.long()[None, :, None]).log().mean()
+    logs = floored.gather(2, truth.long()[None, :, None]).log()
+    return -(logs if own is None else own[None, :, None] * logs).mean()
 
 
 def _has_gpu(budget: Budget) -> bool:

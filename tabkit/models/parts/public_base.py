@@ -89,6 +89,7 @@ class PublicBase(Model):
 
     hows = {"as_is": "base"}
     has_weights = True
+    unweighted = "the rows of its context count once each"
     importance_rows = 300
     extra: ClassVar[str]
     """The extra of tabkit that installs the library; also the base's name."""

@@ -72,7 +72,7 @@ class OnScale(Model):
                 smearing = float(settings[SMEARING])
             elif learned is not None:
                 there, answers = self.standard.answered(learned.labels), adapted.model.predict(learned)
-                smearing = smearing_factor(there, self.standard.answered(answers))
+                smearing = smearing_factor(there, self.standard.answered(answers), learned.w)
         model = OnScale(adapted.model, self.kind, self.predicts, smearing, self.standard)
         return replace(adapted, model=model, settings={**adapted.settings, SMEARING: smearing})
 

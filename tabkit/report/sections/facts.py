@@ -168,6 +168,7 @@ def _left_out(reading: Reading) -> list[str]:
         "rejected": rows.rejected,
         "outside the recipe's scope": rows.out_of_scope,
         "without a label": rows.unlabelled,
+        "of weight 0": rows.weightless,
     }
     return [f"{whole(n)} {reason}" for reason, n in reasons.items() if n]
 
@@ -186,6 +187,8 @@ def _row_terms(reading: Reading) -> list[tuple[str, str]]:
     by = f", by {r.split.column}" if r.split.column else ""
     sizes = f"{whole(r.rows.train)} train, {whole(r.rows.valid)} valid, {whole(r.rows.holdout)} holdout"
     positive = f", positive class ‘{r.positive}’" if r.positive is not None else ""
+    if r.weighted:
+        terms.append(("Weights", f"{r.weighted.text} {reading.unweighted}"))
     return [*terms, ("Parts", f"{sizes} ({r.split.kind}{by})"), ("Target", f"{r.target}{positive}")]
 
 

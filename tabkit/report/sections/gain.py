@@ -7,7 +7,8 @@ from tabkit.report.numbers import decimals_for, number
 from tabkit.report.pieces import Piece, Section
 from tabkit.report.reading import Reading, listed, once
 from tabkit.report.svg import aside
-from tabkit.result import Against, Planned
+from tabkit.report.tried import Tried, like
+from tabkit.result import Against, Planned, TableResult
 
 _TITLE = "Did adapting pay?"
 
@@ -25,7 +26,17 @@ def gain(reading: Reading) -> Section:
             f"It takes every gain, its whole interval, above {bar} to call it a success."
         )
     )
+    if (tried := _tried(reading)) is not None:
+        pieces.append(aside(tried.sentence))
     return Section("gain", "Gain", _TITLE, _sentence(reading, planned), tuple(pieces))
+
+
+def _tried(reading: Reading) -> Tried | None:
+    """Return how runs on such tables fared; None for lists."""
+    result = reading.result
+    if not isinstance(result, TableResult):
+        return None
+    return like(numbers=result.task == "regression", rows=result.rows.used)
 
 
 def _sentence(reading: Reading, planned: Planned) -> str:

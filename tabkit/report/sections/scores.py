@@ -36,10 +36,14 @@ def candidates(reading: Reading) -> Section:
             groups.append(Group(tuple(_candidate_row(reading, c, decimals) for c in members), title))
     unit = f" ({metric.unit})" if metric.unit else ""
     better = "higher" if metric.greater_is_better else "lower"
-    caption = f"{metric.title}{unit}, {better} is better, with 95% intervals"
+    weighted = reading.result.weighted
+    by_weight = ", by weight" if weighted else ""
+    caption = f"{metric.title}{unit}{by_weight}, {better} is better, with 95% intervals"
     table = Table("Candidates", _COLUMNS, tuple(groups), caption, css="candidates")
     left = reading.result.ranking.left_out if isinstance(reading.result, ListResult) else ()
     notes = [aside(f"{each.title} ({each.name}) was not tried: {each.reason}.") for each in left]
+    if weighted:
+        notes.append(aside(f"{weighted.text} {reading.unweighted}"))
     return Section("candidates", "Candidates", "The candidates", _who_is_best(reading), (table, *notes))
 
 
@@ -79,6 +83,8 @@ def _who_is_best(reading: Reading) -> str:
         return f"{tried} were tried."
     refused = sum(c.refused is not None for c in result.candidates)
     tail = f" {count(refused, 'candidate')} {'was' if refused == 1 else 'were'} refused." if refused else ""
+    if skipped := sum(c.refused is None for c in result.candidates) - len(reading.scored):
+        tail = f" On the holdout, {count(skipped, 'candidate')} not chosen on valid {'was' if skipped == 1 else 'were'} not measured.{tail}"
     top = "highest" if reading.metric.greater_is_better else "lowest"
     lead = f"Of {tried}, {reading.title(best)} has the {top} {reading.metric_name} on the holdout, {interval(holdout[best])}{reading.unit}"
     if best == result.champion:

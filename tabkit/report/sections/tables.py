@@ -39,6 +39,8 @@ def look(reading: Reading) -> Section | None:
     drawn = tuple(figure for figure in figures if figure)
     pieces: list[Piece] = [Grid(drawn)] if drawn else []
     pieces += [table] if table else []
+    if result.weighted and pieces and result.positive is None:
+        pieces.append(aside("Rows are counted here, whatever they weigh."))
     return Section("look", "Holdout", "A closer look at the holdout", sentence, tuple(pieces))
 
 
@@ -46,7 +48,8 @@ def _detection(reading: Reading, result: TableResult, frame: pl.DataFrame, posit
     """Say how many of the positive class the champion finds."""
     if result.champion not in frame.columns:
         return ""
-    curve = diagnose.roc((as_text(frame["target"]) == positive).to_numpy(), frame[result.champion].to_numpy())
+    found = (as_text(frame["target"]) == positive).to_numpy()
+    curve = diagnose.roc(found, frame[result.champion].to_numpy(), diagnose.weights_of(frame))
     if curve is None:
         return ""
     hits = float(diagnose.at_grid(curve, np.array([0.1]))[0])
