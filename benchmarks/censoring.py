@@ -63,6 +63,7 @@ def main() -> None:
         for which, (out, _) in runs.items():
             for line in calibrated(out, rows, weights):
                 print(f"| {which} {line}")
+        print(f"\nProbabilities that are right would be off by {by_chance(out):.1%} on average: bins are small.")
 
 
 def without_weights(folder: Path) -> Path:
@@ -101,6 +102,13 @@ def calibrated(run: Path, rows: TableRows, weights: Floats) -> list[str]:
             slope = "-" if off.slope is None else f"{off.slope:.2f}"
             lines.append(f"| {c.title} | {np.average(p, weights=weights[at]):.1%} | {off.ece:.1%} | {slope} |")
     return lines
+
+
+def by_chance(run: Path, draws: int = 200) -> float:
+    """Return how far a run's linear model would be off if outcomes followed its probabilities."""
+    p = pl.read_parquet(run / "holdout_predictions.parquet")["linear"].to_numpy()
+    rng = np.random.default_rng(0)
+    return float(np.mean([calibration((rng.random(len(p)) < p).astype(np.int64), p).ece for _ in range(draws)]))
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def plan_with(**changes: object) -> Plan:
 
 def test_an_outcome_that_reads_the_target_is_refused() -> None:
     with pytest.raises(UsageError, match="'recurred', the target it makes"):
-        outcome(pl.DataFrame({"recurred": ["yes"]}), plan_with(outcome="recurred"))
+        outcome(pl.DataFrame({"recurred": ["yes"]}), plan_with(outcome="recurred", censoring=None))
 
 
 def test_a_source_is_aligned_or_says_what_it_lacks() -> None:

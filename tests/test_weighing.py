@@ -17,7 +17,7 @@ from test_models import CASES, adapt, first_task, prepared
 import tabkit
 from tabkit import learner
 from tabkit.data.encode import Features
-from tabkit.data.split import split_rows
+from tabkit.data.split import split_for_bundle, split_rows
 from tabkit.data.weighing import effective_rows
 from tabkit.errors import DataError, UsageError
 from tabkit.estimators import TabkitClassifier, TabkitRegressor
@@ -374,6 +374,8 @@ def test_censoring_is_estimated_on_the_train_rows_of_each_split(tmp_path: Path, 
         assert weighted == pytest.approx(kaplan_meier(frame), abs=0.04) and y.mean() > weighted + 0.07
         seen.append(tuple(each.weights))
     assert len(set(seen)) == len(splits), "every fold has weights of its own"
+    own = split_for_bundle(rows.labelled.frame, plan.recipe, 0, rows.weighing)
+    assert own.weights is not None and np.union1d(own.train, own.valid).tolist() == list(range(len(own.weights)))
 
 
 def kaplan_meier(frame: pl.DataFrame) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tabkit.data.cuts import Rows, by_class, by_group, by_time, forward, group_folds, group_folds_by_class
 from tabkit.data.embargo import known, left_out
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
@@ -20,7 +19,6 @@ from tabkit.recipe import Recipe
 from tabkit.result.facts import SplitKind
 from tabkit.seed import stream
 
-Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LEAST_ROWS = 5
@@ -87,13 +85,13 @@ class _Cutter:
             case "temporal":
                 assert recipe.time is not None
                 times = values_of(self.frame, recipe.time)
-                rest, part = _by_time(times, rows, share, recipe.time, 2 if to_be_cut_again else 1)
+                rest, part = by_time(times, rows, share, recipe.time, 2 if to_be_cut_again else 1)
                 return known(times, recipe, rest, part), part
             case "grouped":
                 assert self.groups is not None
-                return _by_group(self.groups, rows, share, self.rng)
+                return by_group(self.groups, rows, share, self.rng)
             case "stratified":
-                return _by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
+                return by_class(_codes(values_of(self.frame, recipe.target)), rows, share, self.rng)
             case "random":
                 shuffled = self.rng.permutation(rows)
                 n_part = max(1, round(share * len(rows)))
@@ -140,23 +138,30 @@ class _Cutter:
         text = _cross_text(tuple(splits), self.recipe)
         return tuple(replace(split, text=text) for split in splits)
 
-    def checked(self, split: Split, *, whole: bool = False) -> Split:
-        """Return a split of the labelled rows alone, weighted, if it can be learned from; nothing is held out of the ``whole``."""
-        frame = self.frame
-        if self.weighing is not None:
-            n, groups, days = self.weighing.n_labelled, split.groups, split.days
-            frame = frame[:n]
-            split = replace(
-                split,
-                weights=self.weighing.weights(split.train),
-                train=split.train[split.train < n],
-                valid=split.valid[split.valid < n],
-                holdout=split.holdout[split.holdout < n],
-                groups=None if groups is None else groups[:n],
-                days=None if days is None else days[:n],
-            )
-        parts = {"train": split.train, "valid": split.valid} | ({} if whole else {"holdout": split.holdout})
-        _check(split, parts, frame, self.recipe)
+    @property
+    def labelled(self) -> pl.DataFrame:
+        """The rows with a label."""
+        return self.frame if self.weighing is None else self.frame[: self.weighing.n_labelled]
+
+    def weighed(self, split: Split) -> Split:
+        """Return a split of the labelled rows alone, with their weights by its train rows."""
+        if self.weighing is None:
+            return split
+        n, groups, days = self.weighing.n_labelled, split.groups, split.days
+        return replace(
+            split,
+            weights=self.weighing.weights(split.train),
+            train=split.train[split.train < n],
+            valid=split.valid[split.valid < n],
+            holdout=split.holdout[split.holdout < n],
+            groups=None if groups is None else groups[:n],
+            days=None if days is None else days[:n],
+        )
+
+    def checked(self, split: Split) -> Split:
+        """Return the weighed split, if it can be learned from."""
+        split = self.weighed(split)
+        _check(split, self.labelled, self.recipe)
         return split
 
     def folds(self, kind: SplitKind) -> list[tuple[Rows, Rows]]:
@@ -165,7 +170,7 @@ class _Cutter:
         if kind == "temporal":
             assert recipe.time is not None and isinstance(rule.folds, int)
             times = values_of(self.frame, recipe.time)
-            blocks = _forward(times, rule.folds, recipe.time)
+            blocks = forward(times, rule.folds, recipe.time)
             return [(known(times, recipe, before, held), held) for before, held in blocks]
         fold_of = self._fold_of(kind)
         names = np.unique(fold_of)
@@ -187,8 +192,8 @@ class _Cutter:
             case "grouped":
                 assert self.groups is not None
                 if recipe.task == "regression":
-                    return _group_folds(self.groups, rule.folds, self.rng)
-                return _group_folds_by_class(
+                    return group_folds(self.groups, rule.folds, self.rng)
+                return group_folds_by_class(
                     self.groups, _codes(values_of(self.frame, recipe.target)), rule.folds, self.rng
                 )
             case "stratified":
@@ -223,9 +228,8 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighin
         A part would be empty, a class is missing from train, or the split column holds other values.
     """
     rule = recipe.split
-    frame = frame if weighing is None else weighing.rows
     kind, cutter = _cutter(frame, recipe, seed, weighing)
-    groups = cutter.groups
+    frame, groups = cutter.frame, cutter.groups
     if rule.folds is not None:
         return cutter.cross(kind)
     if kind == "given":
@@ -258,58 +262,19 @@ def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: W
     DataError
         As for :func:`split_rows`.
     """
-    frame = frame if weighing is None else weighing.rows
     kind, cutter = _cutter(frame, recipe, seed, weighing)
-    train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(frame.height))
+    train, valid = cutter.to_choose_on(cutter.valid_kind(kind), np.arange(cutter.frame.height))
     nothing = np.empty(0, dtype=np.int64)
     split = Split(kind, np.sort(train), np.sort(valid), nothing, cutter.groups, "", inner=recipe.split.inner)
-    return cutter.checked(split, whole=True)
+    split = cutter.weighed(split)
+    _check_train(split, cutter.labelled, recipe)
+    return split
 
 
 def _cutter(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None) -> tuple[SplitKind, _Cutter]:
+    frame = frame if weighing is None else weighing.rows
     groups = _codes(values_of(frame, recipe.group)) if recipe.group else None
-    cutter = _Cutter(frame, recipe, groups, stream(seed, "split"), weighing)
-    return recipe.split.kind or default_kind(recipe), cutter
-
-
-def _group_folds(groups: Rows, folds: int, rng: np.random.Generator) -> Rows:
-    """Deal groups to folds, the largest first, each to the fold with the fewest rows so far."""
-    names, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    shuffled = rng.permutation(len(names))
-    filled, fold_of = np.zeros(folds), np.empty(len(names), dtype=np.int64)
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        fold_of[group] = int(np.argmin(filled))
-        filled[fold_of[group]] += sizes[group]
-    return np.asarray(fold_of[of_row])
-
-
-def _group_folds_by_class(groups: Rows, codes: Rows, folds: int, rng: np.random.Generator) -> Rows:
-    """Deal groups to folds so that every fold has about the same share of each class."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if len(np.unique(groups)) < folds or np.unique(codes, return_counts=True)[1].max() < folds:
-        return _group_folds(groups, folds, rng)
-    # scikit-learn warns of a class with fewer rows than folds; whether train still has it is checked for every split.
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(rng.integers(2**32)))
-    fold_of = np.empty(len(groups), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for fold, (_, held_out) in enumerate(splitter.split(codes, codes, groups)):
-            fold_of[held_out] = fold
-    return fold_of
-
-
-def _forward(times: pl.Series, folds: int, column: str) -> list[tuple[Rows, Rows]]:
-    """Hold out block after block of time, each learned from all that came before it; the first is only learned from."""
-    stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()
-    moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) < folds + 1:
-        raise DataError(
-            f"Time column '{column}' has {count(len(moments), 'moment')}, too few for {folds} folds in time. Expected {folds + 1} or more."
-        )
-    block_of = np.minimum((np.cumsum(counts) - counts) * (folds + 1) // len(stamps), folds)
-    block = block_of[np.searchsorted(moments, stamps)]
-    return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in np.unique(block)[1:]]
+    return recipe.split.kind or default_kind(recipe), _Cutter(frame, recipe, groups, stream(seed, "split"), weighing)
 
 
 def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
@@ -351,41 +316,6 @@ def _by_task(recipe: Recipe) -> SplitKind:
     return "random" if recipe.task == "regression" else "stratified"
 
 
-def _by_class(codes: Rows, rows: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    parts = []
-    for code in np.unique(codes[rows]):
-        members = rng.permutation(rows[codes[rows] == code])
-        # At least one row of a class on each side, if the class has two.
-        cut = min(max(1, round(share * len(members))), len(members) - 1)
-        parts.append((members[cut:], members[:cut]))
-    return np.concatenate([rest for rest, _ in parts]), np.concatenate([part for _, part in parts])
-
-
-def _by_group(groups: Rows, rows: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    names, sizes = np.unique(groups[rows], return_counts=True)
-    order = rng.permutation(len(names))
-    filled = np.cumsum(sizes[order])
-    # The cut between two groups that comes closest to the wanted share, with a group left on each side.
-    last = int(np.argmin(np.abs(filled[:-1] - share * len(rows)))) if len(names) > 1 else 0
-    chosen = np.isin(groups[rows], names[order[: last + 1]])
-    return rows[~chosen], rows[chosen]
-
-
-def _by_time(times: pl.Series, rows: Rows, share: float, column: str, moments_left: int) -> tuple[Rows, Rows]:
-    stamps = (times.cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Float64)).to_numpy()[rows]
-    moments, counts = np.unique(stamps, return_counts=True)
-    if len(moments) <= moments_left:
-        raise DataError(
-            f"Time column '{column}' has {count(len(moments), 'moment')} in {count(len(rows), 'row')} to cut, too few to train on "
-            "earlier rows, choose on later ones and hold out the latest. Expected three moments or more."
-        )
-    before = np.cumsum(counts)[moments_left - 1 : -1]
-    # Rows of one moment stay together: the boundary is the moment whose cut comes closest to the wanted share.
-    boundary = moments[moments_left - 1 + int(np.argmin(np.abs(before - (1 - share) * len(rows))))]
-    late = stamps > boundary
-    return rows[~late], rows[late]
-
-
 def _given(parts: pl.Series, column: str) -> tuple[Rows, Rows, Rows]:
     names = as_text(parts)
     other = sorted(set(names.drop_nulls().unique()) - set(_GIVEN))
@@ -406,12 +336,16 @@ def _codes(values: pl.Series) -> Rows:
     return codes.astype(np.int64)
 
 
-def _check(split: Split, parts: Mapping[str, Rows], frame: pl.DataFrame, recipe: Recipe) -> None:
-    for part, rows in parts.items():
+def _check(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
+    for part, rows in (("train", split.train), ("valid", split.valid), ("holdout", split.holdout)):
         if len(rows) == 0:
             raise DataError(
                 f"The {split.kind} split leaves no {part} rows out of {frame.height:,}. Give more rows, groups or moments."
             )
+    _check_train(split, frame, recipe)
+
+
+def _check_train(split: Split, frame: pl.DataFrame, recipe: Recipe) -> None:
     if recipe.task == "regression":
         known = values_of(frame, recipe.target)[split.train]
         if known.n_unique() < 2:

@@ -100,10 +100,9 @@ class TableRun:
     def _cut(self, data: DataLike | None, rejects_to: Path | None) -> None:
         plan, options = self.plan, self.options
         self.rows: TableRows = read_rows(plan, data, options.source, rejects_to)
-        labelled, weighing = self.rows.labelled.frame, self.rows.weighing
-        self.splits = split_rows(labelled, plan.recipe, options.seed, weighing)
-        one = len(self.splits) == 1
-        self.own = self.splits[0] if one else split_for_bundle(labelled, plan.recipe, options.seed, weighing)
+        cut = (self.rows.labelled.frame, plan.recipe, options.seed, self.rows.weighing)
+        self.splits = split_rows(*cut)
+        self.own = self.splits[0] if len(self.splits) == 1 else split_for_bundle(*cut)
         self._refuse()
 
     def _refuse(self) -> None:

@@ -13,9 +13,10 @@ from typing import ClassVar, Generic, TypeVar
 
 import polars as pl
 
+from tabkit.data.cuts import Rows
 from tabkit.data.encode import Features
 from tabkit.data.interactions import Events, Truth
-from tabkit.data.split import Rows, Split
+from tabkit.data.split import Split
 from tabkit.evaluate.ledger import Looks
 from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.recipe import Plan
