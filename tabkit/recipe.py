@@ -5,6 +5,7 @@ A recipe is one TOML file, ``domains/<vertical>/<name>.toml``. It names its sche
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,10 @@ class SplitRule(Strict):
     once (temporal: every row but those of the first moments), and ``repeats`` times over with other folds. With
     ``folds = "given"``, ``column`` holds the fold of each row.
 
+    ``embargo`` is for a split in time whose outcomes take a while to be known: "30d" (or "12h", "4w"; a number if times are
+    numbers). Rows less than that before a cut are left out of what is learned from and chosen on: at the cut, nobody knew
+    how they would come out.
+
     ``inner`` cuts what is not held out into that many inner folds, in place of a valid part: every row is learned from
     and chosen on, and each candidate is the mean of a model per inner fold. For tables of a few hundred rows; it takes
     ``inner`` times as long.
@@ -64,9 +69,16 @@ class SplitRule(Strict):
     folds: int | Literal["given"] | None = None
     repeats: int = Key(default=1, ge=1, le=50)
     inner: int | None = Key(default=None, ge=3, le=20)
+    embargo: str | float | None = None
 
     @model_validator(mode="after")
     def _folds_fit(self) -> SplitRule:
+        if isinstance(self.embargo, str) and not re.fullmatch(r"\d+(\.\d+)?[hdw]", self.embargo):
+            raise ValueError(f"embargo = '{self.embargo}'; expected hours, days or weeks such as '12h', '30d' or '4w'.")
+        if isinstance(self.embargo, float | int) and not 0 < self.embargo < math.inf:
+            raise ValueError(f"embargo = {self.embargo}; expected a number above 0, in the unit of the time column.")
+        if self.embargo is not None and self.kind not in (None, "temporal"):
+            raise ValueError(f"embargo is for a split in time; kind is '{self.kind}'. Remove one.")
         if isinstance(self.folds, int) and not 2 <= self.folds <= 50:
             raise ValueError(f"folds = {self.folds}; expected 2 to 50, or 'given' with the column that holds them.")
         if (self.folds == "given") != (self.kind == "given" and self.folds is not None):
@@ -228,6 +240,8 @@ class Recipe(Strict):
             raise ValueError("split.kind = 'grouped' needs a group column; add group = \"COLUMN\".")
         if self.split.kind == "temporal" and self.time is None:
             raise ValueError("split.kind = 'temporal' needs a time column; add time = \"COLUMN\".")
+        if self.split.embargo is not None and (self.time is None or self.task == "ranking"):
+            raise ValueError('split.embargo is for tables with a time column; add time = "COLUMN", or remove it.')
         if (self.split.kind == "given") != (self.split.column is not None):
             raise ValueError("split.kind = 'given' and split.column go together; give both or neither.")
         if self.split.kind == "stratified" and self.task == "regression":

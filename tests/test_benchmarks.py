@@ -22,6 +22,7 @@ PACKAGES = {path.parent.name for path in FOLDER.glob("*/__main__.py")}
 NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} | PACKAGES)
 TOY = {
     "blend": "--rows 64 --seeds 1 --tables mgus2",
+    "checks": "--tables 1 --sizes 150 --faults missing\u00a0values --jobs 1",
     "censoring": "--rows 200 --runs OUT",
     "continuation": "--out OUT/runs --epochs 1 --episodes 2 --tables biopsy Pima.te headInjury",
     "fold_intervals": "--tables 2 --only noise,\u00a0classes",
@@ -30,6 +31,7 @@ TOY = {
     "laboratory": "draw --rounds 1 --only tiny leak --out OUT/draws.jsonl --tally",
     "list_scale": "--sizes 100x60x6000 --score 50 --costs 2",
     "nested_noise": "--tables 1 --rows 60 --folds 2",
+    "rare": "--draws 2 --positives 12 --jobs 1",
     "refresh": "--logs 1 --users 40",
     "retail": "counts rerank discovery cold speed stores --households 60",
     "reuse": "--analysts 2 --recipes 3",

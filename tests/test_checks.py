@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,6 +47,7 @@ from tabkit.result.tables import ColumnImportance
 
 TABLES = (
     "single_feature_leak",
+    "hidden_leak",
     "post_outcome_column",
     "ask_when_known",
     "label_shuffle",
@@ -56,6 +58,7 @@ TABLES = (
     "source_copies",
     "source_distance",
     "holdout_reopened",
+    "dependent_rows",
     "too_few_holdout_cases",
     "no_skill",
     "under_baseline",
@@ -85,14 +88,16 @@ VALUE = '[value]\nunit = "USD"\nact_when = "above"\nacted = "1"\n'
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
     """A table without a fault, for which every check can be made."""
-    frame = signal_table(600).with_columns(who=pl.int_range(pl.len()) // 10, day=pl.int_range(pl.len()))
+    frame = signal_table(1200).with_columns(who=pl.int_range(pl.len()) // 10, day=pl.int_range(pl.len()))
+    frame = frame.with_columns(sex=pl.Series(["f", "m"] * 600))
     path = write_recipe(tmp_path_factory.mktemp("table"), frame, "group = 'who'\ntime = 'day'\n" + BINARY + VALUE)
     schema = path.parents[2] / "data_schemas" / "case.toml"
     late = "[fields.x4]\nknown = 'at_outcome'"
     schema.write_text(schema.read_text(encoding="utf-8").replace("[fields.x4]", late), encoding="utf-8")
     rows = make_features("binary", 1600)
     train, valid, holdout, source = (rows.take(np.arange(start, start + 400)) for start in range(0, 1600, 400))
-    parts = np.split(np.arange(600), [360, 450])
+    score = 1.5 * (holdout.x_num[:, 0] + (holdout.x_cat[:, 0] == 2)) - 0.5
+    p = 0.5 * (1 + np.vectorize(math.erf)(score / math.sqrt(2)))
     names = ("predicted", "observed", "low", "high", "rows")
     bins = [dict(zip(names, (p, p, p - 0.1, p + 0.1, 40), strict=True)) for p in (0.2, 0.4, 0.6, 0.8)]
     return TableEvidence(
@@ -104,7 +109,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
         seed=0,
         plan=load_recipe(str(path)),
         frame=frame,
-        split=Split("given", *parts, np.arange(600) // 10, "given"),
+        split=Split("given", *np.split(np.arange(1200), 3), np.arange(1200) // 10, "given"),
         train=train,
         valid=valid,
         holdout=holdout,
@@ -116,9 +121,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> TableEvidence:
         shuffled=(Interval(0.01, -0.04, 0.06),),
         calibration=Calibration(bins=bins, ece=0.01, slope=1.0, intercept=0.0),
         envelopes={},
-        groups={"sex": {"f": (0.8, 100), "m": (0.82, 100)}},
+        groups={"sex": {"f": (0.8, 200), "m": (0.82, 200)}},
         source=source,
         over_nothing=Interval(20.0, 10.0, 30.0),
+        predicted=np.column_stack([1 - p, p]),
+        champion_score=Interval(0.82, 0.78, 0.86),
+        units=(np.arange(800) // 10, 80 + np.arange(400) // 10),
     )
 
 
@@ -157,6 +165,11 @@ def leaking(table: TableEvidence) -> TableEvidence:
     return replace(table, **parts)
 
 
+def with_a_noisy_copy(table: TableEvidence) -> TableEvidence:
+    noise = np.random.default_rng(0).normal(0, 0.35, table.frame.height)
+    return replace(table, frame=table.frame.with_columns(x3=(pl.col("y") == "yes") + pl.Series(noise)))
+
+
 def with_late_column(table: TableEvidence) -> TableEvidence:
     schema = table.plan.schema
     late = schema.model_copy(update={"fields": {**schema.fields, "x0": schema.fields["x4"]}})
@@ -165,12 +178,28 @@ def with_late_column(table: TableEvidence) -> TableEvidence:
 
 def with_copies(table: TableEvidence) -> TableEvidence:
     columns = [c for c in table.frame.columns if c not in ("who", "day")]
-    copied = pl.concat([table.frame.head(450), table.frame.head(150)]).select(columns)
+    copied = pl.concat([table.frame.head(800), table.frame.head(400)]).select(columns)
     return replace(table, frame=copied.hstack(table.frame.select("who", "day")))
 
 
 def reported(score: float) -> dict[str, dict[str, float]]:
     return {"prior": dict.fromkeys(("train", "valid", "holdout"), 0.5), "lgbm": {"train": 0.9, "holdout": score}}
+
+
+def unfair(table: TableEvidence) -> TableEvidence:
+    assert table.predicted is not None
+    told = table.predicted[:, 1] + np.where(np.arange(400) % 2 == 0, 0.15, 0.0)  # of women, too much
+    return replace(table, predicted=np.column_stack([1 - told, told]))
+
+
+def err_alike(table: TableEvidence) -> TableEvidence:
+    """Four groups, in two of which probabilities are half as high as they should be."""
+    assert table.predicted is not None
+    told = table.predicted[:, 1] * np.where(np.arange(400) < 200, 0.5, 1.5).clip(0, 1)
+    groups = table.split.groups.copy()
+    groups[800:] = 1000 + np.arange(400) // 100
+    split = replace(table.split, groups=groups)
+    return replace(table, predicted=np.column_stack([1 - told, told]), split=split)
 
 
 def overconfident(table: TableEvidence) -> TableEvidence:
@@ -191,15 +220,16 @@ def with_a_telling_name(table: TableEvidence) -> TableEvidence:
 
 PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
     "single_feature_leak": (leaking, "'x3' (1.000) ROC AUC on valid"),
+    "hidden_leak": (with_a_noisy_copy, "Suspicious: 'x3' (0.9"),
     "post_outcome_column": (with_late_column, "yet features: ['x0']"),
     "ask_when_known": (with_a_telling_name, "leans on 'total_paid', whose names"),
     "label_shuffle": (
         lambda t: replace(t, shuffled=(Interval(0.1, 0.05, 0.15),)),
         "linear gains +0.100 [+0.050, +0.150] ROC AUC",
     ),
-    "duplicate_rows": (with_copies, "150 of 150 holdout rows (100.0%)"),
+    "duplicate_rows": (with_copies, "400 of 400 holdout rows (100.0%)"),
     "group_overlap": (
-        lambda t: replace(t, split=replace(t.split, groups=np.arange(600) % 60)),
+        lambda t: replace(t, split=replace(t.split, groups=np.arange(1200) % 60)),
         "60 value(s) of 'who'",
     ),
     "time_overlap": (lambda t: replace(t, frame=t.frame.with_columns(day=-pl.col("day"))), "run to 0, past"),
@@ -210,20 +240,27 @@ PLANTED: dict[str, tuple[Callable[[TableEvidence], TableEvidence], str]] = {
         "Nowhere near those of the target: 'x2' is",
     ),
     "holdout_reopened": (lambda t: replace(t, looks=Looks(4, 3)), "have been asked 3 questions on this machine"),
-    "too_few_holdout_cases": (lambda t: replace(t, holdout=t.holdout.take(np.arange(60))), "rows of class"),
-    "no_skill": (lambda t: replace(t, scores=reported(0.45)), "is -0.05 ROC AUC from the prior"),
+    "too_few_holdout_cases": (
+        lambda t: replace(t, holdout=t.holdout.take(np.arange(60)), predicted=None, units=None),
+        "rows of class",
+    ),
+    "no_skill": (
+        lambda t: replace(t, scores=reported(0.45), champion_score=Interval(0.45, 0.4, 0.5)),
+        "is -0.05 ROC AUC from the prior",
+    ),
     "under_baseline": (lambda t: replace(t, champion_gain=WORSE), "gains -0.03 [-0.05, -0.01]"),
     "worth_nothing": (
         lambda t: replace(t, over_nothing=Interval(-20.0, -45.0, 5.0)),
         "pay -20 USD [-45, +5] per 1,000",
     ),
-    "overfit": (lambda t: replace(t, scores=reported(0.6)), "by: lgbm (75%). The champion, lgbm, is among them."),
-    "miscalibration": (overconfident, "4 of 4 bins lie outside"),
-    "outside_envelope": (lambda t: replace(t, envelopes={"icl_as_is": "many rows"}), "icl_as_is: many rows."),
-    "fairness_gap": (
-        lambda t: replace(t, groups={"sex": {"f": (0.6, 100), "m": (0.82, 100)}}),
-        "differs by 0.220 ROC AUC (f: 0.600, m: 0.820)",
+    "overfit": (
+        lambda t: replace(t, scores=reported(0.55), champion_score=Interval(0.55, 0.51, 0.59)),
+        "The champion, lgbm, loses 87% of the skill it shows on train, 78% at the better end",
     ),
+    "miscalibration": (overconfident, "Probabilities of lgbm are off by 0.490 on average"),
+    "outside_envelope": (lambda t: replace(t, envelopes={"icl_as_is": "many rows"}), "icl_as_is: many rows."),
+    "fairness_gap": (unfair, "For 'sex: f', the outcome beyond its probability is"),
+    "dependent_rows": (err_alike, "4 groups of 'who'"),
 }
 
 
@@ -244,7 +281,7 @@ def test_a_fault_planted_in_a_table_is_found_by_name(code: str, table: TableEvid
 
 def test_a_check_of_a_table_without_what_it_needs_says_so(table: TableEvidence) -> None:
     bare = replace(table, source=None, calibration=None, groups={}, looks=None, champion_gain=None, kinds={})
-    bare = replace(bare, over_nothing=None)
+    bare = replace(bare, over_nothing=None, predicted=None, champion_score=None)
     bare = replace(bare, split=replace(table.split, groups=None))
     made = {code: o.message for code, o in outcomes(bare).items() if o.outcome == "not_applicable"}
     assert made == {
@@ -255,6 +292,8 @@ def test_a_check_of_a_table_without_what_it_needs_says_so(table: TableEvidence) 
         "under_baseline": "The champion, lgbm, is the best baseline itself.",
         "worth_nothing": "The recipe has no [value], so decisions have no price.",
         "miscalibration": "Calibration is measured for binary tasks.",
+        "dependent_rows": "The champion has no predictions on the holdout.",
+        "overfit": "The champion has no interval on the holdout.",
         "outside_envelope": "No pretrained base is among the candidates.",
         "fairness_gap": "The schema marks no field as sensitive, or no group has enough rows.",
     }
@@ -364,7 +403,7 @@ def test_a_check_of_an_outside_package_is_found_and_made(
     install(monkeypatch, "Rounded", Rounded)
     assert all_checks()[-1] is Rounded
     assert run_checks(table)[-1] == CheckOutcome(
-        code="rounded", title="Rounded rows", severity="info", outcome="fail", message="The table has 600 rows."
+        code="rounded", title="Rounded rows", severity="info", outcome="fail", message="The table has 1200 rows."
     )
     assert tuple(outcomes(lists)) == LISTS, "a check of tables is not made of lists"
 

@@ -11,12 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import BINARY, make_features, write_recipe
+from scipy import stats
 
 import tabkit
 from tabkit.data.derive import matches
 from tabkit.data.encode import as_text
 from tabkit.data.single import single_features, suspects
-from tabkit.evaluate.intervals import Resampled, interval
+from tabkit.evaluate.intervals import FEWEST_CASES, Resampled, Resampler, interval, paired
+from tabkit.evaluate.metrics import METRICS
 from tabkit.report import page
 
 FAST = "[candidates]\nwithout = ['catboost', 'blend']\n[candidates.adapt]\nicl = ['head']\n"
@@ -120,3 +122,60 @@ def test_a_report_that_fails_leaves_the_run(tmp_path: Path, monkeypatch: pytest.
     assert "tabkit report" in raised.value.__notes__[0]
     assert (tmp_path / "out" / "bundle" / "manifest.json").is_file()
     assert page.write_report(tmp_path / "out").is_file()
+
+
+def scored_rows(n_positive: int, apart: float = 1.6, n: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(n_positive)
+    y = (np.arange(n) < n_positive).astype(np.int64)
+    p = 1 / (1 + np.exp(-(rng.normal(size=n) + apart * y)))
+    return y, np.column_stack([1 - p, p])
+
+
+@pytest.mark.parametrize("n_positive", [12, 50])
+def test_the_interval_of_roc_auc_is_that_of_delong_on_the_logit(n_positive: int) -> None:
+    y, p = scored_rows(n_positive)
+    scored = Resampler(len(y), None, 2000, 0).score(METRICS["roc_auc"], y, p)
+    ours = interval(scored)
+    ranks, within = stats.rankdata(p[:, 1]), [stats.rankdata(p[y == k, 1]) for k in (1, 0)]
+    placed = [(ranks[y == 1] - within[0]) / (y == 0).sum(), 1 - (ranks[y == 0] - within[1]) / n_positive]
+    error = math.sqrt(sum(v.var(ddof=1) / len(v) for v in placed)) / (ours.value * (1 - ours.value))
+    half = stats.t.ppf(0.975, n_positive - 1) * error
+    middle = math.log(ours.value / (1 - ours.value))
+    for end, at in ((ours.low, middle - half), (ours.high, middle + half)):
+        assert end == pytest.approx(1 / (1 + math.exp(-at)), abs=0.02)
+
+
+def test_what_hangs_on_few_rows_of_a_class_is_as_wide_as_they_are_few() -> None:
+    y, p = scored_rows(6)
+    resampler = Resampler(len(y), None, 500, 0)
+    scored = resampler.scored({n: METRICS[n] for n in ("roc_auc", "log_loss")}, y, p)
+    assert scored["log_loss"].stretch == pytest.approx(math.sqrt(6 / 5) * stats.t.ppf(0.975, 5) / stats.norm.ppf(0.975))
+    grouped = Resampler(len(y), np.arange(len(y)) // 3, 500, 0)
+    assert grouped.score(METRICS["roc_auc"], y, p).cases == (2, 198), "two groups have a positive"
+    numbers = resampler.score(METRICS["rmse"], p[:, 1], p[:, 0])
+    assert numbers.cases is None and numbers.stretch == resampler.stretch
+
+
+def test_the_interval_of_the_largest_distance_holds_the_truth_more_often_than_percentiles() -> None:
+    truth, held = 2 * stats.norm.cdf(0.4) - 1, np.zeros((40, 2))
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        y = (np.arange(250) < 25).astype(np.int64)
+        p = 1 / (1 + np.exp(-(rng.normal(size=250) + 0.8 * y)))
+        scored = Resampler(250, None, 300, seed).score(METRICS["ks"], y, np.column_stack([1 - p, p]))
+        for i, found in enumerate((interval(scored), interval(scored._replace(within=None)))):
+            held[seed, i] = found.low <= truth <= found.high
+            assert found.low <= found.value <= found.high or i == 1
+    ours, percentiles = held.mean(axis=0)
+    assert ours >= 0.85 > percentiles
+
+
+@pytest.mark.parametrize(("n_positive", "settled"), [(FEWEST_CASES - 1, False), (FEWEST_CASES, True)])
+def test_under_a_floor_of_positives_no_gain_is_shown_in_either_direction(n_positive: int, settled: bool) -> None:
+    y, good = scored_rows(n_positive, apart=9.0)
+    bad = good[np.random.default_rng(0).permutation(len(y))]
+    resampler = Resampler(len(y), None, 500, 0)
+    ours, theirs = (resampler.score(METRICS["roc_auc"], y, p) for p in (good, bad))
+    for a, b in ((ours, theirs), (theirs, ours)):
+        gain = paired(METRICS["roc_auc"], a, b)[0]
+        assert math.isfinite(gain.value) and (math.isfinite(gain.low) and math.isfinite(gain.high)) == settled

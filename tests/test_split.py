@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tabkit.data.split import split_rows
-from tabkit.errors import DataError
+from tabkit.data.split import Split, split_rows
+from tabkit.errors import DataError, UsageError
 from tabkit.recipe import Recipe
 
 
@@ -150,3 +150,36 @@ def test_an_unknown_kind_of_split_is_an_error_and_no_random_split() -> None:
         broken = rule.model_copy(update={"split": rule.split.model_copy(update=split)})
         with pytest.raises(AssertionError, match="spiral"):
             split_rows(table(90, 0), broken, 0)
+
+
+def outcomes_that_take_time(**more: object) -> tuple[np.ndarray, tuple[Split, ...]]:
+    days = np.arange(400)
+    frame = pl.DataFrame(
+        {"y": ["a", "b"] * 200, "x": days, "t": [date(2024, 1, 1) + timedelta(days=int(d)) for d in days]}
+    )
+    return days, split_rows(frame, recipe(time="t", group=None, split={"embargo": "30d", **more}), 0)
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_rows_whose_outcome_was_not_known_at_a_cut_are_left_out(folds: int | None) -> None:
+    days, splits = outcomes_that_take_time(folds=folds)
+    for split in splits:
+        assert days[split.holdout].min() - days[split.valid].max() == 30
+        assert days[split.valid].min() - days[split.train].max() == 30
+        assert "less than 30d before a cut were left out" in split.text
+    if folds is None:
+        assert "58 rows less than" in splits[0].text
+
+
+def test_an_embargo_fits_the_time_column() -> None:
+    with pytest.raises(DataError, match=r"leaves none of 300 rows before the cut"):
+        outcomes_that_take_time(embargo="60w")
+    with pytest.raises(UsageError, match=r"embargo = 30\.0, and time column 't' holds dates. Expected '30d'"):
+        outcomes_that_take_time(embargo=30)
+    for wrong, words in (("soon", "expected hours, days or weeks"), (-1, "a number above 0")):
+        with pytest.raises(ValueError, match=words):
+            outcomes_that_take_time(embargo=wrong)
+    with pytest.raises(ValueError, match="tables with a time column"):
+        recipe(time=None, split={"embargo": "30d"})
+    with pytest.raises(ValueError, match="embargo is for a split in time"):
+        outcomes_that_take_time(kind="random")

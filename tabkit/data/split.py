@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tabkit.data.cuts import Rows, by_class, by_group, by_time, forward, group_folds, group_folds_by_class
+from tabkit.data.embargo import known, left_out
 from tabkit.data.encode import as_text
 from tabkit.data.frames import values_of
 from tabkit.data.weighing import Weighing
@@ -28,7 +29,7 @@ _GIVEN = ("train", "valid", "holdout")
 
 @dataclass(frozen=True)
 class Split:
-    """Row positions of each part (ascending, disjoint, together all rows).
+    """Row positions of each part (ascending, disjoint, together all rows but those under an embargo).
 
     With ``inner`` folds, valid is train itself: each row is chosen on by a model that did not learn from it.
     ``groups`` are codes (n_rows,) of what must stay together and is resampled together; None when rows are
@@ -83,9 +84,9 @@ class _Cutter:
         match kind:
             case "temporal":
                 assert recipe.time is not None
-                return by_time(
-                    values_of(self.frame, recipe.time), rows, share, recipe.time, 2 if to_be_cut_again else 1
-                )
+                times = values_of(self.frame, recipe.time)
+                rest, part = by_time(times, rows, share, recipe.time, 2 if to_be_cut_again else 1)
+                return known(times, recipe, rest, part), part
             case "grouped":
                 assert self.groups is not None
                 return by_group(self.groups, rows, share, self.rng)
@@ -168,7 +169,9 @@ class _Cutter:
         recipe, rule = self.recipe, self.recipe.split
         if kind == "temporal":
             assert recipe.time is not None and isinstance(rule.folds, int)
-            return forward(values_of(self.frame, recipe.time), rule.folds, recipe.time)
+            times = values_of(self.frame, recipe.time)
+            blocks = forward(times, rule.folds, recipe.time)
+            return [(known(times, recipe, before, held), held) for before, held in blocks]
         fold_of = self._fold_of(kind)
         names = np.unique(fold_of)
         if len(names) < 2:
@@ -246,7 +249,7 @@ def split_rows(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighin
         kind, np.sort(train), np.sort(valid), np.sort(holdout), groups, "", inner=rule.inner, days=cutter.days(kind)
     )
     split = cutter.checked(split)
-    return (replace(split, text=_text(split, recipe)),)
+    return (replace(split, text=_text(split, recipe, frame.height if weighing is None else weighing.n_labelled)),)
 
 
 def split_for_bundle(frame: pl.DataFrame, recipe: Recipe, seed: int, weighing: Weighing | None = None) -> Split:
@@ -296,7 +299,7 @@ def _cross_text(splits: tuple[Split, ...], recipe: Recipe) -> str:
         used = f"{len(one.train):,} rows were trained and chosen on in {rule.inner} inner folds"
     return (
         f"Rows were cut into {n} folds {how}{again}. In each, about {used}, by the whole procedure anew, and about "
-        f"{len(one.holdout):,} held out and read once."
+        f"{len(one.holdout):,} held out and read once.{left_out(recipe)}"
     )
 
 
@@ -365,7 +368,7 @@ def _of_fold(split: Split) -> str:
     return f", fold {split.fold + 1} of {split.n_folds}" if split.n_folds > 1 else ""
 
 
-def _text(split: Split, recipe: Recipe) -> str:
+def _text(split: Split, recipe: Recipe, n_rows: int) -> str:
     sizes = split.sizes()
     match split.kind:
         case "temporal":
@@ -383,4 +386,5 @@ def _text(split: Split, recipe: Recipe) -> str:
     used = f"{sizes['train']:,} to train on, {sizes['valid']:,} to choose on"
     if split.inner is not None:
         used = f"{sizes['train']:,} to train and choose on, in {split.inner} inner folds"
-    return f"Rows were split {how}: {used}, {sizes['holdout']:,} held out and read once."
+    tail = left_out(recipe, n_rows - sum(sizes.values()))
+    return f"Rows were split {how}: {used}, {sizes['holdout']:,} held out and read once.{tail}"

@@ -39,7 +39,7 @@ TRAIN_SHARE = 4
 """Intervals on train and valid only describe; a quarter of the resamples does."""
 WATTS_PER_CORE = 10.0
 """Assumed power of a busy core, for the energy estimate; stated beside the figure."""
-BOOTSTRAP = "percentile bootstrap, paired on common resamples"
+BOOTSTRAP = "bootstrap, paired on common resamples: percentiles, scores of order on the logit scale"
 
 
 @dataclass(frozen=True)

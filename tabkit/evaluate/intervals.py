@@ -1,7 +1,7 @@
 """Bootstrap intervals, paired by construction: every candidate is scored on the same resamples.
 
-Percentile bootstrap (Efron & Tibshirani 1993) over rows, or over groups where rows of one group belong
-together; Holm's step-down adjustment (Holm 1979) for what is exploratory.
+Bootstrap (Efron & Tibshirani 1993) over rows, or over groups where rows of one group belong together: percentiles, but for
+scores of order, whose intervals are made on the logit scale; Holm's step-down adjustment (Holm 1979) for what is exploratory.
 """
 
 from __future__ import annotations
@@ -26,11 +26,31 @@ MOST_DECIMALS = 8
 _CHUNK_BYTES = 48_000_000
 
 
+FEWEST_CASES = 12
+"""Rows of the rarer class under which no gain is shown, nor shown not to be: see ``benchmarks/rare.py``."""
+
+
 class Resampled(NamedTuple):
-    """A metric's value on all rows, and on each of the common resamples (resamples,)."""
+    """A metric's value on all rows, and on each of the common resamples (resamples,), stretched about it.
+
+    Attributes
+    ----------
+    cases
+        Rows (or groups) of the rarest class and all others, if the metric hangs on them.
+    stretch
+        By how much the resamples were stretched.
+    within
+        The least and the greatest value there is, if the interval is made on the logit scale between them.
+    too_high
+        Whether the value tends to be too high, and resamples by as much again.
+    """
 
     value: float
     draws: Floats
+    cases: tuple[int, int] | None = None
+    stretch: float = 1.0
+    within: tuple[float, float] | None = None
+    too_high: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,13 +92,25 @@ class Resampler:
         Should Know About the Bootstrap*, American Statistician 2015; of few groups, Cameron, Gelbach & Miller, *Rev. Econ.
         Stat.* 2008). This widens it to match: 1.9 times with 4 groups, 1.002 times with 1,000 rows.
         """
-        n = self.n_rows if self.groups is None else len(np.unique(self.groups))
+        return self.stretch_of(self.n_rows if self.groups is None else len(np.unique(self.groups)))
+
+    def stretch_of(self, n: int) -> float:
+        """Return the stretch if the metric hangs on ``n`` units."""
         if n < 2:
             return self.widening
         from scipy import stats
 
         upper = (1 + LEVEL) / 2
         return self.widening * math.sqrt(n / (n - 1)) * float(stats.t.ppf(upper, n - 1) / stats.norm.ppf(upper))
+
+    def cases(self, y: Labels, predicted: Floats) -> tuple[int, int] | None:
+        """Return the units with a row of the rarest class that is there, and all others; None unless there are classes."""
+        if predicted.ndim != 2 or y.dtype.kind not in "iu":
+            return None
+        _, counts = np.unique(y, return_counts=True)
+        if self.groups is not None:
+            counts = np.array([len(np.unique(self.groups[y == k])) for k in np.unique(y)])
+        return int(counts.min()), int(counts.sum() - counts.min())
 
     def around(self, whole: float, resampled: Floats) -> Floats:
         """Return what was computed on resamples, stretched about its value on all rows."""
@@ -100,14 +132,28 @@ class Resampler:
             yield counts if self.row_weights is None else counts * self.row_weights
 
     def scored(self, metrics: dict[str, Metric], y: Labels, predicted: Floats) -> dict[str, Resampled]:
-        """Return several metrics on all rows and on every resample, drawing the resamples once."""
+        """Return several metrics on all rows and on every resample, drawing the resamples once.
+
+        What hangs on the rows of a rare class knows no more than so many rows do: it is stretched by their t.
+        """
         parts: dict[str, list[Floats]] = {name: [] for name in metrics}
         for w in self.weights():
             case = Case(y, predicted, w)
             for name, metric in metrics.items():
                 parts[name].append(metric.function(case))
         whole = {name: metric.value(y, predicted, self.row_weights) for name, metric in metrics.items()}
-        return {name: Resampled(whole[name], self.around(whole[name], np.concatenate(parts[name]))) for name in metrics}
+        cases = self.cases(y, predicted)
+        return {
+            name: self._resampled(
+                metric, whole[name], np.concatenate(parts[name]), cases if _hangs(metric, predicted) else None
+            )
+            for name, metric in metrics.items()
+        }
+
+    def _resampled(self, metric: Metric, whole: float, resampled: Floats, cases: tuple[int, int] | None) -> Resampled:
+        stretch = self.stretch if cases is None else max(self.stretch, self.stretch_of(max(2, cases[0])))
+        within = metric.within if cases is not None and metric.by_order else None
+        return Resampled(whole, whole + stretch * (resampled - whole), cases, stretch, within, metric.too_high)
 
     def score(self, metric: Metric, y: Labels, predicted: Floats) -> Resampled:
         """Return one metric on all rows and on every resample."""
@@ -186,9 +232,42 @@ def interval(scored: Resampled, within: tuple[float, float] = (-math.inf, math.i
     defined = scored.draws[np.isfinite(scored.draws)]
     if defined.size < LEVEL * scored.draws.size or not defined.size:
         return Interval(scored.value, math.nan, math.nan)
+    if scored.within is not None and (ends := _on_logit(scored, defined, scored.within)) is not None:
+        return Interval(scored.value, *ends)
     tail = (1 - LEVEL) / 2
     low, high = np.clip(np.quantile(defined, [tail, 1 - tail]), *within)
     return Interval(scored.value, float(low), float(high))
+
+
+def _hangs(metric: Metric, predicted: Floats) -> bool:
+    """Tell whether the rows of the rarest class decide a metric: of two classes always, of more if it is one of order."""
+    return predicted.ndim == 2 and (predicted.shape[1] == 2 or metric.by_order)
+
+
+def _on_logit(scored: Resampled, defined: Floats, within: tuple[float, float]) -> tuple[float, float] | None:
+    """Return an interval made on the logit scale between the least and the greatest value; None at either end.
+
+    The spread of the resamples, taken to the logit scale (as DeLong's is: Pepe, *The Statistical Evaluation of Medical
+    Tests* 2003), for a score near its end has a long side and a short one. What tends to be too high, as the largest of
+    many distances does, is reflected instead: resamples lie above the value as far as it lies above the truth.
+    """
+    low, width = within[0], within[1] - within[0]
+    value, draws = (scored.value - low) / width, (defined - low) / width
+    spread = float(draws.std())
+    if not 0 < value < 1 or spread == 0:
+        return None
+    middle, upper = math.log(value / (1 - value)), (1 + LEVEL) / 2
+    if scored.too_high and scored.cases is not None:
+        finest = 1 / (2 * scored.cases[0] * max(1, scored.cases[1]))
+        plain = np.clip(value + (draws - value) / scored.stretch, finest, 1 - finest)
+        there = middle + scored.stretch * (np.log(plain / (1 - plain)) - middle)
+        ends = 2 * middle - np.quantile(there, [upper, 1 - upper])
+        ends[1] = max(ends[1], middle)  # the value itself is never outside
+    else:
+        half = _NORMAL.inv_cdf(upper) * spread / (value * (1 - value))
+        ends = np.array([middle - half, middle + half])
+    least, most = low + width / (1 + np.exp(-ends))
+    return float(least), float(most)
 
 
 def level_of(question: int) -> float:
@@ -234,15 +313,20 @@ def with_limits(of: Interval, decimals: int) -> str:
 
 def difference(metric: Metric, a: Resampled, b: Resampled) -> Resampled:
     """Return the gain of a over b on all rows and on every resample; positive is better, whatever the metric."""
-    return Resampled(metric.sign * (a.value - b.value), metric.sign * (a.draws - b.draws))
+    return Resampled(metric.sign * (a.value - b.value), metric.sign * (a.draws - b.draws), a.cases)
 
 
 def paired(metric: Metric, a: Resampled, b: Resampled) -> tuple[Interval, float]:
-    """Return the gain of a over b, both over the same resamples, and its two-sided p-value."""
+    """Return the gain of a over b, both over the same resamples, and its two-sided p-value.
+
+    Under :data:`FEWEST_CASES` rows of the rarest class the gain has no ends: nothing is shown by so few.
+    """
     gain = difference(metric, a, b)
     defined = gain.draws[np.isfinite(gain.draws)]
     below, above = (defined <= 0).sum(), (defined >= 0).sum()
     p = min(1.0, 2.0 * (min(below, above) + 1) / (defined.size + 1))
+    if gain.cases is not None and gain.cases[0] < FEWEST_CASES:
+        return Interval(gain.value, math.nan, math.nan), 1.0
     return interval(gain), float(p)
 
 

@@ -72,6 +72,8 @@ class Metric:
     unit: str = ""
     by_order: bool = False
     """Whether only the order of the predictions counts: rows that different models ranked are then not to be compared."""
+    too_high: bool = False
+    """Whether its value tends to be too high, as the largest of many distances does."""
     per_user: Callable[[Hits], Floats] | None = None
     """Of lists: the number of each user (n_users,) that ``function`` averages; NaN if it is undefined."""
 
@@ -297,7 +299,15 @@ def of_lists(title: str, per_user: Callable[[Hits], Floats]) -> Metric:
 _OWN: dict[str, Metric] = {
     "roc_auc": Metric("ROC AUC", _roc_auc, greater_is_better=True, tasks=_BINARY, by_order=True, within=_SHARE),
     "gini": Metric("Gini (2 AUC - 1)", _gini, greater_is_better=True, tasks=_BINARY, by_order=True, within=(-1.0, 1.0)),
-    "ks": Metric("Kolmogorov-Smirnov", _ks, greater_is_better=True, tasks=_BINARY, by_order=True, within=_SHARE),
+    "ks": Metric(
+        "Kolmogorov-Smirnov",
+        _ks,
+        greater_is_better=True,
+        tasks=_BINARY,
+        by_order=True,
+        within=_SHARE,
+        too_high=True,
+    ),
     "pr_auc": Metric(
         "PR AUC (average precision)", _pr_auc, greater_is_better=True, tasks=_BINARY, by_order=True, within=_SHARE
     ),

@@ -107,6 +107,7 @@ class Pooled:
             name: Resampled(
                 float(np.mean([scores[name].value for scores in each])),
                 np.mean([scores[name].draws for scores in each], axis=0),
+                each[0][name].cases,
             )
             for name in terms.metrics
         }

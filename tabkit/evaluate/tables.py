@@ -13,7 +13,7 @@ import polars as pl
 from tabkit.data.encode import Features
 from tabkit.data.split import Split
 from tabkit.evaluate import explain, value
-from tabkit.evaluate.checks import MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
+from tabkit.evaluate.checks import LEAST_DAYS, MIN_GROUP_ROWS, TableEvidence, run_checks, sensitive_groups
 from tabkit.evaluate.choice import Terms
 from tabkit.evaluate.comparison import explore
 from tabkit.evaluate.conformal import intervals_around, parts_of
@@ -31,8 +31,6 @@ from tabkit.result.tables import Curve, CurvePoint, PredictionInterval
 from tabkit.seed import stream
 
 LEAST_SLICE_ROWS = 20
-LEAST_DAYS = 10
-"""Fewer days, or other moments, of the holdout are too few to be drawn."""
 SLICE_RESAMPLES = 500
 
 Groups = dict[str, dict[str, tuple[float, int]]]
@@ -195,7 +193,10 @@ class OpenTable:
         self, judged: Judged, controls: Controls, candidates: tuple[TableCandidate, ...], groups: Groups
     ) -> TableEvidence:
         parts, terms = self.parts, self.terms
-        learned, tried = _apart(parts.train, parts.valid, parts.split, terms.seed)
+        learned, tried, before = _apart(parts.train, parts.valid, parts.split, terms.seed)
+        codes = parts.split.days if parts.split.groups is None else parts.split.groups
+        if codes is not None and len(np.unique(codes)) == len(codes):
+            codes = None  # every row is a moment of its own
         prior = next(c for c in candidates if c.name == "prior").valid
         y, on_valid = parts.valid.labels, self.resamplers["valid"]
         known = on_valid.score(terms.metric, y, prior)
@@ -223,6 +224,10 @@ class OpenTable:
             },
             groups=groups,
             source=parts.source,
+            predicted=self.predictions[judged.champion],
+            champion_score=interval(judged.on_holdout[judged.champion], terms.metric.within),
+            units=None if codes is None else (codes[before], codes[parts.split.holdout]),
+            before_rows=before,
         )
 
     def _ablation(self, name: str, candidate: TableCandidate, dropped: tuple[str, ...], judged: Judged) -> Ablation:
@@ -307,12 +312,18 @@ def threshold_of(name: str, worth: Value | None) -> float:
     return 0.5 if threshold is None else threshold
 
 
-def _apart(train: Features, valid: Features, split: Split, seed: int) -> tuple[Features, Features]:
-    """Return train and valid without a row in both, for checks that learn from the one and try on the other."""
+def _apart(
+    train: Features, valid: Features, split: Split, seed: int
+) -> tuple[Features, Features, npt.NDArray[np.int64]]:
+    """Return train and valid without a row in both, for checks that learn from the one and try on the other.
+
+    The third is the position in the table of each of these rows, those of train first.
+    """
     if split.inner is None:
-        return train, valid
+        return train, valid, np.r_[split.train, split.valid]
     fold = folds_of(train, split.inner, stream(seed, "inner folds"))
-    return train.take(np.flatnonzero(fold != 0)), train.take(np.flatnonzero(fold == 0))
+    learned, tried = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    return train.take(learned), train.take(tried), split.train[np.r_[learned, tried]]
 
 
 def slices_of(plan: Plan, held: HeldOut, shown: Sequence[str], metric: Metric) -> tuple[Groups, tuple[Slice, ...]]:

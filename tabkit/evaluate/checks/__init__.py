@@ -3,9 +3,10 @@
 from tabkit.evaluate.checks.base import Check, Evidence, Finding, ListCheck, ListEvidence, TableCheck, TableEvidence
 from tabkit.evaluate.checks.discovery import AnyCheck, all_checks, run_checks
 from tabkit.evaluate.checks.shift import column_psi, two_sample_auc
-from tabkit.evaluate.checks.tables import MIN_GROUP_ROWS, few_cases, sensitive_groups
+from tabkit.evaluate.checks.tables import LEAST_DAYS, MIN_GROUP_ROWS, few_cases, sensitive_groups
 
 __all__ = [
+    "LEAST_DAYS",
     "MIN_GROUP_ROWS",
     "AnyCheck",
     "Check",

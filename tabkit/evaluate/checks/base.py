@@ -13,11 +13,12 @@ from typing import ClassVar, Generic, TypeVar
 
 import polars as pl
 
+from tabkit.data.cuts import Rows
 from tabkit.data.encode import Features
 from tabkit.data.interactions import Events, Truth
 from tabkit.data.split import Split
 from tabkit.evaluate.ledger import Looks
-from tabkit.evaluate.metrics import Metric
+from tabkit.evaluate.metrics import Floats, Metric
 from tabkit.recipe import Plan
 from tabkit.result import Calibration, CheckOutcome, Interval, Kind, Part
 from tabkit.result.facts import CheckState, Severity
@@ -26,6 +27,7 @@ from tabkit.result.tables import ColumnImportance
 
 Finding = tuple[CheckState, str]
 """What a check found, and the sentence with its number."""
+NO_SOURCE = {"source": "The recipe has no source table."}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,15 @@ class TableEvidence(Evidence):
         What the champion's decisions pay above those of the prior, per ``per`` decisions; None if they have no price.
     importance
         What shuffling each column costs the champion on the holdout.
+    predicted
+        By the champion, on the holdout: probabilities (n_rows, n_classes) or numbers (n_rows,).
+    champion_score
+        The primary metric of the champion on the holdout.
+    units
+        Codes of rows that hang together (groups, else days of a split in time), of train then valid and of the holdout;
+        None if rows are independent.
+    before_rows
+        Where rows of train, then of valid, stand in the table; ascending if None.
     """
 
     wording = Wording(
@@ -110,6 +121,10 @@ class TableEvidence(Evidence):
     source: Features | None = None
     over_nothing: Interval | None = None
     importance: tuple[ColumnImportance, ...] = ()
+    predicted: Floats | None = None
+    champion_score: Interval | None = None
+    units: tuple[Rows, Rows] | None = None
+    before_rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,170 +1,46 @@
-"""Checks of a table's predictions: leaks, rows that parts share, shift, skill, calibration, fairness."""
+"""Checks of a table's predictions: shift, skill, calibration, fairness."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
-from tabkit.data.encode import Features, as_text
+from tabkit.data.encode import UNKNOWN, Features, as_text, fit_encoder
 from tabkit.data.frames import values_of
-from tabkit.data.single import LEAK_SCORE, single_features, suspects
-from tabkit.evaluate.checks.base import Finding, TableCheck, TableEvidence
-from tabkit.evaluate.checks.shift import column_psi, elsewhere, label_shift, two_sample_auc
-from tabkit.evaluate.intervals import with_limits
+from tabkit.evaluate.checks.base import NO_SOURCE, Finding, TableCheck, TableEvidence
+from tabkit.evaluate.checks.fair import MATTERS, Gap, gaps
+from tabkit.evaluate.checks.shift import (
+    ALPHA,
+    column_psi,
+    column_shift,
+    discoveries,
+    elsewhere,
+    label_shift,
+    two_sample_auc,
+)
+from tabkit.evaluate.dependence import alike, errors
+from tabkit.result import Calibration
+from tabkit.seed import stream
 
-DUPLICATE_SHARE = 0.005
 SHIFT_AUC = 0.60
 SHIFT_PSI = 0.25
 SOURCE_AUC = 0.9
 """From here on a classifier hardly errs: source and target are other populations, and what one teaches may not hold."""
-SKILL_LOST = 0.5
+SKILL_LOST, MOST_LOST = 0.5, 0.75
+"""Share of the skill on train that is worth a note, and that must be lost at the better end of the interval for an alarm."""
 MIN_HOLDOUT_CASES = 50
-FAIRNESS_GAP = 0.2
 MIN_GROUP_ROWS = 100
-
-_NO_SOURCE = {"source": "The recipe has no source table."}
-
-
-class SingleFeatureLeak(TableCheck):
-    """Fit a small tree to each column alone."""
-
-    code = "single_feature_leak"
-    title = "Single-feature leak"
-    severity = "error"
-    question = "Does one column alone give the target away?"
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail from :data:`LEAK_SCORE` on, if that is more than the best of so many columns reaches by luck."""
-        alone = single_features(evidence.train, evidence.valid)
-        unit = "R squared" if evidence.plan.recipe.task == "regression" else "ROC AUC"
-        if leaks := suspects(alone):
-            named = ", ".join(f"'{name}' ({score:.3f})" for name, score in list(leaks.items())[:5])
-            return "fail", (
-                f"A single column predicts the target nearly perfectly: {named} {unit} on valid (alarm at {LEAK_SCORE}). "
-                "It may be recorded after the outcome; ask how it comes about, or exclude it."
-            )
-        name = max(alone, key=lambda column: alone[column].score)
-        luck = ""
-        if alone[name].score >= LEAK_SCORE:
-            luck = f", as the best of {len(alone):,} may by luck on {len(evidence.valid):,} rows"
-        return (
-            "pass",
-            f"The strongest single column, '{name}', reaches {alone[name].score:.3f} {unit} on valid (alarm at {LEAK_SCORE}){luck}.",
-        )
-
-
-class PostOutcomeColumn(TableCheck):
-    """Look for features that the schema marks as known only at the outcome."""
-
-    code = "post_outcome_column"
-    title = "Post-outcome column"
-    severity = "error"
-    question = "Is a feature known only at the outcome?"
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if a model sees one."""
-        plan = evidence.plan
-        late = [n for n, field in plan.schema.fields.items() if field.known == "at_outcome" and n not in plan.roles]
-        used = [name for name in late if name in evidence.train.layout.columns]
-        if used:
-            return "fail", f"Known only at the outcome, and yet features: {used}. Exclude them."
-        if not late:
-            return "not_applicable", "The schema marks no field as known only at the outcome."
-        return "pass", f"{len(late)} field(s) known only at the outcome were kept out: {', '.join(late[:8])}."
-
-
-class LabelShuffle(TableCheck):
-    """Train on shuffled labels: the pipeline must then score chance."""
-
-    code = "label_shuffle"
-    title = "Label shuffle"
-    severity = "error"
-    question = "Does the pipeline score chance on shuffled labels?"
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if even the least gain over the prior is proven."""
-        gain = min(evidence.shuffled, key=lambda interval: interval.value)
-        times = "" if len(evidence.shuffled) == 1 else f" (the least of {len(evidence.shuffled)} shuffles)"
-        text = (
-            f"Trained on shuffled labels, {evidence.baseline} gains {with_limits(gain, 3)} {evidence.metric.called} on the "
-            f"prior on valid{times}"
-        )
-        if not math.isfinite(gain.value):
-            return "not_applicable", f"On valid, {evidence.metric.called} is undefined: it lacks cases of a class."
-        if gain.low > 0:
-            return "fail", f"{text}: it knows the target without labels, so something leaks it."
-        return "pass", f"{text}: nothing beyond chance, as it must be."
-
-
-class DuplicateRows(TableCheck):
-    """Look for holdout rows that are in train or valid too."""
-
-    code = "duplicate_rows"
-    title = "Duplicate rows across parts"
-    severity = "warning"
-    question = "Are holdout rows also in train?"
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail above :data:`DUPLICATE_SHARE`."""
-        frame, plan, split = evidence.frame, evidence.plan, evidence.split
-        # The table's own columns: a spectrum's components are none of them.
-        columns = [*(c for c in frame.columns if plan.is_feature(c)), plan.recipe.target]
-        keys = frame[columns].select(pl.struct(pl.all()).hash(seed=0).alias("key"))["key"].to_numpy()
-        copies = int(np.isin(keys[split.holdout], keys[split.before]).sum())
-        text = f"{_copies(copies, len(split.holdout))} in train or valid"
-        if copies / len(split.holdout) > DUPLICATE_SHARE:
-            return "fail", f"{text}. Remove copies, or name the column that ties them as group."
-        return "pass", f"{text}."
-
-
-class GroupOverlap(TableCheck):
-    """Look for groups on both sides of the holdout."""
-
-    code = "group_overlap"
-    title = "Group overlap"
-    severity = "error"
-    question = "Is a group on both sides of the holdout?"
-    needs = {"split.groups": "The recipe names no group column."}
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if there is one."""
-        groups, split, column = evidence.split.groups, evidence.split, evidence.plan.recipe.group
-        assert groups is not None
-        both = np.intersect1d(groups[split.before], groups[split.holdout]).size
-        if both:
-            return (
-                "fail",
-                f"{both:,} value(s) of '{column}' have rows on both sides of the holdout; scores then flatter. Use split.kind = 'grouped'.",
-            )
-        return "pass", f"No value of '{column}' has rows on both sides of the holdout."
-
-
-class TimeOverlap(TableCheck):
-    """Compare the last training row with the first of the holdout."""
-
-    code = "time_overlap"
-    title = "Time overlap"
-    severity = "error"
-    question = "Was the model trained on the holdout's future?"
-    needs = {"plan.recipe.time": "The recipe names no time column."}
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if training rows run past it."""
-        column = evidence.plan.recipe.time
-        assert column is not None
-        times = values_of(evidence.frame, column)
-        last: Any = times[evidence.split.before].max()
-        first: Any = times[evidence.split.holdout].min()
-        if last > first:
-            return (
-                "fail",
-                f"Training rows run to {last}, past the first holdout row of {first}: the model has seen the future it is tested on.",
-            )
-        return "pass", f"Training rows end at {last}, the holdout starts at {first}."
+LEAST_DAYS = 10
+"""Groups, or days, under which how they differ is hardly known; so few days are not drawn."""
+DESIGN_EFFECT = 1.5
+"""From here on intervals that take rows for independent are too narrow by more than a fifth."""
+UNFAIR = 0.002
+"""Chance under which a gap between groups is none: a model that learned from few rows is off by more than its rows show."""
+DRAWS = 1_000
 
 
 class HoldoutShift(TableCheck):
@@ -176,41 +52,30 @@ class HoldoutShift(TableCheck):
     question = "Does the holdout look like the training rows?"
 
     def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if the classifier tells them apart, or a column's PSI exceeds :data:`SHIFT_PSI`."""
-        before, holdout = evidence.train.stack(evidence.valid), evidence.holdout
-        auc = two_sample_auc(before, holdout, evidence.seed)
-        psi = column_psi(before, holdout)
-        worst = max(psi, key=lambda name: psi[name])
-        numbers = f"a classifier tells holdout rows from training rows with ROC AUC {auc:.3f} (.5 is none); largest PSI {psi[worst]:.3f} ('{worst}')"
+        """Fail if the classifier tells them apart, or a column's PSI is no chance and exceeds :data:`SHIFT_PSI`."""
+        before, holdout = _encoded_alike(evidence)
+        units = evidence.units
+        auc = two_sample_auc(before, holdout, evidence.seed, units=units)
+        found = column_shift(before, holdout, units)
+        beyond = discoveries(found, ALPHA)
+        psi = {name: moved.psi for name, moved in found.items()}
+        worst = max(psi, key=lambda name: (name in beyond, psi[name]))
+        chance = "" if worst in beyond else ", which so few rows may show by chance"
+        numbers = (
+            f"a classifier tells holdout rows from training rows with ROC AUC {auc:.3f} (.5 is none); largest PSI "
+            f"{psi[worst]:.3f} ('{worst}'{chance})"
+        )
         # Three standard errors of the AUC under no shift (Mann-Whitney): few rows must not alarm by chance.
-        alarm = max(SHIFT_AUC, 0.5 + 3 * math.sqrt((1 / len(before) + 1 / len(holdout)) / 12))
-        if auc > alarm or psi[worst] > SHIFT_PSI:
-            moved = ", ".join(f"'{name}' {psi[name]:.2f}" for name in _moved(psi))
+        n, m = (len(before), len(holdout)) if units is None else (len(np.unique(u)) for u in units)
+        alarm = max(SHIFT_AUC, 0.5 + 3 * math.sqrt((1 / n + 1 / m) / 12))
+        moved = _moved({name: psi[name] for name in beyond})
+        if auc > alarm or moved:
+            named = ", ".join(f"'{name}' {psi[name]:.2f}" for name in moved)
             return (
                 "fail",
-                f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + moved if moved else ''}.",
+                f"The holdout differs from what was trained on: {numbers}{'; PSI by column: ' + named if named else ''}.",
             )
         return "pass", f"{numbers[0].upper()}{numbers[1:]}."
-
-
-class SourceCopies(TableCheck):
-    """Look for holdout rows in the source table."""
-
-    code = "source_copies"
-    title = "Holdout rows in the source"
-    severity = "error"
-    question = "Has a base already seen rows that are held out?"
-    needs = _NO_SOURCE
-
-    def find(self, evidence: TableEvidence) -> Finding:
-        """Fail above :data:`DUPLICATE_SHARE`."""
-        assert evidence.source is not None
-        holdout, seen = evidence.holdout, set(_row_keys(evidence.source))
-        copies = sum(key in seen for key in _row_keys(holdout))
-        text = f"{_copies(copies, len(holdout))} in the source"
-        if copies / len(holdout) > DUPLICATE_SHARE:
-            return "fail", f"{text}: the bases have seen them. Take the target's rows out of the source."
-        return "pass", f"{text}."
 
 
 class SourceDistance(TableCheck):
@@ -220,7 +85,7 @@ class SourceDistance(TableCheck):
     title = "Distance of the source"
     severity = "info"
     question = "Do the source's rows look like the target's?"
-    needs = _NO_SOURCE
+    needs = NO_SOURCE
 
     def find(self, evidence: TableEvidence) -> Finding:
         """Fail if they are another population, or seem to be in another unit."""
@@ -273,37 +138,40 @@ class NoSkill(TableCheck):
                 f"On the holdout, {evidence.metric.called} is undefined: it lacks cases of a class.",
             )
         text = f"The champion, {champion}, is {gain:+.4g} {evidence.metric.called} from the prior, which looks at no column"
+        enough, few = few_cases(evidence.holdout, evidence.plan.recipe.task)
+        if enough == "fail" and gain <= 0:
+            return "not_applicable", f"{text}. {few}"
         if champion == "prior" or gain <= 0:
             return "fail", f"{text}: the columns do not predict the target."
         return "pass", f"{text}."
 
 
 class Overfit(TableCheck):
-    """Compare each candidate's skill on train with that on the holdout."""
+    """Compare the champion's skill on train with what it may have on the holdout."""
 
     code = "overfit"
     title = "Overfitting"
     severity = "warning"
-    question = "How much of the skill on train is lost on the holdout?"
+    question = "How much of the champion's skill on train is lost on the holdout?"
+    needs = {"champion_score": "The champion has no interval on the holdout."}
 
     def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if one loses more than :data:`SKILL_LOST` of it."""
-        lost = _skill_lost(evidence)
-        if not lost:
-            return "not_applicable", "No candidate learned anything on train."
-        over = {name: share for name, share in lost.items() if share > SKILL_LOST}
-        if over:
-            named = ", ".join(f"{name} ({share:.0%})" for name, share in sorted(over.items(), key=lambda kv: -kv[1]))
-            mark = f" The champion, {evidence.champion}, is among them." if evidence.champion in over else ""
-            return (
-                "fail",
-                f"More than {SKILL_LOST:.0%} of the skill shown on train is lost on the holdout by: {named}.{mark}",
-            )
-        name = max(lost, key=lambda n: lost[n])
-        return (
-            "pass",
-            f"No candidate loses more than {lost[name]:.0%} of the skill it shows on train ({name}; alarm at {SKILL_LOST:.0%}).",
-        )
+        """Fail if the champion loses more than :data:`MOST_LOST` of it even at the better end of its interval."""
+        lost, score = _skill_lost(evidence), evidence.champion_score
+        assert score is not None
+        over = [f"{n} ({share:.0%})" for n, share in sorted(lost.items(), key=lambda kv: -kv[1]) if share > SKILL_LOST]
+        others = [name for name in over if not name.startswith(f"{evidence.champion} (")]
+        note = f" Other candidates lose more than {SKILL_LOST:.0%}: {', '.join(others)}." if others else ""
+        if evidence.champion not in lost:
+            return "not_applicable", f"The champion, {evidence.champion}, learned nothing on train.{note}"
+        sign, chance = evidence.metric.sign, evidence.scores["prior"]
+        best = score.high if sign > 0 else score.low
+        skill = sign * (evidence.scores[evidence.champion]["train"] - chance["train"])
+        least = 1 - sign * (best - chance["holdout"]) / skill
+        text = f"The champion, {evidence.champion}, loses {lost[evidence.champion]:.0%} of the skill it shows on train"
+        if least > MOST_LOST:
+            return "fail", f"{text}, {least:.0%} at the better end of its interval (alarm at {MOST_LOST:.0%}).{note}"
+        return "pass", f"{text} (alarm at {MOST_LOST:.0%} at the better end of its interval).{note}"
 
 
 class Miscalibration(TableCheck):
@@ -316,18 +184,18 @@ class Miscalibration(TableCheck):
     needs = {"calibration": "Calibration is measured for binary tasks."}
 
     def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if more than a quarter of the bins lie outside their interval."""
+        """Fail if the error is no chance, and beyond it at least :data:`MATTERS` of the rarer class's share."""
         calibration = evidence.calibration
         assert calibration is not None
-        bins = calibration.bins
-        outside = sum(not b.low <= b.predicted <= b.high for b in bins)
+        error, by_chance, chance = _calibration_error(evidence, calibration)
+        share = sum(b.rows * b.observed for b in calibration.bins) / sum(b.rows for b in calibration.bins)
+        matters = MATTERS * min(share, 1 - share)
         slope = "undefined" if calibration.slope is None else f"{calibration.slope:.2f}"
         text = (
-            f"Probabilities of {evidence.champion} are off by {calibration.ece:.3f} on average (slope {slope}, 1 is ideal); "
-            f"{outside} of {len(bins)} bins lie outside their 95% interval"
+            f"Probabilities of {evidence.champion} are off by {error:.3f} on average (slope {slope}, 1 is ideal), where true "
+            f"ones would seem to be by {by_chance:.3f} (chance of so much {chance:.3f}; {matters:.3f} beyond that matters)"
         )
-        # Two of ten bins outside by chance alone happens in 9% of runs, three in 1%.
-        if outside > 0.25 * len(bins):
+        if chance <= ALPHA and error - by_chance >= matters:
             return "fail", f"{text}. Recalibrate before using them as probabilities."
         return "pass", f"{text}."
 
@@ -351,29 +219,130 @@ class OutsideEnvelope(TableCheck):
 
 
 class FairnessGap(TableCheck):
-    """Compare the champion's scores between groups of sensitive columns."""
+    """Compare how right the champion is for groups of sensitive columns with how right it is for all others."""
 
     code = "fairness_gap"
     title = "Fairness gap"
     severity = "warning"
-    question = "Do sensitive groups fare alike?"
-    needs = {"groups": "The schema marks no field as sensitive, or no group has enough rows."}
+    question = "Are predictions as right for each sensitive group as for all others?"
+    needs = {
+        "groups": "The schema marks no field as sensitive, or no group has enough rows.",
+        "predicted": "The champion has no predictions on the holdout.",
+    }
 
     def find(self, evidence: TableEvidence) -> Finding:
-        """Fail if the widest gap exceeds :data:`FAIRNESS_GAP` of the overall score."""
-        scores = {field: {g: score for g, (score, _) in of.items()} for field, of in evidence.groups.items()}
-        gaps = {field: max(of.values()) - min(of.values()) for field, of in scores.items()}
-        field = max(gaps, key=lambda name: gaps[name])
-        gap, of = gaps[field], scores[field]
-        low, high = min(of, key=lambda g: of[g]), max(of, key=lambda g: of[g])
-        text = (
-            f"Between groups of '{field}', {evidence.champion} differs by {gap:.3f} {evidence.metric.called} "
-            f"({low}: {of[low]:.3f}, {high}: {of[high]:.3f})"
+        """Fail if a group's error is no chance, and differs by at least :data:`MATTERS`."""
+        predicted, units = evidence.predicted, evidence.units
+        assert predicted is not None
+        held = evidence.frame[evidence.split.holdout]
+        groups = {column: sensitive_groups(held, column) for column in evidence.groups}
+        found = gaps(evidence.holdout.labels, predicted, groups, None if units is None else units[1], MIN_GROUP_ROWS)
+        field, spread = _widest(evidence.groups)
+        scores = (
+            f"Between groups of '{field}', {evidence.metric.called} differs by {spread:.3f}, as it may by their make-up"
         )
-        overall, prior = (evidence.scores[name]["holdout"] for name in (evidence.champion, "prior"))
-        if gap > max(FAIRNESS_GAP * abs(overall), 1e-12 * abs(prior)) and abs(overall - prior) > 0:
-            return "fail", f"{text}. Look at the slices before deciding about people by it."
-        return "pass", f"{text}; alarm at {FAIRNESS_GAP:.0%} of the overall score."
+        if not found:
+            return "not_applicable", f"No group has {MIN_GROUP_ROWS} rows beside as many others. {scores}."
+        worst = min(found, key=lambda gap: (not _alarms(gap), gap.chance))
+        text = (
+            f"For '{worst.column}: {worst.group}', {worst.says} is {worst.value:+.3g} off that of all others, {worst.relative:.0%} "
+            f"of its scale (alarm at {MATTERS:.0%}; chance of so much {worst.chance:.2g})"
+        )
+        if _alarms(worst):
+            return "fail", f"{text}. Look at the slices before deciding about people by it. {scores}."
+        return "pass", f"{text}. {scores}."
+
+
+class DependentRows(TableCheck):
+    """Count groups and days of the holdout, and measure how far the champion's errors hang together in them."""
+
+    code = "dependent_rows"
+    title = "Rows that hang together"
+    severity = "warning"
+    question = "Are there enough groups and days, if rows of one err alike?"
+    needs = {"predicted": "The champion has no predictions on the holdout."}
+    before = "too_few_holdout_cases"
+
+    def find(self, evidence: TableEvidence) -> Finding:
+        """Fail if rows of one group or day err alike, and they are few, or are not what the resamples draw."""
+        split, predicted, roles = evidence.split, evidence.predicted, evidence.plan.recipe
+        assert predicted is not None
+        of = {"group": (split.groups, roles.group), "day": (split.days, roles.time)}
+        error, texts, alarm = errors(evidence.holdout.labels, predicted), [], ""
+        for what, (codes, column) in of.items():
+            if codes is None:
+                continue
+            found = alike(error, codes[split.holdout])
+            if found.n_groups == len(error):
+                texts.append(f"a {what} of its own in every row")
+                continue
+            texts.append(
+                f"{found.n_groups:,} {what}s of '{column}' (intraclass correlation of the errors {found.correlation:.3f}, "
+                f"which makes {len(error):,} rows count as {len(error) / found.design_effect:,.0f})"
+            )
+            drawn = what == "group" or (split.groups is None and found.n_groups >= LEAST_DAYS)
+            if (
+                found.chance <= ALPHA
+                and found.design_effect >= DESIGN_EFFECT
+                and not (drawn and found.n_groups >= LEAST_DAYS)
+            ):
+                why = (
+                    f"fewer than {LEAST_DAYS}" if found.n_groups < LEAST_DAYS else "and resamples draw groups, not days"
+                )
+                alarm = alarm or f"Rows of one {what} err alike, {why}: intervals may be too narrow"
+        if not texts:
+            return "not_applicable", "The recipe names no group, and the split is not in time."
+        text = f"The holdout has {' and '.join(texts)}"
+        if alarm:
+            return "fail", f"{text}. {alarm}. Hold out more of them, or wait for more, before a close decision."
+        return "pass", f"{text}."
+
+
+def _encoded_alike(evidence: TableEvidence) -> tuple[Features, Features]:
+    """Return the rows before and those of the holdout by an encoder that knows both.
+
+    That of the models knows the categories of train only: of a column of many, rows held out are unknown more often, which
+    is no shift.
+    """
+    before, holdout, split = evidence.train.stack(evidence.valid), evidence.holdout, evidence.split
+    columns, recipe = list(before.layout.columns), evidence.plan.recipe
+    known = not any((part.x_cat == UNKNOWN).any() for part in (before, holdout))
+    if known or not set(columns) <= set(evidence.frame.columns):  # components of spectra are no columns of the table
+        return before, holdout
+    frame = evidence.frame
+    both = np.r_[split.before, split.holdout]
+    encoder = fit_encoder(frame[both], columns, recipe.task, recipe.target, before.layout.classes)
+    rows = evidence.before_rows if evidence.before_rows is not None else split.before
+    return encoder.encode(frame[rows]), encoder.encode(frame[split.holdout])
+
+
+def _alarms(gap: Gap) -> bool:
+    return gap.chance <= UNFAIR and gap.relative >= MATTERS
+
+
+def _widest(groups: Mapping[str, Mapping[str, tuple[float, int]]]) -> tuple[str, float]:
+    """Return the column whose groups' scores lie farthest apart, and how far."""
+    spread = {c: max(s for s, _ in of.values()) - min(s for s, _ in of.values()) for c, of in groups.items()}
+    return max(spread.items(), key=lambda kv: kv[1])
+
+
+def _calibration_error(evidence: TableEvidence, calibration: Calibration) -> tuple[float, float, float]:
+    """Return the expected calibration error, its mean if probabilities were true, and the chance of so much.
+
+    Outcomes are drawn from the probabilities (Vaicenavicius et al., *Evaluating Model Calibration in Classification*,
+    AISTATS 2019); rows that hang together count as fewer.
+    """
+    effect = 1.0
+    if evidence.units is not None and evidence.predicted is not None:
+        effect = alike(errors(evidence.holdout.labels, evidence.predicted), evidence.units[1]).design_effect
+    bins, rng = calibration.bins, stream(evidence.seed, "calibration")
+    weights = np.array([b.rows for b in bins]) / sum(b.rows for b in bins)
+    predicted, observed = np.array([b.predicted for b in bins]), np.array([b.observed for b in bins])
+    rows = np.maximum(1, np.array([b.rows for b in bins]) / effect).astype(np.int64)
+    drawn = rng.binomial(rows, np.clip(predicted, 0, 1), size=(DRAWS, len(bins))) / rows
+    null = np.abs(drawn - predicted) @ weights
+    error = float(np.abs(observed - predicted) @ weights)
+    return error, float(null.mean()), float((1 + (null >= error).sum()) / (DRAWS + 1))
 
 
 def _skill_lost(evidence: TableEvidence) -> dict[str, float]:
@@ -393,10 +362,6 @@ def _moved(psi: dict[str, float]) -> list[str]:
     return sorted((name for name, value in psi.items() if value > SHIFT_PSI), key=lambda name: -psi[name])[:4]
 
 
-def _copies(copies: int, n: int) -> str:
-    return f"{copies:,} of {n:,} holdout rows ({copies / n:.1%}) have an exact copy, target included,"
-
-
 def few_cases(holdout: Features, task: str) -> Finding:
     """Return whether the holdout has enough rows, of the rarest class if there are classes."""
     if task == "regression":
@@ -408,11 +373,6 @@ def few_cases(holdout: Features, task: str) -> Finding:
     if n < MIN_HOLDOUT_CASES:
         return "fail", f"{text}; under {MIN_HOLDOUT_CASES} its intervals are wide and may be too narrow still."
     return "pass", f"{text} ({MIN_HOLDOUT_CASES} or more are wanted)."
-
-
-def _row_keys(rows: Features) -> list[bytes]:
-    arrays = (rows.x_num, rows.x_cat, rows.labels)
-    return [b"".join(np.ascontiguousarray(array[i]).tobytes() for array in arrays) for i in range(len(rows))]
 
 
 def sensitive_groups(frame: pl.DataFrame, column: str) -> pl.Series:
