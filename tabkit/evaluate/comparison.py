@@ -3,7 +3,8 @@
 One comparison is fixed before the holdout is opened: the adapted candidate chosen on valid, against its own base
 untouched, the best baseline and the best untouched base of all. Every lower bound must clear the worthwhile gain: an
 intersection-union test (Berger 1982), so none needs a correction. That adapting did not pay is said only if an upper
-bound lies below the worthwhile gain; between the two, the question is not settled. The rest is exploratory.
+bound lies below the worthwhile gain: any opponent's is enough, so their errors are shared out among them (Bonferroni).
+Between the two, the question is not settled. The rest is exploratory.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def carried_out(
     """Compare a candidate with its opponents, each with its role and score, at the level that is left for the question."""
     level = level_of(question)
     against = (
-        Against.of(name, role, at_level(paired(terms.metric, ours, theirs)[0], level), terms.worthwhile)
+        Against.of(name, role, at_level(paired(terms.metric, ours, theirs)[0], level, len(opponents)), terms.worthwhile)
         for name, role, theirs in opponents
     )
     return Planned(candidate=candidate, metric=terms.primary, against=tuple(against), question=question, level=level)
@@ -152,6 +153,8 @@ def _reason(planned: Planned, titles: Mapping[str, str], terms: Terms, n_holdout
     )
     name = titles[planned.candidate]
     reason = f"Gain of {name} in {terms.metric.called} on {n_holdout:,} untouched {terms.unit}s, with {_percent(planned)} intervals: {numbers}."
+    if (n := len(planned.against)) > 1:
+        reason += f" Upper ends allow for {n} opponents, any of which can show that it did not pay."
     if planned.question > 1:
         reason += f" These rows were asked {count(planned.question - 1, 'other question')} before: the level is that of question {planned.question}."
     return f"{reason} A gain counts from {terms.worthwhile:g}." if terms.worthwhile else reason
@@ -288,14 +291,15 @@ class Forecast:
         return None
 
     def _chance(self, a: Against, times: float) -> float:
-        now = (a.high - a.low) / (2 * _Z)
+        upper = _NORMAL.inv_cdf(1 - 0.025 / len(self.against))
+        now = (a.high - a.low) / (_Z + upper)
         if not now > 0:
             return float(now == 0)
         mean = SHRINK * a.gain + min(0.0, _slope(self.curve.get(a.name, []))) * math.log2(times)
         then = now / math.sqrt(times)
         spread = math.hypot(math.sqrt(SHRINK) * now, then)
         above = 1.0 - _NORMAL.cdf((self.worthwhile + _Z * then - mean) / spread)
-        return above + _NORMAL.cdf((self.worthwhile - _Z * then - mean) / spread)
+        return above + _NORMAL.cdf((self.worthwhile - upper * then - mean) / spread)
 
 
 def _slope(points: list[tuple[int, float]]) -> float:

@@ -284,15 +284,26 @@ def level_of(question: int) -> float:
     return 1 - (1 - LEVEL) * (1.0 if question == 1 else 6 / (math.pi * question) ** 2)
 
 
-def at_level(of: Interval, level: float) -> Interval:
+def at_level(of: Interval, level: float, any_of: int = 1) -> Interval:
     """Return a 95% interval at another level, its sides stretched as those of a normal are.
 
     Resamples are too few for the quantiles of a high level itself.
+
+    Parameters
+    ----------
+    any_of
+        Of how many intervals any upper end is enough to show something; the error of that side is shared among them
+        (Bonferroni). All lower ends together show something, which needs no sharing (Berger 1982).
+
+    >>> at_level(Interval(0.0, -1.0, 1.0), 0.95, any_of=2).high.__round__(3)
+    1.144
     """
-    if level == LEVEL:
-        return of
-    times = _NORMAL.inv_cdf((1 + level) / 2) / _NORMAL.inv_cdf((1 + LEVEL) / 2)
-    return Interval(of.value, of.value - times * (of.value - of.low), of.value + times * (of.high - of.value))
+    below, above = (_z(1 - (1 - level) / n) / _z(LEVEL) for n in (1, any_of))
+    return Interval(of.value, of.value - below * (of.value - of.low), of.value + above * (of.high - of.value))
+
+
+def _z(level: float) -> float:
+    return _NORMAL.inv_cdf((1 + level) / 2)
 
 
 def with_limits(of: Interval, decimals: int) -> str:

@@ -182,7 +182,7 @@ class Against(Facts):
     low: Number
     """Lower end of its interval."""
     high: Number
-    """Upper end of its interval."""
+    """Upper end of its interval; it allows for any of several opponents showing that adapting did not pay."""
     state: GainState = "not_settled"
     """Whether the gain is shown to be worthwhile, shown not to be, or not settled."""
 
