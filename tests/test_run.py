@@ -278,9 +278,10 @@ def test_a_deliberate_overfitter_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         return replace(grown, loss=1.0) if np.isnan(grown.loss) else grown
 
     monkeypatch.setattr(lgbm, "_grow", grow)
-    done = run(tmp_path, noise_table(400, 1).with_columns(x0=pl.col("x0")), BINARY + NO_ADAPTATION)
+    done = run(tmp_path, noise_table(1000, 1), BINARY + NO_ADAPTATION)
     (found,) = [c for c in done.result.checks if c.code == "overfit"]
-    assert found.outcome == "fail" and "lgbm (" in found.message
+    assert found.outcome == "fail" and f"The champion, {done.result.champion}, loses" in found.message
+    assert "lgbm (" in found.message
 
 
 def test_columns_may_be_called_what_tabkit_calls_its_own(tmp_path: Path) -> None:

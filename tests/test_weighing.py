@@ -159,8 +159,8 @@ def test_resamples_and_the_whole_weigh(name: str) -> None:
     assert score.value == pytest.approx(METRICS[name].value(y[again], p[again]))
     counts = next(replace(resampler, row_weights=None).weights())[0].astype(int)
     drawn = np.repeat(np.arange(len(y)), counts * times)
-    stretched = resampler.around(score.value, np.array([METRICS[name].value(y[drawn], p[drawn])]))
-    assert score.draws[0] == pytest.approx(stretched[0])
+    stretched = score.value + score.stretch * (METRICS[name].value(y[drawn], p[drawn]) - score.value)
+    assert score.draws[0] == pytest.approx(stretched)
     part = np.arange(30, 90)
     assert resampler.at(part).score(METRICS[name], y[part], p[part]).value == pytest.approx(
         METRICS[name].value(y[part], p[part], times[part].astype(float))
