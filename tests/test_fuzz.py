@@ -67,8 +67,9 @@ def _values(name: str, plan: Plan, day: np.ndarray, rng: np.random.Generator) ->
     assert spec is not None
     limits, role = spec.constraints, plan.roles.get(name, "")
     if name == recipe.target and recipe.task == "binary":
-        other = next((v for v in limits.enum or [] if v != recipe.positive), "other")
-        return pl.Series(np.where(rng.random(n) < 0.4, str(recipe.positive), str(other)))
+        positive = recipe.positive if recipe.positive is not None else (limits.enum or ["yes"])[-1]
+        other = next((v for v in limits.enum or [] if v != positive), "other")
+        return pl.Series(np.where(rng.random(n) < 0.4, str(positive), str(other)))
     if recipe.ranking is not None and role in ("id", "target", "store"):
         stores = recipe.ranking.home_stores or [1, 2]
         whole = {
@@ -86,11 +87,11 @@ def _values(name: str, plan: Plan, day: np.ndarray, rng: np.random.Generator) ->
         return pl.Series([text] * n)
     low = limits.minimum if isinstance(limits.minimum, (int, float)) else 0
     match spec.type:
+        case "number" | "integer" if role == "time":
+            return pl.Series(day * 86_400 + 1_000_000_000)
         case "number":
             high = limits.maximum if isinstance(limits.maximum, (int, float)) else low + 4000
             return pl.Series((low + (high - low) * (0.1 + 0.8 * rng.random(n))).round(2))
-        case "integer" if role == "time":
-            return pl.Series(day * 12 * 86_400 + 1_000_000_000)
         case "integer":
             whole = rng.permutation(n) if role == "id" else rng.integers(0, 4, n) * (700 if "time" in name else 1)
             return pl.Series(int(low) + whole)
@@ -279,7 +280,7 @@ def _grow(document: Any, place: Place, value: Any) -> bool:
     for key, below in itertools.pairwise(place):
         if isinstance(document, list) and not document:
             document.append({})
-        elif isinstance(document, dict):
+        elif isinstance(document, dict) and isinstance(key, str):
             document.setdefault(key, [] if below == 0 else {})
         else:
             key = 0 if isinstance(document, list) else key
@@ -287,7 +288,7 @@ def _grow(document: Any, place: Place, value: Any) -> bool:
             document = document[key]
         except (KeyError, TypeError, IndexError):
             return False
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or not isinstance(place[-1], str):
         return False
     document[place[-1]] = value
     return True

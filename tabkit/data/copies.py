@@ -43,7 +43,9 @@ def copies(frame: pl.DataFrame, before: Rows, held: Rows, rng: np.random.Generat
     rows, n_before = np.r_[before, held], len(before)
 
     def hashed(j: int) -> Hashes:
-        return frame.to_series(j).hash(seed=j).to_numpy()[rows]
+        return (
+            frame.to_series(j).alias("cell").hash(seed=j).to_numpy()[rows]
+        )  # a name such as ^x.*$ is a pattern to Polars
 
     def found(keys: Hashes) -> npt.NDArray[np.bool_]:
         return np.isin(keys[n_before:], keys[:n_before])
