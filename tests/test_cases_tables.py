@@ -594,7 +594,8 @@ def test_epochs_and_tiny_units_get_the_same_verdict(verbs: Verbs, tmp_path: Path
         result, _ = verbs(path, "y", task="regression")
         scores = [c.score("r2", "holdout") for c in result.candidates]
         found.append((result.verdict.decision, [round(s.value, 3) for s in scores if s is not None]))
-        (tmp_path / "run").rename(folder / "run")
+        for part in ("run", "domains", "data_schemas"):
+            (tmp_path / part).rename(folder / part)
     assert found[0] == found[1] == found[2] and max(found[0][1]) > 0.9
 
 

@@ -87,16 +87,18 @@ def _rows(head: str, delimiter: str, most: int) -> list[list[str]]:
 
 
 def delimiter_of(head: str, path: Path, encoding: str) -> str:
-    """Return the delimiter that cuts the first lines into the most cells, equally many in every line."""
+    """Return the delimiter that cuts the first lines, that of the names too, into the most cells, equally many in every line."""
     if (stated := _excel_mark(path, encoding)) is not None:
         return stated
-    best, most = ",", 1
+    best, most, named = ",", 1, False
     for delimiter in _DELIMITERS:
         # A line above the header (a title, say) is refused later, by what the others look like.
         widths = [len(row) for row in _rows(head, delimiter, 50)]
         common = max(set(widths), key=widths.count, default=0)
-        if common > most and widths.count(common) >= 0.8 * len(widths):
-            best, most = delimiter, common
+        # A decimal comma is in every line but the one of the names.
+        names = common > 1 and widths[0] == common
+        if (names, common) > (named, most) and widths.count(common) >= 0.8 * len(widths):
+            best, most, named = delimiter, common, names
     return "\t" if most == 1 and ending(path) == ".tsv" else best
 
 
