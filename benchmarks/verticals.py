@@ -37,8 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     names = options.recipes or [name for name in recipe_names() if marker(name) in readme(name).read_text()]
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TABKIT_LEDGER"] = str(Path(folder) / "ledger.jsonl")
         for name in names:
+            # Recipes of one sample share rows; each table is that of who asks its question first.
+            os.environ["TABKIT_LEDGER"] = str(Path(folder) / f"{name.replace('/', '-')}.jsonl")
             out = (options.runs or Path(folder)) / name.replace("/", "-")
             words = ["run", name, "--budget", options.budget, "--seed", options.seed, "--out", str(out)]
             if options.rows:
