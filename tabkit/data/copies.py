@@ -43,9 +43,8 @@ def copies(frame: pl.DataFrame, before: Rows, held: Rows, rng: np.random.Generat
     rows, n_before = np.r_[before, held], len(before)
 
     def hashed(j: int) -> Hashes:
-        return (
-            frame.to_series(j).alias("cell").hash(seed=j).to_numpy()[rows]
-        )  # a name such as ^x.*$ is a pattern to Polars
+        # Under a plain name: one such as ^x.*$ is a pattern to Polars.
+        return frame.to_series(j).alias("cell").hash(seed=j).to_numpy()[rows]
 
     def found(keys: Hashes) -> npt.NDArray[np.bool_]:
         return np.isin(keys[n_before:], keys[:n_before])
