@@ -70,6 +70,6 @@ def all_tried() -> tuple[Tried, ...]:
 
 
 def like(*, numbers: bool, rows: int) -> Tried | None:
-    """Return the counts of the tables nearest in size; None if none of this kind was tried."""
-    of_kind = [t for t in all_tried() if t.numbers == numbers]
-    return min(of_kind, key=lambda t: max(t.least_rows - rows, rows - t.most_rows, 0), default=None)
+    """Return the counts of the tables nearest in size; None if all of this kind are over four times as small or large."""
+    near = [t for t in all_tried() if t.numbers == numbers and t.least_rows <= 4 * rows and rows <= 4 * t.most_rows]
+    return min(near, key=lambda t: max(t.least_rows - rows, rows - t.most_rows, 0), default=None)
